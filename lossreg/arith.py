@@ -1,0 +1,204 @@
+"""The scriptable primitives that all losses share.
+
+Every function here means the same in eager mode, in TorchScript, under ``torch.export`` and in ONNX Runtime, on extreme
+inputs too. Shapes and options may be tested with a Python ``if`` here, tensor values never (``raise_for_labels`` is the
+one exception: it runs in plain eager mode alone).
+"""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLOAT32_EPS = 1.1920928955078125e-07
+
+
+def upcast(x: Tensor) -> Tensor:
+    """Float32 for half precision, integers and booleans; float32 and float64 as they are.
+
+    Half precision overflows in sums of squares and underflows in eps, so no loss computes in it.
+    """
+    return x if x.dtype == torch.float32 or x.dtype == torch.float64 else x.float()
+
+
+def keep(x: Tensor, counted: Tensor) -> Tensor:
+    """``x`` where ``counted``, else 0 with gradient exactly 0, even where ``x`` is NaN.
+
+    For inputs, before any arithmetic: a mask on the finished loss would leave NaN in the gradient.
+    """
+    return torch.where(counted, x, 0.0)
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
+    return x.sum(-1).sum() if x.dim() > 0 else x
+
+
+def total_per_sample(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the first, the last dimension first."""
+    for _ in range(x.dim() - 1):
+        x = x.sum(-1)
+    return x
+
+
+def average(summed: Tensor, count: Tensor) -> Tensor:
+    """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
+    nothing = count == 0
+    return torch.where(nothing, 0.0, 1.0) * summed / torch.where(nothing, 1.0, count)
+
+
+def average_over(summed: Tensor, count: int) -> Tensor:
+    """``summed / count`` for a size, and exactly 0 where that is 0.
+
+    The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
+    """
+    return average(summed, torch.zeros_like(summed) + count)
+
+
+def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
+    """Reduces element-wise losses, weighted already, as OpenMMLab does.
+
+    ``none``: as they are; ``sum``: their sum; ``mean``: their sum over the number of elements, or over
+    ``avg_factor + eps`` where that is given.
+
+    Args:
+        loss: element-wise losses.
+        reduction: ``none``, ``mean`` or ``sum``.
+        avg_factor: a float, int or 0-d tensor; exactly 0 gives 0.
+        eps: added to ``avg_factor``; mmdet and mmseg add float32's, mmpretrain none.
+
+    Raises:
+        ValueError: unknown ``reduction``, or ``avg_factor`` with ``reduction='sum'``.
+    """
+    check_reduction(reduction)
+    if reduction == 'none':
+        return loss
+    summed = total(loss)
+    if reduction == 'sum':
+        if avg_factor is not None:
+            raise ValueError("avg_factor cannot be used with reduction='sum'; use 'mean' or 'none'")
+        return summed
+    if avg_factor is None:
+        return average_over(summed, loss.numel())
+    factor = torch.zeros_like(summed) + avg_factor
+    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), stable for every x; ``-log(sigmoid(x))`` is ``softplus(-x)``."""
+    return F.softplus(x)
+
+
+def binary_cross_entropy_with_logits(x: Tensor, t: Tensor, pos_weight: Optional[Tensor] = None) -> Tensor:
+    """-w t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), element-wise, with 0 log 0 = 0.
+
+    The textbook form softplus(x) - x t is inf - inf at x = +inf. Here a target of exactly 1 turns the sign of x
+    round, and the product is left out where its factor is 0.
+    """
+    if pos_weight is not None:
+        # w t softplus(-x) + (1 - t) softplus(x), each product left out where its factor is 0
+        positive = torch.where(t == 0, 0.0, pos_weight * t * softplus(-x))
+        return positive + torch.where(t == 1, 0.0, (1.0 - t) * softplus(x))
+    certain = t == 1
+    y = torch.where(certain, -x, x)
+    s = torch.where(certain, 0.0, t)
+    # softplus(y) - y s, with y kept to float32's largest number in the product, so that inf - inf cannot arise
+    return softplus(y) - torch.where(s == 0, 0.0, y.clamp(max=3.4028234663852886e38) * s)
+
+
+def negative_log(p: Tensor) -> Tensor:
+    """-log(p), at most 100 as in torch's binary cross-entropy; NaN outside [0, 1]; gradient 0 at p = 0."""
+    nll = -torch.log(torch.where(p == 0, 1.0, p)).clamp(min=-100.0)
+    return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """x^exponent for x >= 0. Zero counts as float32's smallest normal number: its power below 1 has no derivative."""
+    return x.clamp(min=1.1754943508222875e-38).pow(exponent)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_i - b_j|^2 for all pairs of rows, as float64, without gradient: for mining.
+
+    |a|^2 + |b|^2 - 2ab loses near-duplicates in float32 (0.4 relative error at relative distance 1e-3), and a
+    float32 matrix product follows autocast; a float64 one does neither.
+    """
+    a = a.detach().double()
+    b = b.detach().double()
+    return (a * a).sum(1).unsqueeze(1) + (b * b).sum(1).unsqueeze(0) - 2.0 * (a @ b.t())
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises ValueError unless ``reduction`` is ``none``, ``mean`` or ``sum``."""
+    if reduction != 'none' and reduction != 'mean' and reduction != 'sum':
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
+
+
+def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
+    """Raises ValueError naming both inputs and shapes unless they are equal. Nothing is broadcast silently."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; they must be equal'
+        )
+
+
+def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: str) -> None:
+    """Raises ValueError unless the first ``dims`` dimensions of ``a`` and ``b`` are equal."""
+    if a.shape[:dims] != b.shape[:dims]:
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; '
+            f'the first {dims} dimensions must be equal'
+        )
+
+
+def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name: str) -> None:
+    """Raises ValueError unless ``label`` has the shape of ``scores`` without its dimension 1, the classes."""
+    if scores.dim() < 2 or label.shape != scores.shape[:1] + scores.shape[2:]:
+        raise ValueError(
+            f'{label_name} has shape {list(label.shape)} and {scores_name} has shape {list(scores.shape)}; '
+            'the first must be the second without dimension 1, the classes'
+        )
+
+
+def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
+    if x.dim() == 0 or x.size(dim) != size:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
+
+
+def check_dim(x: Tensor, dim: int, name: str) -> None:
+    """Raises ValueError unless ``x`` has ``dim`` dimensions."""
+    if x.dim() != dim:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but must have {dim} dimensions')
+
+
+def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
+    """What to multiply each sample's loss with: 1 where the label is legal, NaN where it is not.
+
+    Legal are 0 to ``classes - 1`` and ``ignore_index``. NaN is multiplied, never added, so that it reaches the
+    gradient too. Without it, exporters and runtimes wrap a label of -1 to the last class, silently.
+
+    Raises:
+        IndexError: an illegal label, in plain eager mode on the CPU.
+        ValueError: ``label`` does not hold integers.
+    """
+    if label.is_floating_point() or label.dtype == torch.bool:
+        raise ValueError(f'{name} must hold integer class indices, got {label.dtype}')
+    legal = (label >= 0) & (label < classes)
+    if ignore_index is not None:
+        legal = legal | (label == ignore_index)
+    if not torch.jit.is_scripting():
+        # tracing sees a subclass of Tensor, so this is plain eager mode
+        if type(label) is torch.Tensor and label.device.type == 'cpu' and not torch.compiler.is_compiling():
+            raise_for_labels(label, legal, classes, ignore_index, name)
+    return torch.where(legal, 1.0, torch.nan)
+
+
+@torch.jit.unused
+def raise_for_labels(label: Tensor, legal: Tensor, classes: int, ignore_index: Optional[int], name: str) -> None:
+    """Raises IndexError naming the first label that is not legal."""
+    if not bool(legal.all()):
+        value = int(label[~legal].flatten()[0])
+        besides = '' if ignore_index is None else f' (or ignore_index {ignore_index})'
+        raise IndexError(f'{name} holds {value}, but labels go from 0 to {classes - 1}{besides}')

@@ -1,0 +1,96 @@
+"""Artefacts: exported, loaded again, and held against eager on every case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lossreg.artefact import SUFFIXES
+from lossreg.checks.eager import exactly_zero
+from lossreg.checks.rows import Row, RowMaker, Status, first_line
+from lossreg.compare import Agreement, compare
+from lossreg.errors import LossregError, MissingBackendError
+from lossreg.exporters import build
+from lossreg.runtimes import Eager, OnnxRuntime, Runtime, load
+from lossreg.samples import Case, Expect, edge_cases, invalid_cases, numeric_cases
+from lossreg.unit import Unit
+
+FORMATS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'ort-cpu': 'onnx', 'ort-cuda': 'onnx'}
+SHAPE_OPERATORS = frozenset(
+    {'Shape', 'Size', 'Gather', 'Equal', 'And', 'Where', 'Squeeze', 'Unsqueeze', 'Concat', 'Cast'}
+)
+"""Operators that ONNX Runtime may keep on the CPU because they compute sizes, not numbers."""
+
+
+def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, host: str) -> Iterator[Row]:
+    """All rows of one unit on the backends that run artefacts."""
+    built: dict[str, bytes] = {}
+    eager = Eager(unit, grad, device=device)
+    for backend in backends:
+        maker = RowMaker(unit, backend, grad, host)
+        try:
+            format = FORMATS[backend]
+            if format not in built:
+                built.update(build(unit, sorted({FORMATS[b] for b in backends}), grad))
+            runtime = load(built[format], SUFFIXES[format], _device(backend, device))
+        except MissingBackendError as error:
+            yield maker.row('load', Status.MISSING, str(error))
+            continue
+        except Exception as error:  # whatever an exporter raises is a finding
+            name = '' if isinstance(error, LossregError) else f'{type(error).__name__}: '
+            yield maker.row('export', Status.FAIL, f'{name}{first_line(error)}', max_abs=math.inf, max_rel=math.inf)
+            continue
+        yield from compare_rows(maker, runtime, eager)
+        if backend == 'ort-cuda' and isinstance(runtime, OnnxRuntime):
+            yield placement_row(maker, runtime.placement())
+
+
+def _device(backend: str, device: str) -> str:
+    return {'ort-cpu': 'cpu', 'ort-cuda': 'cuda'}.get(backend, device)
+
+
+def compare_rows(maker: RowMaker, runtime: Runtime, eager: Runtime) -> Iterator[Row]:
+    """A runtime against eager on every case of a unit."""
+    unit = maker.unit
+    for case in (*numeric_cases(unit), *edge_cases(unit)):
+        yield maker.judge(case.name, lambda case=case: _agree(unit, case, runtime, eager))
+    for case in invalid_cases(unit):
+        yield maker.judge(case.name, lambda case=case: _refused(case, runtime))
+
+
+def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Runtime) -> Agreement:
+    found = runtime(case.inputs)
+    if case.expect is Expect.ZERO:
+        return exactly_zero(found)
+    expected = eager(case.inputs)
+    if case.expect is Expect.VALUE:
+        expected = {'loss': expected['loss']}
+    return compare(found, expected, unit.spec.tolerance, scaled=not case.smooth)
+
+
+def _refused(case: Case, runtime: Runtime) -> Agreement:
+    """An artefact refuses invalid inputs by an error or by NaN; an illegal label makes its sample's gradient NaN too."""
+    try:
+        found = runtime(case.inputs)
+    except Exception:  # each runtime has errors of its own
+        return Agreement(0.0, 0.0)
+    for name, value in found.items():
+        if not np.isnan(value).any():
+            return Agreement(np.inf, np.inf, f'{name} is {value.ravel()[:1]} instead of NaN or an error')
+    return Agreement(0.0, 0.0)
+
+
+def placement_row(maker: RowMaker, placement: dict[str, list[str]]) -> Row:
+    """Whether the CUDA provider really runs every node it should."""
+    strays = {
+        provider: sorted({op for op in operators if op not in SHAPE_OPERATORS})
+        for provider, operators in placement.items()
+        if provider != 'CUDAExecutionProvider'
+    }
+    found = '; '.join(f'{provider} runs {", ".join(ops)}' for provider, ops in strays.items() if ops)
+    if not placement.get('CUDAExecutionProvider'):
+        found = 'no node runs on the CUDA provider'
+    counts = ', '.join(f'{len(operators)} nodes on {provider}' for provider, operators in sorted(placement.items()))
+    return maker.row('placement', Status.FAIL if found else Status.PASS, found or counts)

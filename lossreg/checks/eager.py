@@ -1,0 +1,87 @@
+"""Eager: against the float64 oracle, its gradient against finite differences of that, and the numerical contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from lossreg.checks.oracle import Oracle, finite_differences, oracle_of, run_oracle
+from lossreg.checks.rows import Row, RowMaker, Status, first_line
+from lossreg.compare import Agreement, Outputs, compare
+from lossreg.runtimes import Eager
+from lossreg.samples import Case, Expect, edge_cases, invalid_cases, numeric_cases
+from lossreg.spec import Tolerance
+from lossreg.unit import Unit
+
+FLOAT64 = Tolerance(1e-7, 1e-9, 'options held in float32 and softplus beyond 20 are that far from float64')
+FINITE_DIFFERENCES = Tolerance(1e-5, 1e-7, 'central differences are no more exact than that')
+
+
+def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
+    """All eager rows of one unit: values, gradients, edges, and what must be refused."""
+    oracle = oracle_of(unit)
+    makers = {
+        dtype: RowMaker(unit, 'eager', grad=False, host=host, dtype=str(dtype).removeprefix('torch.'))
+        for dtype in (torch.float32, torch.float64)
+    }
+    if oracle is None:
+        yield makers[torch.float64].row('oracle', Status.SKIP, 'the loss has no float64 oracle')
+    for case in (*numeric_cases(unit), *edge_cases(unit)):
+        for dtype, maker in makers.items():
+            yield maker.judge(case.name, lambda case=case, dtype=dtype: _values(unit, oracle, case, dtype, device))
+        if oracle is not None and case.name == 'ordinary, traced shape':
+            grad_maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
+            yield grad_maker.judge('finite differences', lambda case=case: _gradient(unit, oracle, case))
+    for case in invalid_cases(unit):
+        yield makers[torch.float32].judge(case.name, lambda case=case: _refused(unit, case, device))
+
+
+def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, device: str) -> Agreement:
+    """The loss against the oracle, or against float64 eager without one; gradients finite, and zero where they must be."""
+    found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
+    if case.expect is Expect.ZERO:
+        return exactly_zero(found)
+    if case.expect is Expect.NUMBERS:
+        for name, value in found.items():
+            if not np.isfinite(value).all():
+                return Agreement(np.inf, np.inf, f'{name} is not finite')
+    if oracle is None:
+        expected = Eager(unit, grad=False, dtype=torch.float64)(case.inputs)['loss']
+    else:
+        expected = run_oracle(oracle, unit, case.inputs)
+    tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
+    return compare({'loss': found['loss']}, {'loss': expected}, tolerance, scaled=not case.smooth)
+
+
+def _gradient(unit: Unit, oracle: Oracle, case: Case) -> Agreement:
+    found = Eager(unit, grad=True, dtype=torch.float64)(case.inputs)
+    expected = {f'grad_{i.name}': finite_differences(oracle, unit, case.inputs, i.name) for i in unit.differentiable}
+    return compare(found, expected, FINITE_DIFFERENCES)
+
+
+def _refused(unit: Unit, case: Case, device: str) -> Agreement:
+    """What eager must raise for invalid inputs, naming them. On CUDA an illegal label gives NaN instead."""
+    wanted = IndexError if case.expect is Expect.BAD_LABEL else ValueError
+    try:
+        found = Eager(unit, grad=False, device=device)(case.inputs)
+    except (IndexError, ValueError) as error:
+        message = first_line(error)
+        if not isinstance(error, wanted):
+            return Agreement(np.inf, np.inf, f'raised {type(error).__name__} ({message}), not {wanted.__name__}')
+        named = [name for name in case.culprits if name in message]
+        needed = 1 if case.expect is Expect.BAD_LABEL else 2
+        missing = f'the message names {named}, of {list(case.culprits)}: {message}' if len(named) < needed else ''
+        return Agreement(0.0, 0.0, missing)
+    if device != 'cpu' and case.expect is Expect.BAD_LABEL and np.isnan(found['loss']).any():
+        return Agreement(0.0, 0.0)
+    return Agreement(np.inf, np.inf, f'returned {found["loss"]} instead of raising {wanted.__name__}')
+
+
+def exactly_zero(outputs: Outputs) -> Agreement:
+    """Whether every output is exactly 0."""
+    for name, value in outputs.items():
+        if value.any():
+            return Agreement(float(np.abs(value).max()), np.inf, f'{name} is not exactly 0')
+    return Agreement(0.0, 0.0)

@@ -1,0 +1,61 @@
+"""Finds and runs the float64 oracle of a loss."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossreg.registry import constructor_options
+from lossreg.unit import Unit
+
+Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], NDArray[np.float64]]
+
+
+def oracle_of(unit: Unit) -> Oracle | None:
+    """The oracle of a loss, or None if it has none.
+
+    It is the one its spec names, or the function named like the loss's file in the package ``oracles`` that
+    mirrors ``losses``.
+    """
+    module = type(unit.loss).__module__
+    package, _, place = module.rpartition('.losses.')
+    named = unit.spec.oracle or f'{package}.oracles.{place}:{module.rpartition(".")[2]}'
+    where, _, function = named.partition(':')
+    try:
+        oracle: Oracle = getattr(importlib.import_module(where), function)
+    except ModuleNotFoundError:
+        if unit.spec.oracle:
+            raise
+        return None
+    return oracle
+
+
+def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """The loss in float64."""
+    arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in inputs.items()}
+    given = {k: v for k, v in unit.config.items() if k != 'type'}
+    with np.errstate(all='ignore'):
+        value = oracle(unit.call.name, arrays, constructor_options(type(unit.loss), given))
+    return np.asarray(value, np.float64)
+
+
+def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor], name: str) -> NDArray[np.float64]:
+    """The gradient of the oracle's sum with respect to one input, by central differences."""
+    point = inputs[name].to(torch.float64)
+    gradient = np.zeros(point.numel())
+    for at in range(point.numel()):
+        # balances truncation against rounding in float64
+        step = 1e-5 * max(1.0, abs(float(point.view(-1)[at])))
+        ends = []
+        for sign in (1.0, -1.0):
+            moved = point.clone()
+            moved.view(-1)[at] += sign * step
+            ends.append(float(run_oracle(oracle, unit, {**inputs, name: moved}).sum()))
+        gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
+    return gradient.reshape(tuple(point.shape))

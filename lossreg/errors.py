@@ -1,0 +1,33 @@
+"""Errors a user can mend. Each names the cause and the mend; the command line prints it in one line.
+
+Exit codes: 0 all well; 1 a check failed; 2 wrong arguments, config, type, shape, label or path; 3 a required
+backend is missing; 4 a valid request that is declined.
+"""
+
+
+class LossregError(Exception):
+    """Base of all errors lossreg raises on purpose. ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class ConfigError(LossregError):
+    """A config, type name, argument or path that cannot be used."""
+
+
+class CheckError(LossregError):
+    """An artefact or a loss that does not give the numbers it must."""
+
+    exit_code = 1
+
+
+class MissingBackendError(LossregError):
+    """A package, device or provider that the request needs is not there."""
+
+    exit_code = 3
+
+
+class DeclinedError(LossregError):
+    """A valid request that lossreg does not serve."""
+
+    exit_code = 4

@@ -1,0 +1,134 @@
+"""Exports a loss, alone or with its gradient, and verifies the file before it takes its place."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from lossreg.artefact import SUFFIXES, file_name, metadata, sha256, update_manifest, write_atomically
+from lossreg.errors import CheckError, ConfigError
+from lossreg.exporters.torchscript import to_torchscript
+from lossreg.exporters.verify import Verdict, verify
+from lossreg.request import Request
+from lossreg.unit import Unit
+
+Format = Literal['onnx', 'torchscript', 'pt2']
+DEFAULT_OPSET = 18
+OLDEST_ONNXRUNTIME = {18: '1.16.3', 20: '1.18.0'}
+"""The oldest onnxruntime seen to load each opset's files."""
+
+
+def export(
+    loss: nn.Module | Mapping[str, Any] | str,
+    path: str | Path,
+    *,
+    format: Format = 'onnx',
+    grad: bool = False,
+    call: str = '',
+    optional: Sequence[str] | Literal['all'] = (),
+    opset: int = DEFAULT_OPSET,
+) -> Path:
+    """Exports one loss to one file.
+
+    Args:
+        loss: a config dict, a name, or an instance built by :func:`lossreg.build_loss`.
+        path: a file, or a folder, in which the file is named
+            ``<Loss>.<variant>[.<call>][.<optional inputs>][.grad].<ext>``.
+        format: ``onnx``, ``torchscript`` (.pt) or ``pt2``.
+        grad: whether the file also returns ``grad_<input>``, the gradient of the loss's sum, for every
+            differentiable input.
+        call: which of the loss's calls; its first by default (``lossreg show LOSS`` lists them).
+        optional: the optional inputs the file takes, such as ``['weight', 'avg_factor']``, or ``'all'``. A file
+            takes exactly the inputs it was exported with.
+        opset: ONNX opset; 18 loads in onnxruntime 1.16.3 and later.
+
+    Returns:
+        The path written. A ``manifest.json`` beside it records hash, inputs, outputs, versions and measured errors.
+
+    Raises:
+        ConfigError: a wrong config, call, input, format or path.
+        MissingBackendError: a package the format needs is not installed.
+        CheckError: the file does not give eager's numbers. An earlier file stays as it was.
+    """
+    request = Request.of(loss, call=call)
+    unit = request.unit(request.calls()[0], _chosen(request, optional))
+    target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
+    data = build(unit, [format], grad, opset)[format]
+    verdict = verify(unit, data, SUFFIXES[format], grad)
+    if not verdict:
+        raise CheckError(f'{target.name} was not written: {verdict.detail}')
+    write_atomically(target, data)
+    update_manifest(target.parent, target.name, _manifest_entry(unit, data, format, grad, opset, verdict))
+    return target
+
+
+def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_OPSET) -> dict[str, bytes]:
+    """The bytes of a unit in several formats, traced once, not verified."""
+    built: dict[str, bytes] = {}
+    program = None
+    for format in formats:
+        if format == 'torchscript':
+            built[format] = to_torchscript(unit, grad)
+            continue
+        from lossreg.exporters import onnx, pt2
+        from lossreg.exporters.trace import trace
+
+        program = trace(unit, grad) if program is None else program
+        if format == 'pt2':
+            built[format] = pt2.to_pt2(unit, grad, program)
+        else:
+            built[format] = onnx.to_onnx(unit, grad, program, opset)
+    return built
+
+
+def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[str]:
+    known = [i.name for i in request.calls()[0].inputs if i.optional and i.when(request.loss)]
+    chosen = known if optional == 'all' else list(optional)
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(
+                f'{type(request.loss).__name__} has no optional input {name!r} here; it has {", ".join(known) or "none"}'
+            )
+    return chosen
+
+
+def _target(path: Path, unit: Unit, format: str, grad: bool, several_calls: bool) -> Path:
+    if format not in SUFFIXES:
+        raise ConfigError(f'unknown format {format!r}; use {", ".join(SUFFIXES)}')
+    if path.is_dir() or not path.suffix:
+        return path / file_name(unit, format, grad, several_calls)
+    if path.suffix != f'.{SUFFIXES[format]}':
+        raise ConfigError(f'{path.name} does not end in .{SUFFIXES[format]}, as {format} files do')
+    return path
+
+
+def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int, verdict: Verdict) -> dict[str, Any]:
+    entry = {
+        **metadata(unit, grad),
+        'format': format,
+        'sha256': sha256(data),
+        'bytes': len(data),
+        'tolerance': {'rtol': unit.spec.tolerance.rtol, 'atol': unit.spec.tolerance.atol},
+        'measured': {'max_abs': verdict.max_abs, 'max_rel': verdict.max_rel, 'cases': verdict.cases},
+        'versions': versions(),
+    }
+    if format == 'onnx':
+        entry['opset'] = opset
+        entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
+    return entry
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what an artefact depends on; None for what is not installed."""
+    found: dict[str, str | None] = {'python': platform.python_version()}
+    for package in ('lossreg', 'torch', 'mmengine', 'numpy', 'onnx', 'onnxscript', 'onnxruntime-gpu', 'onnxruntime'):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

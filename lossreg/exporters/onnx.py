@@ -1,0 +1,119 @@
+"""ONNX: standard operators only, every dimension the spec names symbolic, in one file without a path of this machine."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import cache
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.export import ExportedProgram
+
+from lossreg.artefact import METADATA_KEY, encode, metadata
+from lossreg.errors import CheckError, MissingBackendError
+from lossreg.exporters.trace import dimension_names
+from lossreg.unit import Unit
+
+DEFAULT_OPSET = 18
+"""With IR 8, the newest that onnxruntime 1.16.3 loads."""
+
+
+def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int = DEFAULT_OPSET) -> bytes:
+    """The unit, traced as ``program``, as an ONNX model.
+
+    Raises:
+        MissingBackendError: onnx or onnxscript is not installed.
+        CheckError: the checker refuses the model.
+    """
+    try:
+        import onnx
+        from onnxscript import ir
+
+        from lossreg.exporters import onnx_graph
+    except ImportError as error:
+        raise MissingBackendError(f"{error.name} is missing; install it with pip install 'lossreg[export]'") from error
+    model: ir.Model = _translate(unit, grad, program, opset)
+    onnx_graph.reshape_reductions(model)
+    onnx_graph.guard_shapes(model, unit)
+    onnx_graph.strip(model)
+    model.metadata_props[METADATA_KEY] = encode(metadata(unit, grad))
+    model.producer_name, model.producer_version = 'lossreg', ''
+    model.graph.name = unit.name
+    proto = ir.to_proto(model)
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CheckError(f'{unit.name} exports to an invalid ONNX model: {error}') from error
+    foreign = {node.domain for node in proto.graph.node if node.domain not in ('', 'ai.onnx')}
+    if foreign or proto.functions:
+        raise CheckError(f'{unit.name} exports to operators outside the ONNX standard: {sorted(foreign)}')
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> Any:
+    with warnings.catch_warnings(), _registry_built_once(), _quiet_exporter():
+        warnings.simplefilter('ignore')
+        return torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            dynamic_shapes=dimension_names(unit),
+            input_names=[i.name for i in unit.inputs],
+            output_names=list(unit.outputs(grad)),
+            custom_translation_table=_translations(),
+        ).model
+
+
+@cache
+def _translations() -> dict[Any, Any]:
+    """Operators of gradient graphs that the exporter does not know."""
+    from onnxscript import opset18 as op
+
+    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x)}
+
+
+_registries: dict[Any, Any] = {}
+
+
+@contextmanager
+def _registry_built_once() -> Iterator[None]:
+    """Lets the exporter build its table of operators once per process: it takes longer than most exports.
+
+    There is no public way to hand it over. Where a later torch moves the private one, exports are slower, nothing else.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        yield
+        return
+    build = ONNXRegistry.from_torchlib
+
+    def copy_of_first(opset_version: int | None = None) -> Any:
+        if opset_version not in _registries:
+            _registries[opset_version] = build() if opset_version is None else build(opset_version)
+        registry = copy(_registries[opset_version])
+        registry.functions = {target: list(known) for target, known in registry.functions.items()}
+        return registry
+
+    with mock.patch.object(ONNXRegistry, 'from_torchlib', staticmethod(copy_of_first)):
+        yield
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter logs a warning for every torchvision operator that is not installed."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,132 @@
+"""What is done to an ONNX graph after translation, each step in one place and for a reason of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from onnxscript import ir
+
+from lossreg.unit import Unit
+
+REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ArgMax', 'ArgMin')
+
+
+def strip(model: ir.Model) -> None:
+    """Removes source paths and everything else the exporter notes for debugging: smaller, and equal on every machine."""
+    for holder in (model, model.graph, *model.graph.initializers.values(), *model.graph.inputs, *model.graph.outputs):
+        holder.metadata_props.clear()
+        holder.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+
+
+def reshape_reductions(model: ir.Model) -> None:
+    """Gives every reduction along an axis its shape again, by a Reshape that is otherwise a no-op.
+
+    ONNX Runtime's CPU kernels return the shape of their *input* where the result is empty: with an empty batch the next
+    operator fails.
+    """
+    for node in list(model.graph):
+        if node.op_type in REDUCTIONS and node.inputs[0] is not None:
+            axes = _axes(node)
+            rank = len(node.inputs[0].shape) if node.inputs[0].shape is not None else None
+            if rank is None or not axes:
+                continue
+            _reshape(model.graph, node, sorted(a % rank for a in axes), rank)
+
+
+def _axes(node: ir.Node) -> list[int]:
+    """The constant axes of a reduction; empty for one over all dimensions."""
+    if node.op_type.startswith('Arg'):
+        return [node.attributes.get_int('axis', 0)]
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return list(node.attributes.get_ints('axes', [])) if 'axes' in node.attributes else []
+    constant = ir.convenience.get_const_tensor(node.inputs[1])
+    return [] if constant is None else [int(a) for a in constant.numpy().flatten()]
+
+
+def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None:
+    keepdims = node.attributes.get_int('keepdims', 1)
+    kept = [a for a in range(rank) if a not in axes]
+    if not kept:
+        return
+    source, reduced = node.inputs[0], node.outputs[0]
+    users = list(reduced.uses())
+    size = ir.node('Shape', [source])
+    if keepdims:
+        is_axis = _constant(graph, f'{reduced.name}_is_axis', np.isin(np.arange(rank), axes))
+        one = _constant(graph, f'{reduced.name}_one', np.ones(1, np.int64))
+        shape = ir.node('Where', [is_axis, one, size.outputs[0]])
+    else:
+        indices = _constant(graph, f'{reduced.name}_kept', np.array(kept, np.int64))
+        shape = ir.node('Gather', [size.outputs[0], indices])
+    reshape = ir.node('Reshape', [reduced, shape.outputs[0]], attributes={'allowzero': 1})
+    graph.insert_after(node, [size, shape, reshape])
+    _replace(graph, reduced, reshape.outputs[0], users)
+
+
+def guard_shapes(model: ir.Model, unit: Unit) -> None:
+    """Makes loss and gradients NaN where dimensions of one name differ.
+
+    ONNX Runtime does not compare them, and would broadcast a dimension of size 1 silently.
+    """
+    graph = model.graph
+    inputs = {value.name: value for value in graph.inputs}
+    equal: list[ir.Value] = []
+    nodes: list[ir.Node] = []
+    for places in _shared_dimensions(unit):
+        sizes = []
+        for name, axis in places:
+            shape = ir.node('Shape', [inputs[name]], attributes={'start': axis, 'end': axis + 1})
+            nodes.append(shape)
+            sizes.append(shape.outputs[0])
+        for other in sizes[1:]:
+            nodes.append(ir.node('Equal', [sizes[0], other]))
+            equal.append(nodes[-1].outputs[0])
+    if not equal:
+        return
+    all_equal = equal[0]
+    for other in equal[1:]:
+        nodes.append(ir.node('And', [all_equal, other]))
+        all_equal = nodes[-1].outputs[0]
+    one = _constant(graph, 'shapes_match', np.ones(1, np.float32))
+    nan = _constant(graph, 'shapes_differ', np.full(1, np.nan, np.float32))
+    where = ir.node('Where', [all_equal, one, nan])
+    scalar = ir.node('Squeeze', [where.outputs[0]])
+    for value in list(graph.outputs):
+        guarded = ir.node('Mul', [value, scalar.outputs[0]])
+        nodes_for_output = [] if value is not graph.outputs[0] else [*nodes, where, scalar]
+        graph.extend([*nodes_for_output, guarded])
+        _replace(graph, value, guarded.outputs[0], [])
+
+
+def _shared_dimensions(unit: Unit) -> Iterator[list[tuple[str, int]]]:
+    """The places, by dimension symbol, that must have one size."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for spec in unit.inputs:
+        for axis, dim in enumerate(spec.dims):
+            if unit.is_dynamic(dim):
+                places.setdefault(dim, []).append((spec.name, axis))
+    return (found for found in places.values() if len(found) > 1)
+
+
+def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value, users: Sequence[tuple[ir.Node, int]]) -> None:
+    """Lets ``users``, and the graph's outputs, take ``new`` for ``old``, under the old name where it is an output."""
+    new.shape, new.type = old.shape, old.type
+    for user, index in users:
+        user.replace_input_with(index, new)
+    for at, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[at] = new
+            old.name, new.name = f'{old.name}_raw', old.name
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,84 @@
+"""Traces a unit, alone or with its gradient, to a ``torch.export`` program whose dimensions are symbolic.
+
+``torch.export`` cannot trace autograd. ``make_fx`` can: it runs forward and backward on symbolic shapes and
+records both as plain operators. Its graph is then exported like any module.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lossreg.errors import MissingBackendError
+from lossreg.samples import draw
+from lossreg.unit import FlatLoss, Unit
+
+OLDEST_TORCH = (2, 11)
+
+
+def require_export_layer() -> None:
+    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2."""
+    found = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
+    if found < OLDEST_TORCH:
+        raise MissingBackendError(
+            f'exporting to ONNX and pt2 needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
+            'TorchScript works with this one'
+        )
+
+
+def trace(unit: Unit, grad: bool) -> ExportedProgram:
+    """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
+    require_export_layer()
+    examples = tuple(draw(unit).values())
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)
+        graph = make_fx(FlatLoss(unit, grad), tracing_mode='symbolic', _allow_non_fake_inputs=True)(*examples)
+        _name_inputs(graph, unit)
+        program = torch.export.export(graph, examples, dynamic_shapes=_dynamic_dims(unit))
+    _forget_sources(program)
+    return program
+
+
+def dimension_names(unit: Unit) -> tuple[dict[int, Any] | None, ...]:
+    """Each input's dynamic dimensions for the ONNX exporter: named where first met, tied to that one elsewhere.
+
+    The exporter warns where one name is given twice.
+    """
+    named: set[str] = set()
+    shapes: list[dict[int, Any] | None] = []
+    for spec in unit.inputs:
+        dims: dict[int, Any] = {}
+        for axis, dim in enumerate(spec.dims):
+            if unit.is_dynamic(dim):
+                dims[axis] = Dim.DYNAMIC if dim in named else dim
+                named.add(dim)
+        shapes.append(dims or None)
+    return tuple(shapes)
+
+
+def _dynamic_dims(unit: Unit) -> tuple[dict[int, Any] | None, ...]:
+    return tuple(
+        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if unit.is_dynamic(dim)} or None
+        for spec in unit.inputs
+    )
+
+
+def _name_inputs(graph: torch.fx.GraphModule, unit: Unit) -> None:
+    placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
+    for node, spec in zip(placeholders, unit.inputs, strict=True):
+        node.target = node.name = spec.name
+    graph.recompile()
+
+
+def _forget_sources(program: ExportedProgram) -> None:
+    """Drops what differs between machines and runs: stack traces, source paths and object ids."""
+    modules: list[nn.Module] = [program.graph_module, *program.graph_module.modules()]
+    for module in modules:
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta = {key: node.meta[key] for key in ('val', 'tensor_meta') if key in node.meta}

@@ -1,0 +1,221 @@
+"""Sigmoid focal loss."""
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    binary_cross_entropy_with_logits,
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_reduction,
+    check_same_shape,
+    keep,
+    negative_log,
+    power,
+    reduce_loss,
+    softplus,
+    upcast,
+)
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def sigmoid_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    activated: bool = False,
+) -> Tensor:
+    r"""Focal loss of each element.
+
+    .. math::
+        \ell = \alpha_t (1 - p_t)^\gamma \cdot (-\log p_t), \qquad
+        p_t = p \text{ and } \alpha_t = \alpha \text{ at the class}, \quad
+        p_t = 1 - p \text{ and } \alpha_t = 1 - \alpha \text{ elsewhere}
+
+    with :math:`p = \sigma(x)`, or p = ``pred`` where it is ``activated``. For targets t between 0 and 1:
+    :math:`\ell = (\alpha t + (1-\alpha)(1-t)) \cdot ((1-p) t + p (1-t))^\gamma \cdot \mathrm{BCE}(p, t)`.
+
+    Args:
+        pred: logits, or probabilities if ``activated``, (N, C).
+        target: class indices (N), of which C means background, or targets t in [0, 1], (N, C).
+        weight: (N), (N, C), or N * C flattened. Where it is 0, NaN in ``pred`` does not count.
+        gamma: focusing exponent, >= 0.
+        alpha: weight of positives.
+        activated: whether ``pred`` holds probabilities. Outside [0, 1] they give NaN; at p_t = 0 the logarithm
+            is -100, as in torch, with gradient 0.
+
+    Returns:
+        (N, C).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    check_dim(pred, 2, 'pred')
+    x = upcast(pred)
+    if weight is not None:
+        weight = _per_element(upcast(weight), pred)
+        x = keep(x, weight != 0)
+    if target.dim() == pred.dim():
+        check_same_shape(target, pred, 'target', 'pred')
+        t = upcast(target)
+        loss = _focal_dense(x, t if weight is None else keep(t, weight != 0), gamma, alpha, activated)
+    else:
+        check_class_map(target, pred, 'target', 'pred')
+        legal = check_labels(target, pred.size(1) + 1, None, 'target')
+        positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
+        loss = _focal_indexed(x, positive, gamma, alpha, activated) * legal.unsqueeze(1)
+    return loss if weight is None else loss * weight
+
+
+def _per_element(weight: Tensor, pred: Tensor) -> Tensor:
+    """Weights in the shape of ``pred``, or one that broadcasts to it, from the three shapes mmdet's heads give."""
+    if weight.dim() == 2:
+        check_same_shape(weight, pred, 'weight', 'pred')
+        return weight
+    check_dim(weight, 1, 'weight')
+    if weight.size(0) == pred.size(0):
+        return weight.unsqueeze(1)
+    check_same_shape(weight, pred.flatten(), 'weight', 'pred, flattened,')
+    return weight.view(pred.shape)
+
+
+def _focal_indexed(x: Tensor, positive: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
+    """Focal loss against hard targets: one logarithm an element, exact at any logit."""
+    alpha_t = torch.where(positive, alpha, 1.0 - alpha)
+    if activated:
+        p_t = torch.where(positive, x, 1.0 - x)
+        # alpha_t (1 - p_t)^gamma (-log p_t)
+        return alpha_t * power(1.0 - p_t, gamma) * negative_log(p_t)
+    z = torch.where(positive, -x, x)
+    # 1 - p_t = sigmoid(z) and -log p_t = softplus(z); sigmoid(z)^gamma = exp(-gamma softplus(-z))
+    return alpha_t * torch.exp(-gamma * softplus(-z)) * softplus(z)
+
+
+def _focal_dense(x: Tensor, t: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
+    """Focal loss against targets t in [0, 1]."""
+    if activated:
+        p = x
+        nll = torch.where(t == 0, 0.0, t * negative_log(p)) + torch.where(
+            t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p)
+        )
+    else:
+        p = torch.sigmoid(x)
+        nll = binary_cross_entropy_with_logits(x, t)
+    miss = (1.0 - p) * t + p * (1.0 - t)
+    return (alpha * t + (1.0 - alpha) * (1.0 - t)) * power(miss, gamma) * nll
+
+
+@LOSSES.register_module()
+class FocalLoss(nn.Module):
+    """Sigmoid focal loss with mmdet's call and numbers; see :func:`sigmoid_focal_loss` for the formula and shapes.
+
+    Args:
+        use_sigmoid: must be True, as in mmdet.
+        gamma: focusing exponent, >= 0.
+        alpha: weight of positives.
+        reduction: ``none``, ``mean`` (over all N * C elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+        activated: whether predictions are probabilities already.
+
+    Shapes:
+        Predictions (N, C); targets (N) with C for background, or (N, C); weights (N), (N, C) or (N * C). Returns a
+        scalar, or (N, C) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: ``use_sigmoid=False``, negative ``gamma``, shapes do not match, ``avg_factor`` with ``sum``.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+        activated: bool = False,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        if not use_sigmoid:
+            raise ValueError('only the sigmoid focal loss exists, here as in mmdet; leave use_sigmoid=True')
+        if gamma < 0:
+            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        self.use_sigmoid = use_sigmoid
+        self.gamma = float(gamma)
+        self.alpha = float(alpha)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+        self.activated = activated
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = sigmoid_focal_loss(pred, target, weight, self.gamma, self.alpha, self.activated)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+def _call(name: str, role: Role, target: Input, weight_shape: str) -> Call:
+    """A call with predictions of ``role``, a kind of target, and weights of the shape heads give with it."""
+    activated = role is Role.PROBABILITIES
+    return Call(
+        name,
+        (
+            Input('pred', role, 'N C', differentiable=True),
+            target,
+            Input('weight', Role.WEIGHTS, weight_shape, optional=True),
+            Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean'),
+        ),
+        when=lambda loss: loss.activated == activated,
+    )
+
+
+_INDICES = Input('target', Role.LABELS, 'N', classes='C', background=True)
+_DENSE = Input('target', Role.TARGETS, 'N C')
+
+FocalLoss.spec = LossSpec(
+    functions=(sigmoid_focal_loss,),
+    calls=(
+        _call('labels', Role.LOGITS, _INDICES, 'N'),
+        _call('dense', Role.LOGITS, _DENSE, 'N C'),
+        _call('activated_labels', Role.PROBABILITIES, _INDICES, 'N'),
+        _call('activated_dense', Role.PROBABILITIES, _DENSE, 'N C'),
+    ),
+    variants={
+        'default': {},
+        'gamma': {'gamma': 1.5, 'alpha': 0.4, 'loss_weight': 2.0},
+        'small_gamma': {'gamma': 0.5},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+        'activated': {'activated': True},
+    },
+    references=('https://arxiv.org/abs/1708.02002',),
+    stands_in_for=(HostClass('mmdet.FocalLoss'),),
+    differences=(
+        Difference(
+            'mmdet.FocalLoss',
+            'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/test_contract.py',
+        ),
+    ),
+)

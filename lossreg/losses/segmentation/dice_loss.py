@@ -1,0 +1,156 @@
+"""Dice loss of soft masks."""
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, keep, reduce_loss
+from lossreg.arith import total_per_sample, upcast
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def dice_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    eps: float = 1e-3,
+    naive_dice: bool = False,
+    activate: bool = False,
+) -> Tensor:
+    r"""1 - Dice coefficient of each sample, over all its other dimensions, weighted.
+
+    .. math::
+        \ell_n = w_n - w_n \frac{2 \sum p\,t}{(\sum p^2 + \epsilon) + (\sum t^2 + \epsilon)}
+        \qquad\text{or, naive,}\qquad
+        \ell_n = w_n - w_n \frac{2 \sum p\,t + \epsilon}{\sum p + \sum t + \epsilon}
+
+    Args:
+        pred: probabilities p, (N, d1, ..., dk).
+        target: masks t in [0, 1], of the same shape.
+        weight: w, (N). Where it is 0, NaN does not count.
+        eps: keeps empty masks finite.
+        naive_dice: first powers in the denominator.
+        activate: whether ``pred`` holds logits, of which p is the sigmoid.
+
+    Returns:
+        (N).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(target, pred, 'target', 'pred')
+    p, t = upcast(pred), upcast(target)
+    if weight is not None:
+        check_dim(weight, 1, 'weight')
+        check_leading_shape(weight, pred, 1, 'weight', 'pred')
+        weight = upcast(weight)
+        counted = (weight != 0).view([-1] + [1] * (pred.dim() - 1))
+        p, t = keep(p, counted), keep(t, counted)
+    if activate:
+        p = torch.sigmoid(p)
+    overlap = total_per_sample(p * t)
+    if naive_dice:
+        # 1 - (2 sum p t + eps) / (sum p + sum t + eps)
+        loss = 1.0 - (2.0 * overlap + eps) / (total_per_sample(p) + total_per_sample(t) + eps)
+    else:
+        # 1 - 2 sum p t / ((sum p^2 + eps) + (sum t^2 + eps))
+        loss = 1.0 - 2.0 * overlap / ((total_per_sample(p * p) + eps) + (total_per_sample(t * t) + eps))
+    return loss if weight is None else loss * weight
+
+
+@LOSSES.register_module()
+class DiceLoss(nn.Module):
+    """Dice loss with mmdet's call and numbers; see :func:`dice_loss` for the formula.
+
+    Args:
+        use_sigmoid: the activation; only the sigmoid exists, so False needs ``activate=False``.
+        activate: whether predictions are logits, to be activated here.
+        reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.
+        naive_dice: first powers in the denominator.
+        loss_weight: factor of the result.
+        eps: keeps empty masks finite.
+
+    Shapes:
+        Predictions and targets (N, d1, ..., dk), weights (N). Returns a scalar, or (N) with reduction ``none``. An empty
+        batch, all weights 0 or ``avg_factor=0`` give 0. Note the order of ``forward``'s parameters, which is mmdet's.
+
+    Raises:
+        ValueError: no sigmoid but ``activate``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+
+    Reference:
+        Milletari et al., V-Net, 3DV 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        activate: bool = True,
+        reduction: str = 'mean',
+        naive_dice: bool = False,
+        loss_weight: float = 1.0,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        if activate and not use_sigmoid:
+            raise ValueError('only the sigmoid activation exists; give probabilities and activate=False')
+        self.use_sigmoid = use_sigmoid
+        self.activate = activate
+        self.reduction = reduction
+        self.naive_dice = naive_dice
+        self.loss_weight = float(loss_weight)
+        self.eps = float(eps)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        reduction_override: Optional[str] = None,
+        avg_factor: Optional[float] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = dice_loss(pred, target, weight, self.eps, self.naive_dice, self.activate)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+def _call(name: str, role: Role, activate: bool) -> Call:
+    """A call with predictions of one role."""
+    return Call(
+        name,
+        (
+            Input('pred', role, 'N H W', differentiable=True),
+            Input('target', Role.BINARY, 'N H W'),
+            Input('weight', Role.WEIGHTS, 'N', optional=True),
+            Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean'),
+        ),
+        when=lambda loss: loss.activate == activate,
+    )
+
+
+DiceLoss.spec = LossSpec(
+    functions=(dice_loss,),
+    calls=(_call('logits', Role.LOGITS, activate=True), _call('probabilities', Role.PROBABILITIES, activate=False)),
+    variants={
+        'default': {},
+        'naive': {'naive_dice': True, 'eps': 1.0, 'loss_weight': 5.0},
+        'probabilities': {'activate': False, 'eps': 1e-5, 'loss_weight': 8.0},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1606.04797',),
+    stands_in_for=(HostClass('mmdet.DiceLoss'),),
+    differences=(
+        Difference(
+            'mmdet.DiceLoss',
+            'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/test_contract.py',
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Float64 references of the losses for metric learning."""

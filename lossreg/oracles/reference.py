@@ -1,0 +1,44 @@
+"""What several oracles need: the types, two logarithms, and the reduction."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Inputs: TypeAlias = Mapping[str, NDArray[Any]]
+Options: TypeAlias = Mapping[str, Any]
+
+EPS = 2.0**-23  # of float32; OpenMMLab adds it to avg_factor
+
+
+def log_softmax(x: Array) -> Array:
+    """log p_c = x_c - m - log Σ exp(x - m), with m = max x. An entry of -inf has log p = -inf."""
+    shifted = x - x.max()
+    result: Array = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def log_sigmoid(x: float) -> float:
+    """log σ(x) = min(x, 0) - log(1 + exp(-|x|)). Note that 1 - σ(x) = σ(-x)."""
+    return float(np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x))))
+
+
+def times(coefficient: float, value: float) -> float:
+    """coefficient · value, with the limit 0 · inf = 0 of 0 · log 0. NaN stays NaN."""
+    return 0.0 if coefficient == 0 and np.isinf(value) else coefficient * value
+
+
+def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None) -> Array:
+    """loss_weight times the losses ('none'), their sum, or their mean: Σ / N, or Σ / (avg_factor + EPS)."""
+    reduction = options['reduction']
+    if reduction == 'none':
+        result: Any = loss
+    elif reduction == 'sum':
+        result = loss.sum()
+    elif avg_factor is None:
+        result = loss.mean() if loss.size else 0.0  # nothing to average over: 0
+    else:
+        result = loss.sum() / (avg_factor + EPS) if avg_factor != 0 else 0.0  # the same
+    return np.asarray(options['loss_weight'] * result, dtype=np.float64)

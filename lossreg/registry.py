@@ -1,0 +1,98 @@
+"""The registry. mmengine imports this module by itself when a config says ``type='lossreg.X'``.
+
+Its name and place are therefore fixed: ``<scope>.registry``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from mmengine.registry import MODELS, Registry
+from torch import nn
+
+from lossreg.errors import ConfigError
+
+LOSSES = Registry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
+"""Every loss of this package, and those that other packages add with ``@LOSSES.register_module()``."""
+
+ENTRY_POINT_GROUP = 'lossreg.losses'
+
+
+def load_losses(*modules: str) -> dict[str, type[nn.Module]]:
+    """Imports all registered losses and returns them by name.
+
+    Args:
+        modules: further modules to import, which register losses of their own. Installed packages that
+            name modules in the entry-point group ``lossreg.losses`` are always imported.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+    """
+    LOSSES.import_from_location()
+    for name in (*(point.value for point in entry_points(group=ENTRY_POINT_GROUP)), *modules):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a stranger's module may raise anything
+            raise ConfigError(f'cannot import {name!r}, which should register losses: {error}') from error
+    return dict(sorted(LOSSES.module_dict.items()))
+
+
+def loss_class(name: str | type[nn.Module]) -> type[nn.Module]:
+    """The class registered as ``name``, with or without the scope ``lossreg.``; a class is returned as it is.
+
+    Raises:
+        ConfigError: nothing is registered under that name.
+    """
+    if isinstance(name, type):
+        return name
+    losses = load_losses()
+    plain = name.removeprefix('lossreg.') if isinstance(name, str) else str(name)
+    if plain not in losses:
+        near = difflib.get_close_matches(plain, losses, n=1, cutoff=0.5)
+        hint = f'did you mean {near[0]!r}?' if near else 'see `lossreg list` for all names'
+        raise ConfigError(f'no loss is registered as {plain!r}; {hint}')
+    return losses[plain]
+
+
+def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
+    """Builds a loss from a config dict, whatever mmengine's default scope is.
+
+    Args:
+        cfg: ``dict(type='GIoULoss', loss_weight=2.0)``, or just the name. ``type`` may carry the scope
+            ``lossreg.`` or be the class itself. mmengine's own ``Registry.build`` would follow the default
+            scope to a host's class of the same name; this function never does.
+
+    Raises:
+        ConfigError: no ``type``, an unknown name, an unknown argument, or a value the loss refuses.
+    """
+    options = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
+    if 'type' not in options:
+        raise ConfigError(f"a loss config needs a 'type', as in dict(type='GIoULoss'); got {dict(cfg)!r}")
+    cls = loss_class(options.pop('type'))
+    options.pop('_scope_', None)
+    _refuse_unknown(cls, options)
+    try:
+        return cls(**options)
+    except (TypeError, ValueError, IndexError) as error:
+        raise ConfigError(f'{cls.__name__} cannot be built from {options}: {error}') from error
+
+
+def constructor_options(cls: type[nn.Module], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All constructor arguments of ``cls``: its defaults, overridden by those ``given``."""
+    parameters = inspect.signature(cls).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return {**defaults, **given}
+
+
+def _refuse_unknown(cls: type[nn.Module], options: Mapping[str, Any]) -> None:
+    known = list(inspect.signature(cls).parameters)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(known)}'
+            raise ConfigError(f'{cls.__name__} has no argument {name!r}; {hint}')

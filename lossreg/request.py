@@ -1,0 +1,100 @@
+"""A loss somebody asked for, and the units that exporting or checking it comes to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from torch import nn
+
+from lossreg.errors import ConfigError
+from lossreg.registry import build_loss, loss_class
+from lossreg.spec import Call, spec_of
+from lossreg.unit import Unit
+
+
+@dataclass(frozen=True)
+class Request:
+    """A loss, the config it was built from, and how it is to be called.
+
+    Attributes:
+        loss: the instance.
+        config: ``type`` and the arguments given.
+        variant: a short name for the config.
+        call: the call asked for; empty for all it allows.
+        host: the host class it stands in for, where a host's config asked for it.
+    """
+
+    loss: nn.Module
+    config: Mapping[str, Any]
+    variant: str
+    call: str = ''
+    host: str = ''
+
+    @classmethod
+    def of(
+        cls, loss: nn.Module | Mapping[str, Any] | str, *, variant: str = '', call: str = '', host: str = ''
+    ) -> Request:
+        """A request from a config dict, a name, or an instance.
+
+        Raises:
+            ConfigError: the config cannot be built.
+        """
+        if isinstance(loss, nn.Module):
+            config: dict[str, Any] = {'type': f'lossreg.{type(loss).__name__}'}
+            return cls(loss, config, variant or 'instance', call, host)
+        built = build_loss(loss)
+        given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
+        config = {'type': f'lossreg.{type(built).__name__}', **given}
+        return cls(built, config, variant or _variant_name(built, given), call, host)
+
+    def calls(self, any_call: bool = False) -> tuple[Call, ...]:
+        """The calls this instance allows; only the one asked for, unless ``any_call``.
+
+        Raises:
+            ConfigError: the call asked for does not exist, or not for this instance.
+        """
+        allowed = tuple(c for c in spec_of(self.loss).calls if c.when(self.loss))
+        if any_call or not self.call:
+            return allowed
+        chosen = tuple(c for c in allowed if c.name == self.call)
+        if not chosen:
+            names = ', '.join(c.name for c in allowed)
+            raise ConfigError(f'{type(self.loss).__name__} has no call {self.call!r} with this config; it has {names}')
+        return chosen
+
+    def units(self, every_set: bool = False) -> Iterator[Unit]:
+        """The units of this loss: per call, without and with all optional inputs, or with ``every_set`` of them."""
+        for call in self.calls():
+            optional = [i.name for i in call.inputs if i.optional and i.when(self.loss)]
+            for present in _optional_sets(optional, every_set):
+                yield self.unit(call, present)
+
+    def unit(self, call: Call, present: Iterable[str]) -> Unit:
+        """The unit of one call with the optional inputs named present."""
+        kept = tuple(i for i in call.inputs if i.when(self.loss) and (not i.optional or i.name in present))
+        return Unit(self.loss, self.config, self.variant, call, kept)
+
+
+def variants_of(name: str) -> list[Request]:
+    """One request for each variant a loss's spec declares."""
+    cls = loss_class(name)
+    return [Request.of({'type': cls, **options}, variant=variant) for variant, options in spec_of(cls).variants.items()]
+
+
+def _variant_name(loss: nn.Module, given: Mapping[str, Any]) -> str:
+    """The variant these arguments are, or a short hash of them."""
+    for name, options in spec_of(loss).variants.items():
+        if dict(options) == dict(given):
+            return name
+    return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _optional_sets(names: list[str], every_set: bool) -> list[tuple[str, ...]]:
+    if every_set:
+        return [chosen for count in range(len(names) + 1) for chosen in combinations(names, count)]
+    return [(), tuple(names)] if names else [()]

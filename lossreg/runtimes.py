@@ -1,0 +1,137 @@
+"""Runs a loss: eagerly, or from the bytes of an artefact, and returns NumPy arrays by output name."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossreg.artefact import METADATA_KEY
+from lossreg.errors import MissingBackendError
+from lossreg.unit import FlatLoss, Unit
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """Anything that turns inputs by name into outputs by name."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        ...
+
+
+class Eager:
+    """The loss itself, in ``dtype`` on ``device``."""
+
+    def __init__(self, unit: Unit, grad: bool, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
+        self._flat = FlatLoss(unit, grad).to(device)
+        self._names = unit.outputs(grad)
+        self._dtype, self._device = dtype, device
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        tensors = [
+            t.to(self._device, self._dtype) if t.is_floating_point() else t.to(self._device) for t in inputs.values()
+        ]
+        return _named(self._names, self._flat(*tensors))
+
+
+class TorchScript:
+    """A ``.pt`` artefact, loaded as a user would, without lossreg."""
+
+    def __init__(self, data: bytes, device: str = 'cpu') -> None:
+        extra = {METADATA_KEY: ''}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)
+            self._module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
+        self._metadata = json.loads(extra[METADATA_KEY])
+        self._device = device
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        with torch.enable_grad():
+            outputs = self._module(**{name: t.to(self._device) for name, t in inputs.items()})
+        return _named(self._metadata['outputs'], outputs if isinstance(outputs, tuple) else (outputs,))
+
+
+class Pt2:
+    """A ``.pt2`` artefact."""
+
+    def __init__(self, data: bytes) -> None:
+        extra = {METADATA_KEY: ''}
+        self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
+        self._metadata = json.loads(extra[METADATA_KEY])
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        order = [i['name'] for i in self._metadata['inputs']]
+        return _named(self._metadata['outputs'], self._module(*(inputs[name] for name in order)))
+
+
+class OnnxRuntime:
+    """An ``.onnx`` artefact on the CPU or the CUDA provider.
+
+    Raises:
+        MissingBackendError: the CUDA provider cannot run here. ONNX Runtime itself would fall back to the CPU
+            silently.
+    """
+
+    def __init__(self, data: bytes, provider: str = 'cpu') -> None:
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what fails is raised, and reported by us
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
+        self.provider = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}[provider]
+        self._session = ort.InferenceSession(data, options, providers=[self.provider])
+        chosen = self._session.get_providers()
+        if chosen[0] != self.provider:
+            raise MissingBackendError(
+                f'ONNX Runtime fell back to {chosen[0]} where {self.provider} was asked for; '
+                'run `lossreg env` to see which library is missing'
+            )
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        feeds = {name: t.numpy() for name, t in inputs.items()}
+        return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+
+    def placement(self) -> dict[str, list[str]]:
+        """The operator types that each provider runs, by provider."""
+        placed: dict[str, list[str]] = {}
+        for part in self._session.get_provider_graph_assignment_info():
+            placed.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+        return placed
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingBackendError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingBackendError("onnxruntime is missing; install it with pip install 'lossreg[export]'") from error
+    return onnxruntime
+
+
+def load(data: bytes, suffix: str, device: str = 'cpu') -> Runtime:
+    """The runtime for an artefact with this file name suffix (``pt``, ``pt2`` or ``onnx``)."""
+    if suffix == 'pt':
+        return TorchScript(data, device)
+    return Pt2(data) if suffix == 'pt2' else OnnxRuntime(data, device)
+
+
+def _named(names: tuple[str, ...] | list[str], tensors: tuple[Tensor, ...]) -> Arrays:
+    return {name: np.asarray(t.detach().cpu()) for name, t in zip(names, tensors, strict=True)}

@@ -1,0 +1,280 @@
+"""Draws inputs for a unit from the roles in its spec: ordinary, extreme, edge and invalid ones.
+
+Everything is drawn from a seeded generator, so two runs, and two exports, see the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossreg.spec import Input, Role
+from lossreg.unit import OTHER_SIZES, TRACED_SIZES, Unit
+
+Array = NDArray[np.float64] | NDArray[np.int64]
+Shape = tuple[int, ...]
+
+
+class Kind(str, Enum):
+    """How inputs are drawn."""
+
+    ORDINARY = 'ordinary'  # what training sees, some weights 0 and some labels ignored
+    COUNTED = 'counted'  # ordinary, but every element counts
+    EXTREME = 'extreme'  # huge, tiny, zero, degenerate, duplicate
+
+
+class Expect(str, Enum):
+    """What must come out of a case."""
+
+    NUMBERS = 'numbers'  # the same numbers everywhere, right against float64
+    VALUE = 'value'  # the same loss; the gradient is not defined
+    ZERO = 'zero'  # exactly 0, and gradients exactly 0
+    BAD_LABEL = 'bad label'  # IndexError in eager, NaN elsewhere
+    BAD_SHAPE = 'bad shape'  # ValueError naming both inputs in eager, an error or NaN elsewhere
+
+
+@dataclass(frozen=True)
+class Case:
+    """A full set of inputs and what must come of it."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    expect: Expect
+    smooth: bool = False  # whether finite differences are meaningful
+    culprits: tuple[str, ...] = ()  # inputs that an error message must name
+
+
+def draw(
+    unit: Unit, kind: Kind = Kind.ORDINARY, sizes: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """Draws one tensor for each input of the unit: float32, or int64 for integer roles."""
+    rng = np.random.default_rng(seed)
+    sizes = unit.sizes() if sizes is None else sizes
+    drawn = {}
+    for spec in unit.inputs:
+        shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
+        if spec.role is Role.LABELS:
+            values: Array = _labels(rng, shape, spec, unit, sizes, kind)
+        else:
+            values = _DRAWS[spec.role](rng, shape, kind)
+            if spec.role is Role.TARGETS and spec.ignores_negative and kind is Kind.ORDINARY:
+                values = np.where(rng.random(shape) < 0.15, -1.0, values)
+        dtype = torch.int64 if spec.role.is_integer else torch.float32
+        drawn[spec.name] = torch.tensor(values, dtype=dtype)
+    return drawn
+
+
+def _labels(
+    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, sizes: Mapping[str, int], kind: Kind
+) -> NDArray[np.int64]:
+    count = sizes[spec.classes] + spec.background
+    labels = rng.integers(0, count, shape)
+    ignored = spec.ignore(unit.loss)
+    if ignored is None:
+        return labels
+    if kind is Kind.COUNTED:
+        return np.where(labels == ignored, (labels + 1) % count, labels)
+    return np.where(rng.random(shape) < 0.2, ignored, labels)
+
+
+def _mix(rng: np.random.Generator, shape: Shape, values: list[float]) -> NDArray[np.float64]:
+    return rng.choice(np.array(values), shape)
+
+
+def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    values = 2.0 * rng.standard_normal(shape)
+    if kind is Kind.EXTREME:
+        return np.where(
+            rng.random(shape) < 0.7, _mix(rng, shape, [1e4, -1e4, 88.0, -88.0, 20.0, -20.0, 0.0, 1e-6]), values
+        )
+    return values
+
+
+def _probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    if kind is Kind.EXTREME:
+        return _mix(rng, shape, [0.0, 1.0, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
+    return rng.uniform(0.02, 0.98, shape)
+
+
+def _distribution(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    values = rng.random(shape) + 1e-3
+    if kind is Kind.EXTREME:
+        values = _mix(rng, shape, [0.0, 0.0, 1e-30, 1.0, 1e3])
+    elif kind is Kind.ORDINARY:
+        values = np.where(rng.random(shape) < 0.2, 0.0, values)
+    return values / np.maximum(values.sum(-1, keepdims=True), 1e-30)
+
+
+def _targets(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    if kind is Kind.EXTREME:
+        return _mix(rng, shape, [0.0, 1.0, 0.5, 1e-7])
+    return np.where(rng.random(shape) < 0.4, _mix(rng, shape, [0.0, 1.0]), rng.random(shape))
+
+
+def _binary(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    share = {Kind.EXTREME: 0.05}.get(kind, 0.4)
+    return (rng.random(shape) < share).astype(np.float64)
+
+
+def _identities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.int64]:
+    return rng.integers(0, max(2, int(np.prod(shape)) // 3), shape)
+
+
+_ODD_BOXES = np.array(
+    [
+        [10.0, 10.0, 20.0, 30.0],
+        [15.0, 5.0, 40.0, 25.0],
+        [1e4, 1e4, 2e4, 3e4],
+        [5.0, 5.0, 5.0, 5.0],  # a point
+        [5.0, 5.0, 5.0, 50.0],  # no width
+        [0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 1e-4, 1e-4],
+    ]
+)
+
+
+def _boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    if kind is Kind.EXTREME:
+        return _ODD_BOXES[rng.integers(0, len(_ODD_BOXES), shape[:-1])]
+    corner = rng.uniform(0.0, 60.0, (*shape[:-1], 2))
+    return np.concatenate([corner, corner + rng.uniform(5.0, 60.0, corner.shape)], -1)
+
+
+def _features(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    values = rng.standard_normal(shape)
+    if kind is Kind.EXTREME:
+        base = np.broadcast_to(rng.standard_normal(shape[1:]), shape)
+        near = base + 1e-3 * values  # near-duplicates
+        rows = rng.integers(0, 4, (shape[0], *[1] * (len(shape) - 1)))
+        return np.select([rows == 0, rows == 1, rows == 2], [np.zeros(shape), base, near], 1e4 * values)
+    return values
+
+
+def _weights(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    if kind is Kind.EXTREME:
+        return _mix(rng, shape, [0.0, 1e-6, 1.0, 1e3])
+    values = rng.uniform(0.1, 2.0, shape)
+    return np.where(rng.random(shape) < 0.25, 0.0, values) if kind is Kind.ORDINARY else values
+
+
+def _avg_factor(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    return _mix(rng, shape, [1e-6, 1e6]) if kind is Kind.EXTREME else rng.uniform(1.0, 10.0, shape)
+
+
+_DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
+    Role.LOGITS: _real,
+    Role.PROBABILITIES: _probabilities,
+    Role.DISTRIBUTION: _distribution,
+    Role.TARGETS: _targets,
+    Role.BINARY: _binary,
+    Role.IDENTITIES: _identities,
+    Role.BOXES: _boxes,
+    Role.FEATURES: _features,
+    Role.WEIGHTS: _weights,
+    Role.AVG_FACTOR: _avg_factor,
+}
+
+
+def numeric_cases(unit: Unit) -> Iterator[Case]:
+    """Ordinary and extreme inputs, at sizes other than the traced ones too."""
+    other = unit.sizes(OTHER_SIZES)
+    yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
+    yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
+    yield Case('single', draw(unit, Kind.COUNTED, unit.sizes((1,) * len(TRACED_SIZES)), seed=3), Expect.NUMBERS)
+    for seed in (4, 5):
+        yield Case(f'extreme {seed - 3}', draw(unit, Kind.EXTREME, other, seed=seed), Expect.NUMBERS)
+
+
+def edge_cases(unit: Unit) -> Iterator[Case]:
+    """Empty, ignored, switched off, NaN and infinite inputs (the numerical contract, points 2, 3 and 6)."""
+    other = unit.sizes(OTHER_SIZES)
+    counted = draw(unit, Kind.COUNTED, other, seed=6)
+    roles = {i.name: i.role for i in unit.inputs}
+    yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), Expect.ZERO)
+    for name, role in roles.items():
+        if role in (
+            Role.LOGITS,
+            Role.FEATURES,
+            Role.BOXES,
+            Role.PROBABILITIES,
+            Role.DISTRIBUTION,
+            Role.TARGETS,
+            Role.BINARY,
+        ):
+            yield Case(f'NaN in {name}', {**counted, name: _with(counted[name], torch.nan)}, Expect.VALUE)
+        if role in (Role.LOGITS, Role.FEATURES):
+            for value in (torch.inf, -torch.inf):
+                yield Case(f'{value} in {name}', {**counted, name: _with(counted[name], value)}, Expect.VALUE)
+        if role is Role.AVG_FACTOR:
+            yield Case('avg_factor 0', {**counted, name: torch.zeros(())}, Expect.ZERO)
+        if role is Role.IDENTITIES:
+            yield Case('one identity', {**counted, name: torch.ones_like(counted[name])}, Expect.ZERO)
+        if role is Role.WEIGHTS:
+            yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
+    for spec in unit.inputs:
+        ignored = spec.ignore(unit.loss)
+        if spec.ignores_negative:
+            yield from _switched_off(unit, spec.name, counted, -3, 'negative')
+        elif spec.role is Role.LABELS and ignored is not None:
+            yield from _switched_off(unit, spec.name, counted, ignored, 'ignored')
+
+
+def _switched_off(unit: Unit, name: str, counted: Mapping[str, Tensor], value: float, what: str) -> Iterator[Case]:
+    """Every other sample, then all, switched off by ``value`` in the input ``name``, with NaN in everything else."""
+    batch = counted[name].shape[0]
+    for label, rows in (('half', torch.arange(batch) % 2 == 1), ('all', torch.ones(batch, dtype=torch.bool))):
+        inputs = dict(counted)
+        for spec in unit.inputs:
+            tensor = counted[spec.name].clone()
+            if spec.name == name:
+                tensor[rows] = value
+            elif unit.batch in spec.dims and tensor.is_floating_point() and spec.role is not Role.WEIGHTS:
+                tensor[rows] = torch.nan
+            inputs[spec.name] = tensor
+        yield Case(f'{label} {what}', inputs, Expect.ZERO if label == 'all' else Expect.NUMBERS)
+
+
+def invalid_cases(unit: Unit) -> Iterator[Case]:
+    """Illegal labels and shapes that do not match (the numerical contract, points 4 and 5)."""
+    other = unit.sizes(OTHER_SIZES)
+    counted = draw(unit, Kind.COUNTED, other, seed=7)
+    for spec in unit.inputs:
+        if spec.role is Role.LABELS:
+            yield from _bad_labels(unit, spec, counted, other[spec.classes])
+    for spec in unit.inputs:
+        for axis, dim in enumerate(spec.dims):
+            partners = tuple(i.name for i in unit.inputs if i is not spec and dim in i.dims and not dim.isdigit())
+            if not partners:
+                continue
+            for size in (1, other[dim] + 1):
+                shape = list(counted[spec.name].shape)
+                shape[axis] = size
+                wrong = {**counted, spec.name: torch.ones(shape, dtype=counted[spec.name].dtype)}
+                name = f'{spec.name} with {dim}={size}'
+                yield Case(name, wrong, Expect.BAD_SHAPE, culprits=(spec.name, *partners))
+
+
+def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes: int) -> Iterator[Case]:
+    highest = classes + spec.background
+    illegal = [highest] if spec.ignores_negative else [highest, -1]
+    for value in illegal:
+        if value == spec.ignore(unit.loss):
+            continue
+        wrong = {**counted, spec.name: _with(counted[spec.name], value)}
+        yield Case(f'{spec.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(spec.name,))
+        off = {i.name: _with(counted[i.name], 0.0) for i in unit.inputs if i.role is Role.WEIGHTS}
+        if off:
+            yield Case(f'{spec.name} = {value}, weight 0', {**wrong, **off}, Expect.BAD_LABEL, culprits=(spec.name,))
+
+
+def _with(tensor: Tensor, value: float) -> Tensor:
+    """A copy whose first element is ``value``."""
+    copy = tensor.clone()
+    copy.view(-1)[0] = value
+    return copy

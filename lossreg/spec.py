@@ -1,0 +1,177 @@
+"""What a loss says of itself, once. Tests, exports, checks and documents are all derived from it.
+
+A loss class carries its :class:`LossSpec` as the class attribute ``spec``. Shapes are symbolic: ``'N K W'`` names
+three dimensions, a number is a fixed one, the empty string is a scalar. The first symbol of a call's first input is the
+batch: it may be zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Role(str, Enum):
+    """What an input means. The role decides its dtype, its range and how samples are drawn (``lossreg.samples``)."""
+
+    LOGITS = 'logits'  # any real number
+    PROBABILITIES = 'probabilities'  # each in [0, 1]
+    DISTRIBUTION = 'distribution'  # each >= 0
+    TARGETS = 'targets'  # each in [0, 1]; below 0 may mean ignored
+    BINARY = 'binary'  # 0 or 1, as floats
+    LABELS = 'labels'  # class indices, int64
+    IDENTITIES = 'identities'  # int64, compared for equality only
+    BOXES = 'boxes'  # x1, y1, x2, y2 in the last dimension
+    FEATURES = 'features'  # embeddings, any real number
+    WEIGHTS = 'weights'  # >= 0, zero switches an element off
+    AVG_FACTOR = 'avg_factor'  # a scalar >= 0
+
+    @property
+    def is_integer(self) -> bool:
+        """True for roles held as int64; all others are float32 in artefacts."""
+        return self in (Role.LABELS, Role.IDENTITIES)
+
+
+def always(module: Any) -> bool:
+    """The condition of a call or an input that every instance has."""
+    return True
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor input.
+
+    Attributes:
+        name: the exported name.
+        role: what it means.
+        shape: symbolic shape.
+        optional: whether the call may leave it out. An absent input is another graph.
+        differentiable: whether a gradient graph returns ``grad_<name>``.
+        classes: for labels, the number of classes: a dimension's symbol.
+        background: for labels, whether the value ``classes`` itself is legal and means no class.
+        ignore: for labels and targets, tells an instance's ignored value, None for none.
+        ignores_negative: for labels and targets, whether every negative value is ignored.
+        when: whether an instance takes this input at all.
+    """
+
+    name: str
+    role: Role
+    shape: str
+    optional: bool = False
+    differentiable: bool = False
+    classes: str = ''
+    background: bool = False
+    ignore: Callable[[Any], int | None] = lambda module: None
+    ignores_negative: bool = False
+    when: Callable[[Any], bool] = always
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The symbolic shape, one entry a dimension."""
+        return tuple(self.shape.split())
+
+
+@dataclass(frozen=True)
+class Call:
+    """One way to call a loss.
+
+    Attributes:
+        name: its name, as in ``lossreg.export(..., call=name)``.
+        inputs: the tensors, in exported order.
+        arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
+            the input, or the tuple of inputs, that it takes.
+        when: whether an instance can be called so.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    arguments: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    when: Callable[[Any], bool] = always
+
+
+@dataclass(frozen=True)
+class HostClass:
+    """A class of an OpenMMLab package (or torch) that this loss can stand in for.
+
+    Attributes:
+        name: ``'mmdet.FocalLoss'``.
+        defaults: constructor defaults of the host's class that differ from ours.
+        call: the call the host's heads make; empty for the loss's first.
+    """
+
+    name: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    call: str = ''
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A deliberate difference from a host's class, with the test that pins it."""
+
+    host: str
+    what: str
+    why: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Relative and absolute error allowed in float32. ``why`` explains every departure from the default."""
+
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    why: str = ''
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """All that lossreg knows of a loss beyond its code.
+
+    Attributes:
+        functions: the functional forms.
+        calls: the ways to call it; the first that an instance allows is the default.
+        variants: constructor arguments worth testing, by name; ``default`` first.
+        references: the paper or source.
+        stands_in_for: host classes whose numbers it returns.
+        differences: where it deliberately does not.
+        sizes: dimensions that an instance fixes (``{'C': 19}``).
+        at_least: dimensions that an instance needs to be that large or larger.
+        tolerance: error allowed in float32.
+        oracle: ``'module:function'`` of the float64 reference; found by place where empty (``lossreg.oracles``).
+    """
+
+    functions: tuple[Callable[..., Any], ...]
+    calls: tuple[Call, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+    references: tuple[str, ...]
+    stands_in_for: tuple[HostClass, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    sizes: Callable[[Any], Mapping[str, int]] = lambda module: EMPTY
+    at_least: Callable[[Any], Mapping[str, int]] = lambda module: EMPTY
+    tolerance: Tolerance = Tolerance()
+    oracle: str = ''
+
+
+def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
+    """The spec of a loss or loss class.
+
+    Raises:
+        TypeError: it has none.
+    """
+    spec = getattr(loss, 'spec', None)
+    if not isinstance(spec, LossSpec):
+        name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
+        raise TypeError(f'{name} has no class attribute `spec` (lossreg.spec.LossSpec)')
+    return spec
+
+
+def family_of(cls: type[nn.Module]) -> str:
+    """The family a loss belongs to: the folder its file stands in."""
+    return cls.__module__.split('.')[-2] if '.' in cls.__module__ else cls.__module__

@@ -1,0 +1,112 @@
+"""The unit of export: one loss instance x one call x one set of optional inputs present."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.spec import Call, Input, LossSpec, spec_of
+
+TRACED_SIZES = (3, 5, 7, 11, 13)
+"""Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
+
+OTHER_SIZES = (8, 6, 9, 4, 12)
+"""Sizes every artefact is verified and checked at: none is the traced one of the same dimension."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one artefact holds.
+
+    Attributes:
+        loss: the instance.
+        config: the config it was built from.
+        variant: a short name for that config, used in file names and tables.
+        call: how it is called.
+        inputs: the inputs present, in exported order.
+    """
+
+    loss: nn.Module
+    config: Mapping[str, Any]
+    variant: str
+    call: Call
+    inputs: tuple[Input, ...]
+
+    @property
+    def name(self) -> str:
+        """The class's name."""
+        return type(self.loss).__name__
+
+    @property
+    def spec(self) -> LossSpec:
+        """The loss's spec."""
+        return spec_of(self.loss)
+
+    @property
+    def differentiable(self) -> tuple[Input, ...]:
+        """The inputs for which a gradient graph returns ``grad_<name>``."""
+        return tuple(i for i in self.inputs if i.differentiable)
+
+    @property
+    def batch(self) -> str:
+        """The batch dimension: the first symbol of the first input."""
+        return self.inputs[0].dims[0]
+
+    def outputs(self, grad: bool) -> tuple[str, ...]:
+        """Names of an artefact's outputs."""
+        return ('loss', *(f'grad_{i.name}' for i in self.differentiable if grad))
+
+    def arguments(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The arguments of ``loss.forward`` for these inputs."""
+        structure = self.call.arguments or {i.name: i.name for i in self.inputs}
+        present = {i.name for i in self.inputs}
+        taken = {n for value in structure.values() for n in ([value] if isinstance(value, str) else value)}
+        direct = {i.name: i.name for i in self.inputs if i.name not in taken and i.name not in structure}
+        return {
+            parameter: tensors[value] if isinstance(value, str) else tuple(tensors[n] for n in value)
+            for parameter, value in {**structure, **direct}.items()
+            if not isinstance(value, str) or value in present
+        }
+
+    def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
+        """A size for every dimension symbol: the instance's own, else one of ``choices``, each used once."""
+        fixed, least = self.spec.sizes(self.loss), self.spec.at_least(self.loss)
+        symbols = dict.fromkeys(d for i in self.inputs for d in i.dims if not d.isdigit())
+        sizes: dict[str, int] = {}
+        free = iter([c for c in choices if c not in fixed.values()] or choices)
+        for symbol in symbols:
+            sizes[symbol] = fixed[symbol] if symbol in fixed else max(next(free), least.get(symbol, 0))
+        return sizes
+
+    def is_dynamic(self, dim: str) -> bool:
+        """Whether a dimension may have any size in an artefact."""
+        return not dim.isdigit() and dim not in self.spec.sizes(self.loss)
+
+
+class FlatLoss(nn.Module):
+    """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
+
+    Inputs come in exported order. Outputs are the loss and, with ``grad``, the gradient of its sum with
+    respect to every differentiable input.
+    """
+
+    def __init__(self, unit: Unit, grad: bool) -> None:
+        super().__init__()
+        self.loss = unit.loss
+        self.unit = unit
+        self.grad = grad
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Computes the outputs."""
+        named = {i.name: t for i, t in zip(self.unit.inputs, tensors, strict=True)}
+        if not self.grad:
+            return (self.loss(**self.unit.arguments(named)),)
+        leaves = {i.name: named[i.name].detach().requires_grad_(True) for i in self.unit.differentiable}
+        with torch.enable_grad():
+            loss = self.loss(**self.unit.arguments({**named, **leaves}))
+            grads = torch.autograd.grad([loss.sum()], list(leaves.values()), materialize_grads=True)
+        return (loss.detach(), *grads)

@@ -1,0 +1,5 @@
+"""Before any test module here imports an OpenMMLab package."""
+
+import shim
+
+shim.install()
