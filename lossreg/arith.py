@@ -30,6 +30,11 @@ def keep(x: Tensor, counted: Tensor) -> Tensor:
     return torch.where(counted, x, 0.0)
 
 
+def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
+    """One of two numbers for each element, in the dtype of ``like``: ``torch.where`` of two numbers is float32."""
+    return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
+
+
 def total(x: Tensor) -> Tensor:
     """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
     return x.sum(-1).sum() if x.dim() > 0 else x
@@ -54,6 +59,11 @@ def average_over(summed: Tensor, count: int) -> Tensor:
     The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
     """
     return average(summed, torch.zeros_like(summed) + count)
+
+
+def average_by(summed: Tensor, factor: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
+    """``summed / (factor + eps)``, as hosts average by an ``avg_factor``; exactly 0 where that is 0."""
+    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
 
 
 def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
@@ -81,8 +91,7 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: 
         return summed
     if avg_factor is None:
         return average_over(summed, loss.numel())
-    factor = torch.zeros_like(summed) + avg_factor
-    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
+    return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -98,13 +107,14 @@ def binary_cross_entropy_with_logits(x: Tensor, t: Tensor, pos_weight: Optional[
     """
     if pos_weight is not None:
         # w t softplus(-x) + (1 - t) softplus(x), each product left out where its factor is 0
-        positive = torch.where(t == 0, 0.0, pos_weight * t * softplus(-x))
+        certainty = pos_weight * t
+        positive = torch.where(certainty == 0, 0.0, certainty * softplus(-x))
         return positive + torch.where(t == 1, 0.0, (1.0 - t) * softplus(x))
     certain = t == 1
     y = torch.where(certain, -x, x)
     s = torch.where(certain, 0.0, t)
-    # softplus(y) - y s, with y kept to float32's largest number in the product, so that inf - inf cannot arise
-    return softplus(y) - torch.where(s == 0, 0.0, y.clamp(max=3.4028234663852886e38) * s)
+    # softplus(y) - y s, without the product at y = +inf, where inf - inf would arise
+    return softplus(y) - torch.where((s == 0) | (y == torch.inf), 0.0, y * s)
 
 
 def negative_log(p: Tensor) -> Tensor:
@@ -143,6 +153,15 @@ def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
         )
 
 
+def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``weight`` has the shape of ``like``, or that with 1 as the last dimension."""
+    if weight.dim() != like.dim() or (weight.shape != like.shape and weight.shape != like.shape[:-1] + (1,)):
+        raise ValueError(
+            f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
+            'they must be equal, or the last dimension of the first 1'
+        )
+
+
 def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: str) -> None:
     """Raises ValueError unless the first ``dims`` dimensions of ``a`` and ``b`` are equal."""
     if a.shape[:dims] != b.shape[:dims]:
@@ -174,10 +193,7 @@ def check_dim(x: Tensor, dim: int, name: str) -> None:
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
-    """What to multiply each sample's loss with: 1 where the label is legal, NaN where it is not.
-
-    Legal are 0 to ``classes - 1`` and ``ignore_index``. NaN is multiplied, never added, so that it reaches the
-    gradient too. Without it, exporters and runtimes wrap a label of -1 to the last class, silently.
+    """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
 
     Raises:
         IndexError: an illegal label, in plain eager mode on the CPU.
@@ -192,7 +208,16 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
         # tracing sees a subclass of Tensor, so this is plain eager mode
         if type(label) is torch.Tensor and label.device.type == 'cpu' and not torch.compiler.is_compiling():
             raise_for_labels(label, legal, classes, ignore_index, name)
-    return torch.where(legal, 1.0, torch.nan)
+    return legal
+
+
+def poison(loss: Tensor, legal: Tensor) -> Tensor:
+    """``loss``, but NaN with NaN gradient where a label is illegal: exporters and runtimes wrap -1 to the last class.
+
+    NaN is multiplied, because adding it would leave the gradient finite. Inputs of illegal samples must not be
+    masked, or the gradient would stop at the mask.
+    """
+    return loss * torch.where(legal, 1.0, torch.nan)
 
 
 @torch.jit.unused

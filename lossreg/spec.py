@@ -58,6 +58,7 @@ class Input:
         background: for labels, whether the value ``classes`` itself is legal and means no class.
         ignore: for labels and targets, tells an instance's ignored value, None for none.
         ignores_negative: for labels and targets, whether every negative value is ignored.
+        broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
         when: whether an instance takes this input at all.
     """
 
@@ -70,6 +71,7 @@ class Input:
     background: bool = False
     ignore: Callable[[Any], int | None] = lambda module: None
     ignores_negative: bool = False
+    broadcasts: tuple[str, ...] = ()
     when: Callable[[Any], bool] = always
 
     @property

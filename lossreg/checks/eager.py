@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, d
     """The loss against the oracle, or against float64 eager without one; gradients finite, and zero where they must be."""
     found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
     if case.expect is Expect.ZERO:
-        return exactly_zero(found)
+        shapes = {f'grad_{i.name}': tuple(case.inputs[i.name].shape) for i in unit.differentiable}
+        return exactly_zero(found, {'loss': run_oracle(oracle, unit, case.inputs).shape if oracle else (), **shapes})
     if case.expect is Expect.NUMBERS:
         for name, value in found.items():
             if not np.isfinite(value).all():
@@ -79,9 +80,11 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     return Agreement(np.inf, np.inf, f'returned {found["loss"]} instead of raising {wanted.__name__}')
 
 
-def exactly_zero(outputs: Outputs) -> Agreement:
-    """Whether every output is exactly 0."""
+def exactly_zero(outputs: Outputs, shapes: Mapping[str, tuple[int, ...]]) -> Agreement:
+    """Whether every output is exactly 0, and of its shape: an empty array of another would be 0 as well."""
     for name, value in outputs.items():
+        if value.shape != shapes[name]:
+            return Agreement(np.inf, np.inf, f'{name} has shape {list(value.shape)}, expected {list(shapes[name])}')
         if value.any():
             return Agreement(float(np.abs(value).max()), np.inf, f'{name} is not exactly 0')
     return Agreement(0.0, 0.0)

@@ -38,7 +38,7 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int = DEFAU
     except ImportError as error:
         raise MissingBackendError(f"{error.name} is missing; install it with pip install 'lossreg[export]'") from error
     model: ir.Model = _translate(unit, grad, program, opset)
-    onnx_graph.reshape_reductions(model)
+    onnx_graph.mend_empty_reductions(model)
     onnx_graph.guard_shapes(model, unit)
     onnx_graph.strip(model)
     model.metadata_props[METADATA_KEY] = encode(metadata(unit, grad))

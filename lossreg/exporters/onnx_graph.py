@@ -24,44 +24,44 @@ def strip(model: ir.Model) -> None:
             value.metadata_props.clear()
 
 
-def reshape_reductions(model: ir.Model) -> None:
-    """Gives every reduction along an axis its shape again, by a Reshape that is otherwise a no-op.
+def mend_empty_reductions(model: ir.Model) -> None:
+    """Gives reductions along an axis the shape they must have when the batch is empty.
 
-    ONNX Runtime's CPU kernels return the shape of their *input* where the result is empty: with an empty batch the next
-    operator fails.
+    ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over every
+    axis is right without an axes input; any other is followed by a Reshape, which changes nothing but an empty result.
     """
     for node in list(model.graph):
-        if node.op_type in REDUCTIONS and node.inputs[0] is not None:
-            axes = _axes(node)
-            rank = len(node.inputs[0].shape) if node.inputs[0].shape is not None else None
-            if rank is None or not axes:
-                continue
-            _reshape(model.graph, node, sorted(a % rank for a in axes), rank)
+        if node.op_type not in REDUCTIONS or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        rank = len(node.inputs[0].shape)
+        axes = sorted(axis % rank for axis in _axes(node)) if rank else []
+        if len(axes) == rank and not node.op_type.startswith('Arg'):
+            node.replace_input_with(1, None)
+        elif axes:
+            _reshape(model.graph, node, axes, rank)
 
 
 def _axes(node: ir.Node) -> list[int]:
     """The constant axes of a reduction; empty for one over all dimensions."""
     if node.op_type.startswith('Arg'):
         return [node.attributes.get_int('axis', 0)]
-    if len(node.inputs) < 2 or node.inputs[1] is None:
-        return list(node.attributes.get_ints('axes', [])) if 'axes' in node.attributes else []
-    constant = ir.convenience.get_const_tensor(node.inputs[1])
-    return [] if constant is None else [int(a) for a in constant.numpy().flatten()]
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        constant = ir.convenience.get_const_tensor(node.inputs[1])
+        return [] if constant is None else [int(axis) for axis in constant.numpy().flatten()]
+    return list(node.attributes.get_ints('axes', []))
 
 
 def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None:
-    keepdims = node.attributes.get_int('keepdims', 1)
-    kept = [a for a in range(rank) if a not in axes]
-    if not kept:
-        return
+    """Follows a reduction by a Reshape to the size of its input, without the axes or with ones in their place."""
     source, reduced = node.inputs[0], node.outputs[0]
     users = list(reduced.uses())
     size = ir.node('Shape', [source])
-    if keepdims:
+    if node.attributes.get_int('keepdims', 1):
         is_axis = _constant(graph, f'{reduced.name}_is_axis', np.isin(np.arange(rank), axes))
         one = _constant(graph, f'{reduced.name}_one', np.ones(1, np.int64))
         shape = ir.node('Where', [is_axis, one, size.outputs[0]])
     else:
+        kept = [axis for axis in range(rank) if axis not in axes]
         indices = _constant(graph, f'{reduced.name}_kept', np.array(kept, np.int64))
         shape = ir.node('Gather', [size.outputs[0], indices])
     reshape = ir.node('Reshape', [reduced, shape.outputs[0]], attributes={'allowzero': 1})

@@ -12,8 +12,10 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_same_shape,
+    choose,
     keep,
     negative_log,
+    poison,
     power,
     reduce_loss,
     softplus,
@@ -42,60 +44,64 @@ def sigmoid_focal_loss(
     :math:`\ell = (\alpha t + (1-\alpha)(1-t)) \cdot ((1-p) t + p (1-t))^\gamma \cdot \mathrm{BCE}(p, t)`.
 
     Args:
-        pred: logits, or probabilities if ``activated``, (N, C).
-        target: class indices (N), of which C means background, or targets t in [0, 1], (N, C).
-        weight: (N), (N, C), or N * C flattened. Where it is 0, NaN in ``pred`` does not count.
+        pred: logits, or probabilities if ``activated``, (N, C), or any shape with targets t of the same.
+        target: class indices (N), of which C means background, or targets t in [0, 1] of the shape of ``pred``.
+        weight: (N), of the shape of ``pred``, or that flattened. Where it is 0, NaN in ``pred`` does not count.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
         activated: whether ``pred`` holds probabilities. Outside [0, 1] they give NaN; at p_t = 0 the logarithm
             is -100, as in torch, with gradient 0.
 
     Returns:
-        (N, C).
+        The losses, of the shape of ``pred``.
 
     Raises:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
-    check_dim(pred, 2, 'pred')
     x = upcast(pred)
     if weight is not None:
         weight = _per_element(upcast(weight), pred)
-        x = keep(x, weight != 0)
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
-        loss = _focal_dense(x, t if weight is None else keep(t, weight != 0), gamma, alpha, activated)
+        if weight is not None:
+            x, t = keep(x, weight != 0), keep(t, weight != 0)
+        loss = _focal_dense(x, t, gamma, alpha, activated)
     else:
+        check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
-        legal = check_labels(target, pred.size(1) + 1, None, 'target')
+        legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
         positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
-        loss = _focal_indexed(x, positive, gamma, alpha, activated) * legal.unsqueeze(1)
+        if weight is not None:
+            x = keep(x, (weight != 0) | ~legal)
+        loss = poison(_focal_indexed(x, positive, gamma, alpha, activated), legal)
     return loss if weight is None else loss * weight
 
 
 def _per_element(weight: Tensor, pred: Tensor) -> Tensor:
     """Weights in the shape of ``pred``, or one that broadcasts to it, from the three shapes mmdet's heads give."""
-    if weight.dim() == 2:
+    if weight.dim() == pred.dim():
         check_same_shape(weight, pred, 'weight', 'pred')
         return weight
     check_dim(weight, 1, 'weight')
     if weight.size(0) == pred.size(0):
-        return weight.unsqueeze(1)
+        return weight.view([-1] + [1] * (pred.dim() - 1))
     check_same_shape(weight, pred.flatten(), 'weight', 'pred, flattened,')
     return weight.view(pred.shape)
 
 
 def _focal_indexed(x: Tensor, positive: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
     """Focal loss against hard targets: one logarithm an element, exact at any logit."""
-    alpha_t = torch.where(positive, alpha, 1.0 - alpha)
+    alpha_t = choose(positive, alpha, 1.0 - alpha, x)
     if activated:
         p_t = torch.where(positive, x, 1.0 - x)
         # alpha_t (1 - p_t)^gamma (-log p_t)
         return alpha_t * power(1.0 - p_t, gamma) * negative_log(p_t)
     z = torch.where(positive, -x, x)
     # 1 - p_t = sigmoid(z) and -log p_t = softplus(z); sigmoid(z)^gamma = exp(-gamma softplus(-z))
-    return alpha_t * torch.exp(-gamma * softplus(-z)) * softplus(z)
+    loss = alpha_t * softplus(z)
+    return loss if gamma == 0.0 else loss * torch.exp(-gamma * softplus(-z))
 
 
 def _focal_dense(x: Tensor, t: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
@@ -211,6 +217,12 @@ FocalLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1708.02002',),
     stands_in_for=(HostClass('mmdet.FocalLoss'),),
     differences=(
+        Difference(
+            'mmdet.FocalLoss',
+            'gradient of activated predictions within 1e-12 of 0 or 1: the derivative itself; mmdet (torch) limits it',
+            'the derivative is what float64 arithmetic gives; at exactly 0 it is 0',
+            'tests/openmmlab/test_hosts.py',
+        ),
         Difference(
             'mmdet.FocalLoss',
             'avg_factor=0 gives 0; mmdet divides by 1.2e-7',

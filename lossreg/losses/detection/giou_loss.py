@@ -5,8 +5,16 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, check_size, keep
-from lossreg.arith import reduce_loss, upcast
+from lossreg.arith import (
+    check_dim,
+    check_leading_shape,
+    check_reduction,
+    check_same_shape,
+    check_size,
+    keep,
+    reduce_loss,
+    upcast,
+)
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

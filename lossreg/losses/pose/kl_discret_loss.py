@@ -13,7 +13,9 @@ from lossreg.arith import (
     check_labels,
     check_leading_shape,
     check_same_shape,
+    choose,
     keep,
+    poison,
     total,
     upcast,
 )
@@ -95,7 +97,7 @@ class KLDiscretLoss(nn.Module):
         label_softmax: whether targets are logits, to be put through a softmax.
         label_beta: inverse temperature of the targets, with ``label_softmax``.
         use_target_weight: whether ``target_weight`` counts. The pairs call then requires it, as mmpose does.
-        mask: keypoints whose loss is multiplied by ``mask_weight``.
+        mask: keypoints whose loss is multiplied by ``mask_weight``; negative ones count from the last.
         mask_weight: see ``mask``.
 
     Shapes:
@@ -179,14 +181,21 @@ class KLDiscretLoss(nn.Module):
             weight = weight.squeeze(-1) if weight.dim() == 3 else weight
             check_dim(weight, 2, 'target_weight')
             check_leading_shape(weight, x, 2, 'target_weight', f'{pred_name}_x')
-        loss = kl_discret_loss(x, target_x, weight, self.beta, self.label_softmax, self.label_beta)
-        loss = loss + kl_discret_loss(y, target_y, weight, self.beta, self.label_softmax, self.label_beta)
         mask = self.mask
-        if mask is None:
-            return loss
-        legal = check_labels(mask, loss.size(1), None, 'mask')
-        masked = (torch.arange(loss.size(1), device=loss.device).unsqueeze(1) == mask).any(1)
-        return loss * torch.where(masked, self.mask_weight, 1.0) * legal.mean()
+        if mask is not None:
+            factor = self._mask_factor(mask, x)
+            weight = factor if weight is None else weight * factor
+        loss = kl_discret_loss(x, target_x, weight, self.beta, self.label_softmax, self.label_beta)
+        return loss + kl_discret_loss(y, target_y, weight, self.beta, self.label_softmax, self.label_beta)
+
+    def _mask_factor(self, mask: Tensor, x: Tensor) -> Tensor:
+        """``mask_weight`` for masked keypoints and 1 for the others, (N, K); NaN if the mask names one not there."""
+        keypoints = x.size(1)
+        masked = torch.where(mask < 0, mask + keypoints, mask)
+        legal = check_labels(masked, keypoints, None, 'mask')
+        is_masked = (torch.arange(keypoints, device=x.device).unsqueeze(1) == masked).any(1)
+        factor = choose(is_masked, self.mask_weight, 1.0, upcast(x))
+        return poison(factor, legal.all()).expand(x.size(0), keypoints)
 
 
 def _inputs(pred: str, target: str) -> Tuple[Input, ...]:

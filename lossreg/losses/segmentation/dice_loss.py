@@ -5,8 +5,16 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, keep, reduce_loss
-from lossreg.arith import total_per_sample, upcast
+from lossreg.arith import (
+    check_dim,
+    check_leading_shape,
+    check_reduction,
+    check_same_shape,
+    keep,
+    reduce_loss,
+    total_per_sample,
+    upcast,
+)
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
