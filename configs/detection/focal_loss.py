@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)

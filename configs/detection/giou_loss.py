@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.GIoULoss', loss_weight=2.0)

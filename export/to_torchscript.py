@@ -1,0 +1,7 @@
+"""Exports losses to TorchScript, as ``lossreg export`` does: ``python export/to_torchscript.py TARGET... [--grad] [--out FOLDER]``."""
+
+import sys
+
+from lossreg.__main__ import main
+
+sys.exit(main(['export', '--format', 'torchscript', *sys.argv[1:]]))

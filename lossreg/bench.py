@@ -1,0 +1,70 @@
+"""Times loss and gradient on every backend, as ratios to eager within one run."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lossreg.artefact import SUFFIXES
+from lossreg.exporters import build
+from lossreg.request import variants_of
+from lossreg.runtimes import Eager, load
+from lossreg.samples import draw
+from lossreg.unit import OTHER_SIZES
+
+FORMATS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'ort-cpu': 'onnx'}
+
+
+def bench_loss(name: str, scale: int, rounds: int) -> list[dict[str, Any]]:
+    """The default variant of a loss, in its first call, with all optional inputs.
+
+    Every backend runs in each round, in another order; the ratio is the median over rounds of its process time to
+    eager's. One thread.
+
+    Args:
+        name: the loss.
+        scale: how many times larger the dimensions are than in checks.
+        rounds: how many rounds.
+    """
+    unit = list(variants_of(name)[0].units())[-1]
+    sizes = {dim: size * scale if unit.is_dynamic(dim) else size for dim, size in unit.sizes(OTHER_SIZES).items()}
+    inputs = draw(unit, sizes=sizes)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        built = build(unit, FORMATS.values(), grad=True)
+        contenders: dict[str, Callable[..., Any]] = {'eager': Eager(unit, grad=True)}
+        contenders |= {b: load(built[f], SUFFIXES[f]) for b, f in FORMATS.items()}
+        times = _rounds(contenders, inputs, rounds)
+    finally:
+        torch.set_num_threads(threads)
+    shown = ' '.join(f'{dim}={size}' for dim, size in sizes.items())
+    return [
+        {
+            'loss': name,
+            'sizes': shown,
+            'backend': backend,
+            'ratio': statistics.median(t / e for t, e in zip(taken, times['eager'], strict=True)),
+            'milliseconds': 1e3 * statistics.median(taken),
+        }
+        for backend, taken in times.items()
+    ]
+
+
+def _rounds(contenders: dict[str, Callable[..., Any]], inputs: Any, rounds: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    shuffle = random.Random(0).shuffle
+    for turn in range(-3, rounds):  # three rounds to warm up
+        shuffle(order)
+        for name in order:
+            start = time.process_time()
+            contenders[name](inputs)
+            if turn >= 0:
+                times[name].append(time.process_time() - start)
+    return times

@@ -1,0 +1,42 @@
+"""Checks exported files against their manifest: the hash, and that they still give eager's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lossreg.artefact import SUFFIXES, read_manifest, sha256
+from lossreg.checks.backends import compare_rows
+from lossreg.checks.rows import Row, RowMaker, Status
+from lossreg.request import Request
+from lossreg.runtimes import Eager, load
+from lossreg.unit import Unit
+
+BACKENDS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'onnx': 'ort-cpu'}
+
+
+def manifest_rows(path: Path) -> Iterator[Row]:
+    """The rows of every artefact that a ``manifest.json`` lists.
+
+    Raises:
+        ConfigError: the file is no manifest.
+    """
+    for name, entry in sorted(read_manifest(path.parent)['artefacts'].items()):
+        unit = _unit(entry)
+        maker = RowMaker(unit, BACKENDS[entry['format']], entry['grad'])
+        file = path.parent / name
+        if not file.exists():
+            yield maker.row('hash', Status.FAIL, f'{name} is listed, but not there')
+            continue
+        data = file.read_bytes()
+        if sha256(data) != entry['sha256']:
+            yield maker.row('hash', Status.FAIL, f'{name} is not the file that was exported; export it again')
+            continue
+        yield maker.row('hash', Status.PASS, name)
+        yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), Eager(unit, entry['grad']))
+
+
+def _unit(entry: dict[str, Any]) -> Unit:
+    request = Request.of(entry['config'], variant=entry['variant'], call=entry['call'])
+    return request.unit(request.calls()[0], [i['name'] for i in entry['inputs']])

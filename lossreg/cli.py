@@ -1,0 +1,152 @@
+"""The arguments of every command. Nothing heavy is imported before a command runs, so ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+EXIT_CODES = """\
+exit codes: 0 ok; 1 a check failed; 2 wrong arguments, config, type, shape, label or path;
+3 a required backend is missing; 4 a valid request that is declined"""
+
+FORMATS = ('onnx', 'torchscript', 'pt2')
+BACKENDS = ('eager', 'torchscript', 'pt2', 'ort-cpu', 'ort-cuda')
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``options.run`` is the command chosen."""
+    top = argparse.ArgumentParser(
+        prog='lossreg',
+        description='OpenMMLab losses that leave Python: config in, verified TorchScript, ONNX or pt2 out.',
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument('--version', action='version', version=_LazyVersion())
+    commands = top.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    for add in (_list, _show, _export, _check, _migrate, _bench, _env):
+        add(commands)
+    return top
+
+
+class _LazyVersion(str):
+    """Looks the version up only when it is printed."""
+
+    def __str__(self) -> str:
+        from importlib.metadata import version
+
+        return f'lossreg {version("lossreg")}'
+
+    def __mod__(self, values: object) -> str:
+        return str(self)
+
+
+Commands = 'argparse._SubParsersAction[argparse.ArgumentParser]'
+
+
+def _command(commands: Commands, name: str, run: str, help: str) -> argparse.ArgumentParser:
+    """A command whose code is the function ``run`` of :mod:`lossreg.commands`."""
+    command = commands.add_parser(name, help=help, description=help, epilog=EXIT_CODES,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+
+    def start(options: argparse.Namespace) -> int:
+        from lossreg import commands as handlers
+
+        handler: Run = getattr(handlers, run)
+        return handler(options)
+
+    command.set_defaults(run=start)
+    return command
+
+
+def _machine_readable(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--json', action='store_true', help='print JSON instead of a table')
+
+
+def _imports(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--import', dest='imports', metavar='MODULE', action='append', default=[],
+        help='import a module that registers losses of its own (repeatable)',
+    )  # fmt: skip
+
+
+def _host(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument('--host', default='', metavar='PACKAGE', help=what)
+
+
+def _list(commands: Commands) -> None:
+    command = _command(commands, 'list', 'list_losses', 'list all losses')
+    _host(command, 'list the classes of this package and what stands in for them, e.g. mmdet')
+    _imports(command)
+    _machine_readable(command)
+
+
+def _show(commands: Commands) -> None:
+    command = _command(commands, 'show', 'show', 'show one loss: arguments, calls, inputs, host classes')
+    command.add_argument('loss', help='its name, e.g. GIoULoss')
+    _imports(command)
+    _machine_readable(command)
+
+
+def _export(commands: Commands) -> None:
+    command = _command(commands, 'export', 'export', 'export losses; every file is verified before it is written')
+    command.add_argument('targets', nargs='+', metavar='TARGET', help='a loss name, a config file, or a folder of them')
+    command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: here)')
+    command.add_argument('--format', action='append', choices=(*FORMATS, 'all'), help='repeatable; default: onnx')
+    command.add_argument('--grad', action='store_true', help='also return the gradient for every differentiable input')
+    command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
+    command.add_argument(
+        '--with', dest='optional', metavar='INPUT', action='append', default=[],
+        help="an optional input the file takes, such as weight; 'all' for all (repeatable)",
+    )  # fmt: skip
+    command.add_argument(
+        '--variant', default='', help='only this variant of a loss named by its name (default: default)'
+    )
+    command.add_argument('--opset', type=int, default=18, help='ONNX opset (default: 18, for onnxruntime >= 1.16.3)')
+    _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
+    _imports(command)
+    _machine_readable(command)
+
+
+def _check(commands: Commands) -> None:
+    command = _command(
+        commands, 'check', 'check', 'check losses on every backend: values, gradients, edges and what must be refused'
+    )
+    command.add_argument(
+        'targets', nargs='*', metavar='TARGET',
+        help='a loss name, a config file (also of a whole OpenMMLab model), a folder, or a manifest.json',
+    )  # fmt: skip
+    command.add_argument('--all', action='store_true', help='every registered loss, every variant')
+    command.add_argument('--backend', action='append', choices=BACKENDS, help='only this backend (repeatable)')
+    command.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='where eager and TorchScript run')
+    command.add_argument(
+        '--require', action='append', choices=BACKENDS, default=[], help='fail (exit 3) unless this backend really ran'
+    )
+    command.add_argument('--every-set', action='store_true', help='every set of optional inputs, not just none and all')
+    command.add_argument('--strict', action='store_true', help='losses that nothing of ours stands in for are failures')
+    _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
+    command.add_argument('--junit', metavar='FILE', help='also write JUnit XML')
+    command.add_argument('--markdown', metavar='FILE', help='also write a Markdown record')
+    _imports(command)
+    _machine_readable(command)
+
+
+def _migrate(commands: Commands) -> None:
+    command = _command(commands, 'migrate', 'migrate', 'print the diff that makes a config use our classes')
+    command.add_argument('config', help='a config file of an OpenMMLab package')
+    _host(command, "the package that plain names mean (default: the config's default_scope)")
+
+
+def _bench(commands: Commands) -> None:
+    command = _command(commands, 'bench', 'bench', 'time loss and gradient on every backend, relative to eager')
+    command.add_argument('losses', nargs='*', metavar='LOSS', help='names (default: all)')
+    command.add_argument('--scale', type=int, default=16, help='how many times the checked sizes (default: 16)')
+    command.add_argument('--rounds', type=int, default=30, help='rounds, each in another order (default: 30)')
+    _imports(command)
+    _machine_readable(command)
+
+
+def _env(commands: Commands) -> None:
+    command = _command(commands, 'env', 'env', 'show versions and backends, and what is missing')
+    _machine_readable(command)

@@ -1,0 +1,194 @@
+"""Finds the losses in config files: ours, and those of whole OpenMMLab model configs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from lossreg.errors import ConfigError, DeclinedError
+from lossreg.hosts import StandIn, stand_ins
+from lossreg.registry import load_losses
+from lossreg.request import Request, variants_of
+
+LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
+"""What a type looks like that is a loss, but not one of ours: it is listed as skipped."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A loss dict in a config.
+
+    Attributes:
+        place: where it stands, as ``file:model.head.loss``.
+        type: the ``type`` written there.
+        options: the arguments written there.
+        host: the host class it means, such as ``mmpose.KLDiscretLoss``; empty for one of ours.
+        stand_in: ours for that class, if there is one.
+        conflict: the name that should stand there, where ours of this name means something else to this host.
+    """
+
+    place: str
+    type: str
+    options: Mapping[str, Any]
+    host: str = ''
+    stand_in: StandIn | None = None
+    conflict: str = ''
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether training would build one of our classes."""
+        return not self.host
+
+    def request(self) -> Request | None:
+        """What to export or check for it, or None if no class of ours stands in for it.
+
+        Raises:
+            ConfigError: our class does not take these arguments.
+        """
+        if self.is_ours:
+            return Request.of({'type': self.type, **self.options})
+        if self.stand_in is None:
+            return None
+        options = self.stand_in.options(dict(self.options))
+        call = self.stand_in.host_class.call
+        return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+
+def find_losses(path: Path, host: str = '') -> list[Found]:
+    """All losses in one config file.
+
+    Args:
+        path: a text or pure-Python config of mmengine.
+        host: the package whose registry resolves plain names; the config's ``default_scope`` by default.
+
+    Raises:
+        ConfigError: the file cannot be read as a config.
+    """
+    try:
+        config = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a config is code, so it may raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
+        raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
+    scope = host or config.get('default_scope') or ''
+    return [_found(f'{path}:{place}', dict(item), scope) for place, item in _loss_dicts(config.to_dict(), '')]
+
+
+def _loss_dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dict whose type is, or looks like, a loss."""
+    if isinstance(node, Mapping):
+        name = _type_name(node)
+        if name and _is_loss(name):
+            yield place, node
+        for key, value in node.items():
+            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _loss_dicts(value, f'{place}[{index}]')
+
+
+def _type_name(node: Mapping[str, Any]) -> str:
+    """The type as a config would write it; a class of ours carries its scope."""
+    kind = node.get('type')
+    if isinstance(kind, type):
+        package = kind.__module__.split('.')[0]
+        return f'{package}.{kind.__name__}'
+    return kind.replace('.models.losses', '') if isinstance(kind, str) else ''
+
+
+def _is_loss(name: str) -> bool:
+    plain = name.rpartition('.')[2]
+    return plain in load_losses() or LOSS_NAME.match(plain) is not None
+
+
+def _found(place: str, item: dict[str, Any], scope: str) -> Found:
+    name = _type_name(item)
+    options = {key: value for key, value in item.items() if key not in ('type', '_scope_')}
+    package, _, plain = name.rpartition('.')
+    package = package.split('.')[0] or item.get('_scope_', '') or scope
+    known = stand_ins()
+    if package in ('', 'lossreg'):
+        meant = known.get(f'{scope}.{plain}')
+        conflict = meant.name if meant is not None and meant.loss.__name__ != plain else ''
+        return Found(place, f'lossreg.{plain}', options, conflict=conflict)
+    host = f'{package}.{plain}'
+    return Found(place, plain, options, host, known.get(host))
+
+
+def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Found]]:
+    """What a command-line target asks for: a loss name (all its variants), a config file or a folder of them.
+
+    Returns:
+        The requests, and the losses found for which nothing of ours stands in.
+
+    Raises:
+        ConfigError: the target is none of these, or a config cannot be used.
+    """
+    path = Path(target)
+    if not path.exists():
+        if target.removeprefix('lossreg.') in load_losses():
+            return variants_of(target), []
+        if path.suffix or '/' in target:
+            raise ConfigError(f'{target} does not exist')
+        return variants_of(target), []  # raises, with the nearest name
+    files = sorted(p for p in path.rglob('*.py') if not p.name.startswith('_')) if path.is_dir() else [path]
+    found = [item for file in files for item in find_losses(file, host)]
+    if not found:
+        raise ConfigError(f'{target} holds no loss: no dict whose type is a loss')
+    return _split(found)
+
+
+def _split(found: Sequence[Found]) -> tuple[list[Request], list[Found]]:
+    requests: list[Request] = []
+    left: list[Found] = []
+    for item in found:
+        if item.conflict:
+            raise ConfigError(f'{item.place}: {item.type} means something else here; write {item.conflict}')
+        request = item.request()
+        if request is None:
+            left.append(item)
+        elif not any(r.config == request.config and r.call == request.call for r in requests):
+            requests.append(request)
+    return requests, left
+
+
+def migration_diff(path: Path, host: str = '') -> str:
+    """The unified diff that makes a config use our classes; empty where nothing is to be changed.
+
+    Raises:
+        ConfigError: the file cannot be read as a config.
+        DeclinedError: dicts of one type need different changes.
+    """
+    before = path.read_text(encoding='utf-8')
+    after = before
+    changes: dict[str, set[str]] = {}
+    for item in find_losses(path, host):
+        if item.stand_in is not None:
+            missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}
+            extra = ''.join(f', {key}={value!r}' for key, value in missing.items())
+            changes.setdefault(item.host, set()).add(f"'{item.stand_in.name}'{extra}")
+    for name, texts in changes.items():
+        if len(texts) > 1:
+            raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')
+        package, _, plain = name.partition('.')
+        pattern = rf"""(\btype\s*=\s*|['"]type['"]\s*:\s*)(['"])(?:{package}\.)?{plain}\2"""
+        after = re.sub(pattern, lambda match, text=texts.pop(): match[1] + text, after)
+    return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{path}', f'b/{path}'))
+
+
+def config_folder() -> Path:
+    """Our own configs: beside the package in a checkout, in ``.mim`` in an installed wheel.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
+        if folder.is_dir():
+            return folder
+    raise ConfigError('the configs of lossreg are neither installed with it nor beside it; reinstall lossreg')

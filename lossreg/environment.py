@@ -1,0 +1,110 @@
+"""What this machine has: versions, and whether the CUDA provider of ONNX Runtime could run, with the mend if not."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import datetime
+import importlib.util
+import io
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from lossreg.errors import MissingBackendError
+
+PACKAGES = (
+    'lossreg', 'torch', 'mmengine', 'numpy', 'onnx', 'onnxscript', 'onnxruntime', 'onnxruntime-gpu', 'setuptools',
+)  # fmt: skip
+
+MENDS = {
+    'libcuda.so': 'no NVIDIA driver here: a machine with a GPU has one',
+    'libcublas': "pip install 'lossreg[gpu]'",
+    'libcudart': "pip install 'lossreg[gpu]'",
+    'libcurand': 'pip install nvidia-curand (torch >= 2.15 no longer brings it)',
+}
+"""How to get a library that the CUDA provider needs, by the beginning of its name."""
+
+
+def findings() -> list[dict[str, str]]:
+    """What ``lossreg env`` shows: ``name``, ``found`` and, where something is to be mended, ``mend``."""
+    rows = [{'name': 'python', 'found': platform.python_version(), 'mend': ''}]
+    installed = {name: _version(name) for name in PACKAGES}
+    rows += [{'name': name, 'found': found or 'not installed', 'mend': ''} for name, found in installed.items()]
+    if installed['onnxruntime'] and installed['onnxruntime-gpu']:
+        rows.append(
+            {
+                'name': 'onnxruntime',
+                'found': 'two flavours over each other',
+                'mend': 'pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them',
+            }
+        )
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'
+    rows.append({'name': 'CUDA device', 'found': cuda, 'mend': ''})
+    missing, mend = missing_cuda_library()
+    found = 'all libraries load' if not missing else f'cannot load: {missing}'
+    rows.append({'name': 'ONNX Runtime CUDA provider', 'found': found, 'mend': mend})
+    return rows
+
+
+def missing_cuda_library() -> tuple[str, str]:
+    """What keeps ONNX Runtime's CUDA provider from loading, and its mend; two empty strings if nothing does."""
+    spec = importlib.util.find_spec('onnxruntime')
+    if spec is None or spec.origin is None:
+        return 'onnxruntime is not installed', "pip install 'lossreg[gpu]'"
+    import onnxruntime
+
+    if hasattr(onnxruntime, 'preload_dlls') and torch.version.cuda is None:
+        # it prints what it does not find; that is for us to say
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+    folder = Path(spec.origin).parent / 'capi'
+    library = folder / 'libonnxruntime_providers_cuda.so'
+    if not library.exists():
+        return 'this onnxruntime has no CUDA provider', 'pip uninstall -y onnxruntime; pip install onnxruntime-gpu'
+    try:
+        ctypes.CDLL(str(folder / 'libonnxruntime_providers_shared.so'))
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        missing = str(error).partition(':')[0]
+        mend = next((mend for name, mend in MENDS.items() if missing.startswith(name)), "pip install 'lossreg[gpu]'")
+        return missing, mend
+    return '', ''
+
+
+def require_cuda(onnxruntime: bool, torch_too: bool) -> None:
+    """Raises MissingBackendError, with the mend, unless CUDA can be used."""
+    if torch_too and not torch.cuda.is_available():
+        raise MissingBackendError('CUDA is required, but torch finds no CUDA device here')
+    missing, mend = missing_cuda_library() if onnxruntime else ('', '')
+    if missing:
+        raise MissingBackendError(f'ort-cuda is required, but its provider cannot load {missing}; {mend}')
+
+
+def describe(device: str) -> dict[str, str]:
+    """What a record must say of where it was made."""
+    rows = {
+        'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        'device': torch.cuda.get_device_name() if device == 'cuda' else f'CPU ({platform.machine()})',
+        'python': platform.python_version(),
+    }
+    if device == 'cuda':
+        rows['driver'] = _driver()
+        rows['CUDA of torch'] = str(torch.version.cuda)
+    found = {name: _version(name) for name in PACKAGES}
+    return {**rows, **{name: value for name, value in found.items() if value}}
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version, from the kernel module."""
+    path = Path('/proc/driver/nvidia/version')
+    return path.read_text().splitlines()[0] if path.exists() else 'unknown'
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

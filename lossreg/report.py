@@ -1,0 +1,157 @@
+"""Rows of a check -> terminal table, JSON, JUnit, Markdown, GitHub annotations."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from lossreg.checks.rows import Row, Status
+
+SCHEMA = 1
+
+
+def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The machine-readable report: ``{"schema": 1, "rows": [...]}``."""
+    return json.dumps({'schema': SCHEMA, 'rows': list(rows)}, indent=1, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All checks of one unit on one backend."""
+
+    worst: float
+    passed: int
+    failed: int
+    missing: int
+
+    @property
+    def text(self) -> str:
+        """The cell in words: the worst relative error, or what went wrong."""
+        if self.failed:
+            return f'{self.failed} of {self.failed + self.passed} failed'
+        if self.missing:
+            return 'missing'
+        return f'{self.worst:.1e}' if self.passed else 'skipped'
+
+
+UnitKey = tuple[str, str, str, str]
+
+
+def summary(rows: Sequence[Row]) -> tuple[list[str], dict[UnitKey, dict[str, Cell]]]:
+    """The backends met, and for each unit (loss, variant, call, inputs) a cell a backend."""
+    grouped: dict[UnitKey, dict[str, list[Row]]] = {}
+    for row in rows:
+        key = (row.loss, row.variant, row.call, ', '.join(row.inputs))
+        grouped.setdefault(key, {}).setdefault(row.backend, []).append(row)
+    backends = list(dict.fromkeys(row.backend for row in rows))
+    return backends, {key: {b: _cell(found) for b, found in cells.items()} for key, cells in grouped.items()}
+
+
+def _cell(rows: Sequence[Row]) -> Cell:
+    counts = Counter(row.status for row in rows)
+    # errors in float64 rows are those of the oracle's own comparison; float32 is what artefacts hold
+    errors = [row.max_rel for row in rows if row.dtype == 'float32' and math.isfinite(row.max_rel)]
+    return Cell(max(errors, default=0.0), counts[Status.PASS], counts[Status.FAIL], counts[Status.MISSING])
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A terminal table: a line a unit, the worst relative error on each backend."""
+    backends, units = summary(rows)
+    result = Table(title='worst relative error against eager (eager: against the float64 oracle)', title_style='dim')
+    for column in ('loss', 'variant', 'call', 'inputs'):
+        result.add_column(column, overflow='fold')
+    for backend in backends:
+        result.add_column(backend, justify='right')
+    for key, cells in units.items():
+        texts = [cells[b].text if b in cells else '' for b in backends]
+        colours = ['red' if b in cells and cells[b].failed else 'green' for b in backends]
+        result.add_row(*key, *(f'[{colour}]{text}[/]' for colour, text in zip(colours, texts, strict=True)))
+    return result
+
+
+def failures(rows: Iterable[Row]) -> list[str]:
+    """One line for each check that failed."""
+    return [f'{_title(row)}: {row.detail}' for row in rows if row.status is Status.FAIL]
+
+
+def _title(row: Row) -> str:
+    grad = ' with gradient' if row.grad else ''
+    return (
+        f'{row.loss} {row.variant}, {row.call} ({", ".join(row.inputs)}), {row.backend} {row.dtype}{grad}, {row.check}'
+    )
+
+
+def closing_line(rows: Sequence[Row]) -> str:
+    """How many checks ended how."""
+    counts = Counter(row.status.value for row in rows)
+    parts = [f'{counts[s.value]} {word}' for s, word in _WORDS.items() if counts[s.value] or s is Status.PASS]
+    return f'{len(rows)} checks: {", ".join(parts)}'
+
+
+_WORDS = {Status.PASS: 'passed', Status.FAIL: 'failed', Status.SKIP: 'skipped', Status.MISSING: 'without backend'}
+
+
+def junit(rows: Sequence[Row]) -> str:
+    """JUnit XML, a test case a row."""
+    counts = Counter(row.status for row in rows)
+    suite = ElementTree.Element(
+        'testsuite',
+        name='lossreg check',
+        tests=str(len(rows)),
+        failures=str(counts[Status.FAIL]),
+        skipped=str(counts[Status.SKIP] + counts[Status.MISSING]),
+    )
+    for row in rows:
+        case = ElementTree.SubElement(
+            suite, 'testcase', classname=f'{row.loss}.{row.backend}', name=_title(row), time=f'{row.seconds:.4f}'
+        )
+        if row.status is Status.FAIL:
+            ElementTree.SubElement(case, 'failure', message=row.detail)
+        elif row.status is not Status.PASS:
+            ElementTree.SubElement(case, 'skipped', message=row.detail)
+    return ElementTree.tostring(suite, encoding='unicode') + '\n'
+
+
+def markdown(rows: Sequence[Row], environment: Mapping[str, str]) -> str:
+    """A record to keep: where it was run, the table, and what failed."""
+    backends, units = summary(rows)
+    lines = ['# lossreg check', '', *(f'- {key}: {value}' for key, value in environment.items()), '']
+    lines += [
+        closing_line(rows),
+        '',
+        'Worst relative error against eager; eager itself against the float64 oracle.',
+        '',
+    ]
+    lines += [_line(['loss', 'variant', 'call', 'inputs', *backends]), _line(['---'] * (4 + len(backends)))]
+    lines += [_line([*key, *(c[b].text if b in c else '' for b in backends)]) for key, c in units.items()]
+    placed = [row for row in rows if row.check == 'placement']
+    if placed:
+        lines += ['', '## Placement of nodes', '']
+        lines += [
+            f'- {row.loss} {row.variant} {row.call} {"gradient" if row.grad else "loss"}: {row.detail}'
+            for row in placed
+        ]
+    failed = failures(rows)
+    if failed:
+        lines += ['', '## Failures', '', *(f'- {line}' for line in failed)]
+    return '\n'.join(lines) + '\n'
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def annotations(rows: Iterable[Row]) -> list[str]:
+    """GitHub workflow commands that show each failure beside the run."""
+    return [
+        f'::error title=lossreg check: {row.loss} {row.backend}::{_title(row)}: {row.detail}'
+        for row in rows
+        if row.status is Status.FAIL
+    ]
