@@ -1,0 +1,52 @@
+# Everything runs in a virtual environment of its own; nothing needs to be activated.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: install demo test test-all test-torch test-openmmlab test-onnxruntime lint docs clean
+
+install: $(BIN)/lossreg
+
+$(BIN)/lossreg: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Exports KLDiscretLoss from a config in all formats, with its gradient, and prints the parity table.
+demo: install
+	$(BIN)/lossreg export configs/pose/kl_discret_loss.py --format all --grad --out demo
+	$(BIN)/lossreg check demo/manifest.json
+
+# What CI runs.
+test: install lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+# Every variant x call x set of optional inputs.
+test-all: install
+	$(BIN)/lossreg check --all --every-set
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# All backends on another torch (TORCH=2.11.0, 2.15.0); below 2.11 the train layer: eager and TorchScript.
+test-torch:
+	tests/torch_version.sh $(TORCH)
+
+# Against the real mmdet and mmpose.
+test-openmmlab:
+	bash tests/openmmlab/install.sh .venv-openmmlab
+	.venv-openmmlab/bin/python -m pytest -m openmmlab -n $(JOBS) tests/openmmlab
+
+# Files of this version in the oldest onnxruntime they promise to load in.
+test-onnxruntime: install
+	bash tests/onnxruntime_version.sh $(VENV) 1.16.3
+
+# Regenerates the documents derived from the specs.
+docs: install
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv .venv-* demo build dist

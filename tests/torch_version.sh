@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Checks every loss on another version of torch, in a virtual environment of its own.
+# Usage: tests/torch_version.sh VERSION   (2.11 and later: all backends; older: eager and TorchScript)
+set -euo pipefail
+version=${1:?usage: tests/torch_version.sh VERSION}
+venv=.venv-torch-$version
+python=${PYTHON:-python3}
+pins=$(mktemp)
+trap 'rm -f "$pins"' EXIT
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+if [ "$(printf '%s\n2.11\n' "$version" | sort -V | head -n 1)" = 2.11 ]; then
+    grep -v '^torch==' constraints.txt >"$pins"
+    layer='.[export]'
+    backends=()
+else
+    # the train layer; numpy 2 is newer than these builds of torch
+    grep -vE '^(torch|numpy|setuptools)==' constraints.txt >"$pins"
+    echo 'numpy<2' >>"$pins"
+    layer='.'
+    backends=(--backend eager --backend torchscript)
+fi
+echo "torch==$version" >>"$pins"
+"$venv/bin/pip" install --quiet --constraint "$pins" "torch==$version" --editable "$layer"
+"$venv/bin/lossreg" env
+"$venv/bin/lossreg" check --all "${backends[@]}"
