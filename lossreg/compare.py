@@ -15,7 +15,10 @@ Outputs = Mapping[str, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two results are apart. ``detail`` is empty where they agree."""
+    """How far two results are apart; ``detail`` is empty where they agree.
+
+    ``max_rel`` is the largest error of an output over that output's largest number.
+    """
 
     max_abs: float
     max_rel: float
@@ -53,7 +56,8 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
         size = np.abs(want[finite])
         atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol
         worst_abs = max(worst_abs, float(error.max()))
-        worst_rel = max(worst_rel, float((error / np.maximum(size, atol)).max()))
+        if size.max() > 0:
+            worst_rel = max(worst_rel, float(error.max() / size.max()))
         excess = error - (atol + tolerance.rtol * size)
         if (excess > 0).any():
             at = int(np.argmax(excess))

@@ -178,7 +178,8 @@ def migration_diff(path: Path, host: str = '') -> str:
         package, _, plain = name.partition('.')
         pattern = rf"""(\btype\s*=\s*|['"]type['"]\s*:\s*)(['"])(?:{package}\.)?{plain}\2"""
         after = re.sub(pattern, lambda match, text=texts.pop(): match[1] + text, after)
-    return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{path}', f'b/{path}'))
+    name = path.as_posix().lstrip('/')
+    return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{name}', f'b/{name}'))
 
 
 def config_folder() -> Path:

@@ -77,7 +77,7 @@ class Request:
     def unit(self, call: Call, present: Iterable[str]) -> Unit:
         """The unit of one call with the optional inputs named present."""
         kept = tuple(i for i in call.inputs if i.when(self.loss) and (not i.optional or i.name in present))
-        return Unit(self.loss, self.config, self.variant, call, kept)
+        return Unit(self.loss, self.config, self.variant, call, kept, spec_of(self.loss))
 
 
 def variants_of(name: str) -> list[Request]:

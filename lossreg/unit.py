@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossreg.spec import Call, Input, LossSpec, spec_of
+from lossreg.spec import Call, Input, LossSpec
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
 """Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
@@ -28,6 +28,8 @@ class Unit:
         variant: a short name for that config, used in file names and tables.
         call: how it is called.
         inputs: the inputs present, in exported order.
+        spec: what the loss says of itself.
+        examples: what to trace with; drawn from the roles where None.
     """
 
     loss: nn.Module
@@ -35,16 +37,13 @@ class Unit:
     variant: str
     call: Call
     inputs: tuple[Input, ...]
+    spec: LossSpec
+    examples: Mapping[str, Tensor] | None = None
 
     @property
     def name(self) -> str:
         """The class's name."""
         return type(self.loss).__name__
-
-    @property
-    def spec(self) -> LossSpec:
-        """The loss's spec."""
-        return spec_of(self.loss)
 
     @property
     def differentiable(self) -> tuple[Input, ...]:

@@ -34,7 +34,7 @@ def require_export_layer() -> None:
 def trace(unit: Unit, grad: bool) -> ExportedProgram:
     """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
     require_export_layer()
-    examples = tuple(draw(unit).values())
+    examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
         graph = make_fx(FlatLoss(unit, grad), tracing_mode='symbolic', _allow_non_fake_inputs=True)(*examples)

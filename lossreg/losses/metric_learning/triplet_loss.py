@@ -16,15 +16,15 @@ def batch_hard_pairs(inputs: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
 
     An anchor is its own positive. Without any negative the index is N.
     """
-    # A row of zeros stands for "none": there is always a candidate, in an empty batch too.
-    candidates = F.pad(inputs, [0, 0, 0, 1])
-    distances = squared_distances(inputs, candidates)
+    # one row of zeros more stands for "none": there is always something to choose from, in an empty batch too
+    distances = squared_distances(inputs, F.pad(inputs, [0, 0, 0, 1]))
     same = F.pad(targets.unsqueeze(1) == targets.unsqueeze(0), [0, 1])
-    none = torch.arange(candidates.size(0), device=inputs.device) == inputs.size(0)
+    none = torch.arange(distances.size(1), device=inputs.device) == inputs.size(0)
     # farthest among the same identity
     positive = torch.where(same, distances, -torch.inf).argmax(1)
-    # nearest among the others; "none" is farther than any (float64's largest number), but nearer than the excluded
-    negative = torch.where(same, torch.inf, torch.where(none, 1.7976931348623157e308, distances)).argmin(1)
+    # nearest among the others
+    nearest, negative = torch.where(same | none, torch.inf, distances).min(1)
+    negative = torch.where(nearest == torch.inf, inputs.size(0), negative)
     return positive, negative
 
 

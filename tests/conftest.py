@@ -1,0 +1,76 @@
+"""What all tests share: which of them run where, and artefacts that are exported once a process."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from lossreg.errors import MissingBackendError
+from lossreg.exporters import build
+from lossreg.request import Request, variants_of
+from lossreg.runtimes import OnnxRuntime
+
+ON_REQUEST = ('exhaustive', 'openmmlab')
+
+
+def pytest_addoption(parser):
+    parser.addoption('--require-cuda', action='store_true', help='fail, not skip, tests that need CUDA where it is missing')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects what takes long or needs other packages, unless ``-m`` names it."""
+    unwanted = [marker for marker in ON_REQUEST if marker not in config.option.markexpr]
+    dropped = [item for item in items if any(item.get_closest_marker(marker) for marker in unwanted)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in set(dropped)]
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('cuda') is not None and (reason := missing_cuda()):
+        (pytest.fail if item.config.getoption('--require-cuda') else pytest.skip)(reason)
+
+
+@cache
+def missing_cuda():
+    """Why tests cannot run on CUDA here; empty if they can. A session is opened, because ONNX Runtime's list lies."""
+    if not torch.cuda.is_available():
+        return 'torch finds no CUDA device'
+    try:
+        OnnxRuntime(_identity_model(), 'cuda')
+    except MissingBackendError as error:
+        return str(error)
+    return ''
+
+
+def _identity_model():
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ['N']) for name in ('x', 'y')]
+    graph = helper.make_graph([helper.make_node('Neg', ['x'], ['y'])], 'negative', ends[:1], ends[1:])
+    opset = [helper.make_opsetid('', 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+@pytest.fixture(scope='session')
+def unit_of():
+    """``unit_of(name or config, variant, call, optional)``: one unit, without optional inputs unless named."""
+
+    def find(loss, variant='default', call='', optional=()):
+        if isinstance(loss, str):
+            loss = next(request for request in variants_of(loss) if request.variant == variant).config
+        request = Request.of(loss, call=call)
+        return request.unit(request.calls()[0], optional)
+
+    return find
+
+
+@pytest.fixture(scope='session')
+def exported(unit_of):
+    """``exported(name, grad, variant, call, optional)``: the bytes in all formats, by format."""
+
+    @cache
+    def export_once(name, grad=False, variant='default', call='', optional=()):
+        return build(unit_of(name, variant, call, optional), ['torchscript', 'pt2', 'onnx'], grad)
+
+    return export_once

@@ -1,0 +1,71 @@
+"""Every registered loss, as its spec describes it: the numbers against float64, and every backend against eager."""
+
+import pytest
+
+from lossreg.checks import Status, check_unit
+from lossreg.registry import load_losses
+from lossreg.request import variants_of
+
+REQUESTS = {name: variants_of(name) for name in load_losses()}
+ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
+
+
+def units(every_set=False):
+    """All units of all variants, without and with optional inputs, or with every set of these."""
+    return [unit for requests in REQUESTS.values() for request in requests for unit in request.units(every_set)]
+
+
+def exported_units():
+    """The units of the default variant and one more, and of the first variant that allows a further call."""
+    chosen = []
+    for requests in REQUESTS.values():
+        calls = set()
+        for number, request in enumerate(requests):
+            new = {call.name for call in request.calls()} - calls
+            if number < 2 or new:
+                chosen += [unit for unit in request.units() if number < 2 or unit.call.name in new]
+            calls |= new
+    return chosen
+
+
+def name_of(unit):
+    present = '+'.join(i.name for i in unit.inputs if i.optional) or 'required'
+    return f'{unit.name}-{unit.variant}-{unit.call.name}-{present}'
+
+
+def assert_all_pass(rows):
+    assert rows
+    assert not [row for row in rows if row.status is not Status.PASS]
+
+
+@pytest.mark.parametrize('unit', units(), ids=name_of)
+def test_eager(unit):
+    assert_all_pass(list(check_unit(unit, ('eager',))))
+
+
+@pytest.mark.parametrize('unit', exported_units(), ids=name_of)
+def test_artefacts(unit):
+    rows = list(check_unit(unit, ARTEFACTS))
+    assert_all_pass(rows)
+    assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in (False, True)}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('unit', exported_units(), ids=name_of)
+def test_cuda(unit):
+    rows = list(check_unit(unit, ('eager', 'torchscript', 'ort-cuda'), device='cuda'))
+    assert_all_pass(rows)
+    assert [row.grad for row in rows if row.check == 'placement'] == [False, True]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize('unit', units(every_set=True), ids=name_of)
+def test_everything(unit):
+    assert_all_pass(list(check_unit(unit, ('eager', *ARTEFACTS))))
+
+
+@pytest.mark.parametrize('name', REQUESTS)
+def test_every_loss_has_a_default_variant_first(name):
+    assert REQUESTS[name][0].variant == 'default'
+    assert list(REQUESTS[name][0].config) == ['type']
+    assert len(REQUESTS[name]) > 1, 'a second variant is exported too'
