@@ -1,4 +1,4 @@
-"""Checks losses on every backend: ``python export/check.py TARGET...``, as ``lossreg check`` does."""
+"""``lossreg check``: ``python export/check.py TARGET...``."""
 
 import sys
 

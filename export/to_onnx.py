@@ -1,4 +1,4 @@
-"""Exports losses to ONNX, as ``lossreg export`` does: ``python export/to_onnx.py TARGET... [--grad] [--out FOLDER]``."""
+"""``lossreg export`` to ONNX: ``python export/to_onnx.py TARGET... [--grad] [--out FOLDER]``."""
 
 import sys
 

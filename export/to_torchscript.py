@@ -1,4 +1,4 @@
-"""Exports losses to TorchScript, as ``lossreg export`` does: ``python export/to_torchscript.py TARGET... [--grad] [--out FOLDER]``."""
+"""``lossreg export`` to TorchScript: ``python export/to_torchscript.py TARGET... [--grad] [--out FOLDER]``."""
 
 import sys
 

@@ -204,7 +204,7 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
     legal = (label >= 0) & (label < classes)
     if ignore_index is not None:
         legal = legal | (label == ignore_index)
-    if not torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         # tracing sees a subclass of Tensor, so this is plain eager mode
         if type(label) is torch.Tensor and label.device.type == 'cpu' and not torch.compiler.is_compiling():
             raise_for_labels(label, legal, classes, ignore_index, name)

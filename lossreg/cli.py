@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 EXIT_CODES = """\
 exit codes: 0 ok; 1 a check failed; 2 wrong arguments, config, type, shape, label or path;
@@ -42,7 +43,8 @@ class _LazyVersion(str):
         return str(self)
 
 
-Commands = 'argparse._SubParsersAction[argparse.ArgumentParser]'
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _command(commands: Commands, name: str, run: str, help: str) -> argparse.ArgumentParser:

@@ -232,7 +232,7 @@ def _report(options: argparse.Namespace, rows: Sequence[Any], environment: dict[
     for line in report.failures(rows):
         console.print(f'failed: {escape(line)}', style='red', highlight=False)
     if os.environ.get('GITHUB_ACTIONS'):
-        print('\n'.join(report.annotations(rows)))
+        print('\n'.join(report.github_annotations(rows)))
     console.print(report.closing_line(rows), highlight=False)
 
 

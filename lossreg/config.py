@@ -177,7 +177,7 @@ def migration_diff(path: Path, host: str = '') -> str:
             raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')
         package, _, plain = name.partition('.')
         pattern = rf"""(\btype\s*=\s*|['"]type['"]\s*:\s*)(['"])(?:{package}\.)?{plain}\2"""
-        after = re.sub(pattern, lambda match, text=texts.pop(): match[1] + text, after)
+        after = re.sub(pattern, rf'\g<1>{texts.pop()}', after)
     name = path.as_posix().lstrip('/')
     return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{name}', f'b/{name}'))
 

@@ -70,9 +70,9 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
     Raises:
         ConfigError: no ``type``, an unknown name, an unknown argument, or a value the loss refuses.
     """
-    options = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
+    options: dict[str, Any] = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
     if 'type' not in options:
-        raise ConfigError(f"a loss config needs a 'type', as in dict(type='GIoULoss'); got {dict(cfg)!r}")
+        raise ConfigError(f"a loss config needs a 'type', as in dict(type='GIoULoss'); got {options!r}")
     cls = loss_class(options.pop('type'))
     options.pop('_scope_', None)
     _refuse_unknown(cls, options)

@@ -148,7 +148,7 @@ def _line(cells: Sequence[str]) -> str:
     return f'| {" | ".join(cells)} |'
 
 
-def annotations(rows: Iterable[Row]) -> list[str]:
+def github_annotations(rows: Iterable[Row]) -> list[str]:
     """GitHub workflow commands that show each failure beside the run."""
     return [
         f'::error title=lossreg check: {row.loss} {row.backend}::{_title(row)}: {row.detail}'

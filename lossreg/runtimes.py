@@ -51,7 +51,8 @@ class TorchScript:
         extra = {METADATA_KEY: ''}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning)
-            self._module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
+            load_archive: Any = torch.jit.load
+            self._module = load_archive(io.BytesIO(data), map_location=device, _extra_files=extra)
         self._metadata = json.loads(extra[METADATA_KEY])
         self._device = device
 

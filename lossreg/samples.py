@@ -84,7 +84,7 @@ def _labels(
 
 
 def _mix(rng: np.random.Generator, shape: Shape, values: list[float]) -> NDArray[np.float64]:
-    return rng.choice(np.array(values), shape)
+    return np.asarray(rng.choice(np.array(values), shape), np.float64)
 
 
 def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from lossreg.spec import Call, Input, LossSpec, Role, Tolerance
 from lossreg.unit import Unit
 
 Inputs = Mapping[str, Tensor]
+DEFAULT_TOLERANCE = Tolerance()
 
 
 def assert_exportable(
@@ -25,7 +26,7 @@ def assert_exportable(
     inputs: Inputs,
     *others: Inputs,
     formats: Sequence[str] = ('torchscript', 'pt2', 'onnx'),
-    tolerance: Tolerance = Tolerance(),
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
 ) -> None:
     """Exports a loss in several formats, alone and with its gradient, and compares each file with eager.
 

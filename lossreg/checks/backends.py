@@ -55,9 +55,9 @@ def compare_rows(maker: RowMaker, runtime: Runtime, eager: Runtime) -> Iterator[
     """A runtime against eager on every case of a unit."""
     unit = maker.unit
     for case in (*numeric_cases(unit), *edge_cases(unit)):
-        yield maker.judge(case.name, lambda case=case: _agree(unit, case, runtime, eager))
+        yield maker.judge(case.name, _agree, unit, case, runtime, eager)
     for case in invalid_cases(unit):
-        yield maker.judge(case.name, lambda case=case: _refused(case, runtime))
+        yield maker.judge(case.name, _refused, case, runtime)
 
 
 def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Runtime) -> Agreement:
@@ -70,7 +70,7 @@ def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Runtime) -> Agreemen
 
 
 def _refused(case: Case, runtime: Runtime) -> Agreement:
-    """An artefact refuses invalid inputs by an error or by NaN; an illegal label makes its sample's gradient NaN too."""
+    """An artefact refuses invalid inputs by an error, or by NaN in the loss and in the gradient."""
     try:
         found = runtime(case.inputs)
     except Exception:  # each runtime has errors of its own

@@ -30,16 +30,16 @@ def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
         yield makers[torch.float64].row('oracle', Status.SKIP, 'the loss has no float64 oracle')
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         for dtype, maker in makers.items():
-            yield maker.judge(case.name, lambda case=case, dtype=dtype: _values(unit, oracle, case, dtype, device))
+            yield maker.judge(case.name, _values, unit, oracle, case, dtype, device)
         if oracle is not None and case.name == 'ordinary, traced shape':
             grad_maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
-            yield grad_maker.judge('finite differences', lambda case=case: _gradient(unit, oracle, case))
+            yield grad_maker.judge('finite differences', _gradient, unit, oracle, case)
     for case in invalid_cases(unit):
-        yield makers[torch.float32].judge(case.name, lambda case=case: _refused(unit, case, device))
+        yield makers[torch.float32].judge(case.name, _refused, unit, case, device)
 
 
 def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, device: str) -> Agreement:
-    """The loss against the oracle, or against float64 eager without one; gradients finite, and zero where they must be."""
+    """The loss against the oracle (without one, against float64 eager); gradients finite, or 0 where they must be."""
     found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
     if case.expect is Expect.ZERO:
         shapes = {f'grad_{i.name}': tuple(case.inputs[i.name].shape) for i in unit.differentiable}

@@ -68,11 +68,11 @@ class RowMaker:
             check, status, detail=detail, **numbers,
         )  # fmt: skip
 
-    def judge(self, check: str, run: Callable[[], Agreement]) -> Row:
+    def judge(self, check: str, run: Callable[..., Agreement], *arguments: Any) -> Row:
         """The row of a check that returns how far things agree; an exception in it is a failure."""
         start = time.perf_counter()
         try:
-            found = run()
+            found = run(*arguments)
         except Exception as error:  # whatever a backend raises is a finding, not a crash
             found = Agreement(math.inf, math.inf, f'{type(error).__name__}: {first_line(error)}')
         return self.row(

@@ -91,9 +91,8 @@ def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[
     chosen = known if optional == 'all' else list(optional)
     for name in chosen:
         if name not in known:
-            raise ConfigError(
-                f'{type(request.loss).__name__} has no optional input {name!r} here; it has {", ".join(known) or "none"}'
-            )
+            have = ', '.join(known) or 'none'
+            raise ConfigError(f'{type(request.loss).__name__} has no optional input {name!r} here; it has {have}')
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""ONNX: standard operators only, every dimension the spec names symbolic, in one file without a path of this machine."""
+"""ONNX: standard operators only, every dimension the spec names symbolic, one file without a path of this machine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int = DEFAU
 def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> Any:
     with warnings.catch_warnings(), _registry_built_once(), _quiet_exporter():
         warnings.simplefilter('ignore')
-        return torch.onnx.export(
+        exported = torch.onnx.export(
             program,
             (),
             dynamo=True,
@@ -69,7 +69,10 @@ def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> 
             input_names=[i.name for i in unit.inputs],
             output_names=list(unit.outputs(grad)),
             custom_translation_table=_translations(),
-        ).model
+        )
+    if exported is None:
+        raise CheckError(f'{unit.name}: the exporter returned nothing')
+    return exported.model
 
 
 @cache

@@ -13,7 +13,7 @@ REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd',
 
 
 def strip(model: ir.Model) -> None:
-    """Removes source paths and everything else the exporter notes for debugging: smaller, and equal on every machine."""
+    """Removes source paths and all else that the exporter notes for debugging: smaller, and equal on every machine."""
     for holder in (model, model.graph, *model.graph.initializers.values(), *model.graph.inputs, *model.graph.outputs):
         holder.metadata_props.clear()
         holder.doc_string = None
@@ -27,8 +27,8 @@ def strip(model: ir.Model) -> None:
 def mend_empty_reductions(model: ir.Model) -> None:
     """Gives reductions along an axis the shape they must have when the batch is empty.
 
-    ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over every
-    axis is right without an axes input; any other is followed by a Reshape, which changes nothing but an empty result.
+    ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over
+    every axis is right without an axes input; any other is followed by a Reshape, which changes only an empty result.
     """
     for node in list(model.graph):
         if node.op_type not in REDUCTIONS or node.inputs[0] is None or node.inputs[0].shape is None:

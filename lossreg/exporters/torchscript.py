@@ -30,7 +30,7 @@ def to_torchscript(unit: Unit, grad: bool) -> bytes:
 
 
 def _holder(loss: nn.Module) -> nn.Module:
-    """A module that holds the loss and gets its ``forward`` from source, because scripted signatures cannot be variadic.
+    """A module that holds the loss and gets its ``forward`` from source: scripted signatures cannot be variadic.
 
     Each has a class of its own: TorchScript would share one type, and refuse its second ``forward``.
     """
@@ -82,8 +82,8 @@ _DEFINITION = re.compile(rb'^(?=class |def )', re.MULTILINE)
 def canonical(archive: bytes) -> bytes:
     """The archive without source paths and without traces of what else this process has scripted.
 
-    TorchScript numbers the types of a class across the process (``___torch_mangle_7``) and gives each its own file. Here
-    they are numbered within the archive, and each module's definitions stand in one file, sorted.
+    TorchScript numbers the types of a class across the process (``___torch_mangle_7``), each in its own file. Here they
+    are numbered within the archive, and each module's definitions stand in one file, sorted.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as old:
         members = {m: old.read(m) for m in old.namelist() if not m.endswith('.debug_pkl')}

@@ -77,8 +77,8 @@ class GIoULoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
+        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
 
     Raises:
         ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.

@@ -81,8 +81,8 @@ class DiceLoss(nn.Module):
         eps: keeps empty masks finite.
 
     Shapes:
-        Predictions and targets (N, d1, ..., dk), weights (N). Returns a scalar, or (N) with reduction ``none``. An empty
-        batch, all weights 0 or ``avg_factor=0`` give 0. Note the order of ``forward``'s parameters, which is mmdet's.
+        Predictions and targets (N, d1, ..., dk), weights (N). Returns a scalar, or (N) with reduction ``none``. An
+        empty batch, all weights 0 or ``avg_factor=0`` give 0. The order of ``forward``'s parameters is mmdet's.
 
     Raises:
         ValueError: no sigmoid but ``activate``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

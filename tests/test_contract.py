@@ -1,0 +1,434 @@
+"""The numerical contract, point by point, with numbers worked out by hand and inputs written down."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lossreg.checks.oracle import oracle_of, run_oracle
+from lossreg.registry import build_loss, load_losses
+from lossreg.request import variants_of
+from lossreg.samples import Kind, draw
+from lossreg.spec import Role
+
+LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
+NAN, INF = math.nan, math.inf
+LOSSES = load_losses()
+UNITS = [unit for name in LOSSES for unit in variants_of(name)[0].units()]
+every_unit = pytest.mark.parametrize('unit', UNITS, ids=lambda u: f'{u.name}-{u.call.name}-{len(u.inputs)}')
+
+
+def tensor(numbers):
+    """Floats as float32, integers as int64."""
+    return torch.tensor(numbers)
+
+
+def loss_of(unit, inputs):
+    return unit.loss(**unit.arguments(inputs))
+
+
+def cast(inputs, dtype):
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
+
+
+def with_gradient(loss, *arguments, **options):
+    """The loss, and its gradient with respect to the first argument."""
+    leaf = arguments[0].clone().requires_grad_()
+    value = loss(leaf, *arguments[1:], **options)
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def pair_of(x):
+    return (x, x)
+
+
+# Values worked out by hand
+
+WORKED = {
+    # p = [1/4, 3/4]
+    'softmax': ({'type': 'CrossEntropyLoss'}, ([[0.0, LN3]], [1]), LN4 - LN3),
+    # 1/2 * -log 3/4 + 1/4 * (-log 3/4 - log 1/4)
+    'smoothing': (
+        {'type': 'CrossEntropyLoss', 'label_smoothing': 0.5},
+        ([[0.0, LN3]], [1]),
+        0.75 * (LN4 - LN3) + 0.25 * LN4,
+    ),
+    # the second sample is ignored, but counts in the mean
+    'ignored': ({'type': 'CrossEntropyLoss'}, ([[0.0, LN3], [5.0, 1.0]], [1, -100]), (LN4 - LN3) / 2),
+    # and does not with avg_non_ignore
+    'not counted': (
+        {'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
+        ([[0.0, LN3], [5.0, 1.0]], [1, -100]),
+        LN4 - LN3,
+    ),
+    # class 1 counts double; the mean is still over two samples
+    'class weight': (
+        {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0]},
+        ([[0.0, LN3], [0.0, LN3]], [1, 0]),
+        (2 * (LN4 - LN3) + LN4) / 2,
+    ),
+    # the label is class 0: sigmoid(ln 3) = 3/4 there, sigmoid(0) = 1/2 at the other
+    'sigmoid': ({'type': 'CrossEntropyLoss', 'use_sigmoid': True}, ([[LN3, 0.0]], [0]), (LN4 - LN3 + LN2) / 2),
+    # the mask of class 1, of shape (1,)
+    'mask': (
+        {'type': 'CrossEntropyLoss', 'use_mask': True},
+        ([[[[9.0, 9.0]], [[0.0, LN3]]]], [[[1.0, 1.0]]], [1]),
+        [(LN2 + LN4 - LN3) / 2],
+    ),
+    # alpha (1 - p)^2 * -log p at the class, (1 - alpha) p^2 * -log(1 - p) elsewhere; label 2 is background
+    'focal': (
+        {'type': 'FocalLoss', 'reduction': 'sum'},
+        ([[0.0, LN3], [LN3, 0.0]], [0, 2]),
+        (0.25 + 0.75) * 0.25 * LN2 + 2 * 0.75 * (9 / 16) * LN4,
+    ),
+    # intersection 1, union 7, hull 9
+    'giou': ({'type': 'GIoULoss'}, ([[0.0, 0.0, 2.0, 2.0]], [[1.0, 1.0, 3.0, 3.0]]), 1 - (1 / 7 - 2 / 9)),
+    # apart: intersection 0, union 2, hull 3
+    'giou apart': ({'type': 'GIoULoss'}, ([[0.0, 0.0, 1.0, 1.0]], [[2.0, 0.0, 3.0, 1.0]]), 4 / 3),
+    # 2 * 1/2 / (1/2 + 1)
+    'dice': ({'type': 'DiceLoss', 'activate': False, 'eps': 0.0}, ([[[0.5, 0.5]]], [[[1.0, 0.0]]]), 1 / 3),
+    # 2 * 1/2 / (1 + 1)
+    'naive dice': (
+        {'type': 'DiceLoss', 'activate': False, 'eps': 0.0, 'naive_dice': True},
+        ([[[0.5, 0.5]]], [[[1.0, 0.0]]]),
+        1 / 2,
+    ),
+    # p = [1/4, 3/4] against [1, 0]: log 4, over 2 bins, in x and in y, mean over 2 samples of weights 1 and 3
+    'kl': (
+        {'type': 'KLDiscretLoss'},
+        ([[[0.0, LN3]]] * 2, [[[0.0, LN3]]] * 2, [[[1.0, 0.0]]] * 2, [[[1.0, 0.0]]] * 2, [[1.0], [3.0]]),
+        LN4 * (1 + 3) / 2,
+    ),
+    # the seed's example: distances 16, 8 and 8, so 8.3 + 0 + 8.3 over 3
+    'triplet': (
+        {'type': 'TripletLoss', 'margin': 0.3},
+        ([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]], [1, 2, 1]),
+        16.6 / 3,
+    ),
+}
+
+
+@pytest.mark.parametrize(('config', 'arguments', 'expected'), WORKED.values(), ids=WORKED)
+def test_worked_values(config, arguments, expected):
+    value = build_loss(config)(*map(tensor, arguments))
+    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-6)
+
+
+def test_every_loss_has_a_worked_value():
+    assert {config['type'] for config, *_ in WORKED.values()} >= {n for n in LOSSES if LOSSES[n].__module__.startswith('lossreg.')}
+
+
+def test_pairs_sum_over_the_batch_where_tensors_average():
+    x, t, w = torch.zeros(4, 3, 2), torch.rand(4, 3, 2), torch.ones(4, 3)
+    loss = build_loss('KLDiscretLoss')
+    torch.testing.assert_close(loss((x, x), (t, t), w), 4 * loss(x, x, t, t, w))
+
+
+@settings(max_examples=5, deadline=None)
+@given(choices=st.lists(st.integers(1, 5), min_size=5, max_size=5), seed=st.integers(0, 2**32 - 1))
+@every_unit
+def test_float64_is_the_oracle_at_any_size(unit, choices, seed):
+    inputs = draw(unit, sizes=unit.sizes(choices), seed=seed)
+    value = loss_of(unit, cast(inputs, torch.float64)).numpy()
+    np.testing.assert_allclose(value, run_oracle(oracle_of(unit), unit, inputs), rtol=1e-7, atol=1e-9)
+
+
+# 1. Precision
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@every_unit
+def test_half_is_computed_in_float32(unit, dtype):
+    inputs = cast(draw(unit), dtype)
+    value = loss_of(unit, inputs)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, loss_of(unit, cast(inputs, torch.float32)))
+
+
+@every_unit
+def test_float64_stays_float64(unit):
+    assert loss_of(unit, cast(draw(unit), torch.float64)).dtype == torch.float64
+
+
+@every_unit
+def test_autocast_changes_no_bit(unit):
+    inputs = draw(unit)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value = loss_of(unit, inputs)
+    assert torch.equal(value, loss_of(unit, inputs))
+
+
+# 2. Nothing to average over
+
+NOTHING = {
+    'cross-entropy, empty': ({'type': 'CrossEntropyLoss'}, (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)), {}),
+    'cross-entropy, all ignored': (
+        {'type': 'CrossEntropyLoss', 'avg_non_ignore': True},
+        (torch.ones(2, 3), tensor([-100, -100])),
+        {},
+    ),
+    'cross-entropy, no factor': ({'type': 'CrossEntropyLoss'}, (torch.ones(1, 3), tensor([1])), {'avg_factor': 0}),
+    'sigmoid, all negative': (
+        {'type': 'CrossEntropyLoss', 'use_sigmoid': True, 'avg_non_ignore': True},
+        (torch.ones(2, 3), tensor([-1, -7])),
+        {},
+    ),
+    'mask, empty': (
+        {'type': 'CrossEntropyLoss', 'use_mask': True},
+        (torch.zeros(0, 3, 2, 2), torch.zeros(0, 2, 2), torch.zeros(0, dtype=torch.int64)),
+        {},
+    ),
+    'focal, empty': ({'type': 'FocalLoss'}, (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)), {}),
+    'focal, no classes': ({'type': 'FocalLoss'}, (torch.zeros(2, 0), tensor([0, 0])), {}),
+    'focal, all weights 0': ({'type': 'FocalLoss'}, (torch.ones(1, 3), tensor([1])), {'weight': tensor([0.0])}),
+    'giou, empty': ({'type': 'GIoULoss'}, (torch.zeros(0, 4), torch.zeros(0, 4)), {}),
+    'giou, no factor': ({'type': 'GIoULoss'}, (torch.ones(1, 4), torch.ones(1, 4)), {'avg_factor': tensor(0.0)}),
+    'dice, empty': ({'type': 'DiceLoss'}, (torch.zeros(0, 2, 2), torch.zeros(0, 2, 2)), {}),
+    'dice, all weights 0': ({'type': 'DiceLoss'}, (torch.ones(1, 2), torch.ones(1, 2)), {'weight': tensor([0.0])}),
+    'kl, empty': ({'type': 'KLDiscretLoss'}, (*[torch.zeros(0, 2, 3)] * 4, torch.zeros(0, 2)), {}),
+    'kl, all weights 0': ({'type': 'KLDiscretLoss'}, (*[torch.ones(1, 2, 3)] * 4, torch.zeros(1, 2)), {}),
+    'triplet, empty': ({'type': 'TripletLoss'}, (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)), {}),
+    'triplet, one identity': ({'type': 'TripletLoss'}, (torch.rand(3, 2), tensor([7, 7, 7])), {}),
+}
+
+
+@pytest.mark.parametrize(('config', 'arguments', 'options'), NOTHING.values(), ids=NOTHING)
+def test_nothing_to_average_over_is_zero_and_in_the_graph(config, arguments, options):
+    value, gradient = with_gradient(build_loss(config), *arguments, **options)
+    assert value.tolist() in (0.0, [0.0])
+    assert not gradient.any()  # torch.autograd.grad raises for a loss outside the graph
+
+
+# 3. NaN and infinity
+
+
+def test_nan_that_counts_reaches_the_loss():
+    for name, arguments in {
+        'CrossEntropyLoss': (tensor([[NAN, 0.0]]), tensor([1])),
+        'FocalLoss': (tensor([[NAN, 0.0]]), tensor([1])),
+        'GIoULoss': (tensor([[NAN, 0.0, 1.0, 1.0]]), torch.ones(1, 4)),
+        'DiceLoss': (tensor([[NAN, 0.0]]), torch.ones(1, 2)),
+        'KLDiscretLoss': (tensor([[[NAN, 0.0]]]), *[torch.ones(1, 1, 2)] * 3, torch.ones(1, 1)),
+        'TripletLoss': (tensor([[NAN, 0.0], [1.0, 1.0]]), tensor([0, 1])),
+    }.items():
+        assert build_loss(name)(*arguments).isnan().all(), name
+
+
+def test_infinity_gives_what_float64_gives():
+    cross_entropy = build_loss('CrossEntropyLoss')
+    assert cross_entropy(tensor([[-INF, 0.0, 0.0]]), tensor([1])).item() == pytest.approx(LN2)
+    assert cross_entropy(tensor([[-INF, 0.0]]), tensor([0])).item() == INF
+    sigmoid = build_loss({'type': 'CrossEntropyLoss', 'use_sigmoid': True})
+    assert sigmoid(tensor([[INF, -INF]]), tensor([[1.0, 0.0]])).item() == 0.0
+    # t = 0 where the prediction is impossible
+    one_bin = tensor([[[-INF, 0.0]]]), tensor([[[0.0, 1.0]]])
+    assert build_loss('KLDiscretLoss')(*map(pair_of, one_bin), torch.ones(1, 1)).item() == 0.0
+
+
+SWITCHED_OFF = {
+    'cross-entropy, ignored': ({'type': 'CrossEntropyLoss'}, ([[0.0, LN3], [NAN, NAN]], [1, -100]), {}),
+    'cross-entropy, weight 0': (
+        {'type': 'CrossEntropyLoss'},
+        ([[0.0, LN3], [NAN, NAN]], [1, 0]),
+        {'weight': tensor([1.0, 0.0])},
+    ),
+    'cross-entropy, class weight 0': (
+        {'type': 'CrossEntropyLoss', 'class_weight': [0.0, 1.0]},
+        ([[0.0, LN3], [NAN, NAN]], [1, 0]),
+        {},
+    ),
+    'sigmoid, negative label': (
+        {'type': 'CrossEntropyLoss', 'use_sigmoid': True},
+        ([[0.0, LN3], [NAN, NAN]], [1, -5]),
+        {},
+    ),
+    'focal, weight 0': (
+        {'type': 'FocalLoss'},
+        ([[0.0, LN3], [NAN, NAN]], [1, 0]),
+        {'weight': tensor([1.0, 0.0])},
+    ),
+    'giou, weight 0': (
+        {'type': 'GIoULoss'},
+        ([[0.0, 0.0, 2.0, 2.0], [NAN] * 4], [[1.0, 1.0, 3.0, 3.0]] * 2),
+        {'weight': tensor([1.0, 0.0])},
+    ),
+    'dice, weight 0': (
+        {'type': 'DiceLoss'},
+        ([[0.0, LN3], [NAN, NAN]], [[1.0, 0.0]] * 2),
+        {'weight': tensor([1.0, 0.0])},
+    ),
+}
+
+
+@pytest.mark.parametrize(('config', 'arguments', 'options'), SWITCHED_OFF.values(), ids=SWITCHED_OFF)
+def test_what_is_switched_off_contributes_nothing(config, arguments, options):
+    first, *others = map(tensor, arguments)
+    loss = build_loss({**config, 'reduction': 'sum'})
+    value, gradient = with_gradient(loss, first, *others, **options)
+    without = {name: weight[:1] for name, weight in options.items()}
+    alone, gradient_alone = with_gradient(loss, first[:1], *(t[:1] for t in others), **without)
+    assert alone.item() > 0
+    assert torch.equal(value, alone)
+    assert torch.equal(gradient, torch.cat([gradient_alone, torch.zeros_like(gradient_alone)]))
+
+
+@pytest.mark.parametrize('unit', [u for u in UNITS if any(i.role is Role.WEIGHTS for i in u.inputs)], ids=lambda u: f'{u.name}-{u.call.name}')
+def test_weights_of_0_and_1_select(unit):
+    """loss(x[mask]) == loss(x, weight=mask), as sums."""
+    options = {} if unit.name == 'KLDiscretLoss' else {'reduction': 'sum'}
+    loss = build_loss({'type': unit.name, **options})
+    inputs = draw(unit, Kind.COUNTED, unit.sizes((6, 2, 3, 4, 5)))
+    inputs.pop('avg_factor', None)
+    mask = tensor([True, False, True, True, False, False])
+    weights = next(i.name for i in unit.inputs if i.role is Role.WEIGHTS)
+    ones = torch.ones_like(inputs[weights])
+    weighted = {**inputs, weights: ones * mask.view(-1, *[1] * (ones.dim() - 1))}
+    selected = {name: t[mask] for name, t in {**inputs, weights: ones}.items()}
+    found, expected = (loss(**unit_arguments(unit, x)) for x in (weighted, selected))
+    # the tensors call divides by the size of the batch
+    share = 2 if unit.call.name == 'tensors' else 1
+    torch.testing.assert_close(share * found, expected)
+
+
+def unit_arguments(unit, inputs):
+    return {k: v for k, v in unit.arguments({**inputs, 'avg_factor': None}).items() if k != 'avg_factor'}
+
+
+# 4. Labels
+
+BAD_LABELS = {
+    'above C': ({'type': 'CrossEntropyLoss'}, (torch.zeros(2, 3), tensor([0, 3])), 'label', 3, '0 to 2'),
+    'below 0': ({'type': 'CrossEntropyLoss'}, (torch.zeros(2, 3), tensor([0, -1])), 'label', -1, '0 to 2'),
+    'mask': (
+        {'type': 'CrossEntropyLoss', 'use_mask': True},
+        (torch.zeros(2, 3, 1, 1), torch.zeros(2, 1, 1), tensor([0, -1])),
+        'label',
+        -1,
+        '0 to 2',
+    ),
+    'sigmoid': (
+        {'type': 'CrossEntropyLoss', 'use_sigmoid': True},
+        (torch.zeros(2, 3), tensor([0, 4])),
+        'label',
+        4,
+        '0 to 3',
+    ),
+    'focal': ({'type': 'FocalLoss'}, (torch.zeros(2, 3), tensor([0, 4])), 'target', 4, '0 to 3'),
+    'focal below 0': ({'type': 'FocalLoss'}, (torch.zeros(2, 3), tensor([0, -1])), 'target', -1, '0 to 3'),
+}
+bad_labels = pytest.mark.parametrize(
+    ('config', 'arguments', 'name', 'value', 'span'), BAD_LABELS.values(), ids=BAD_LABELS
+)
+
+
+@bad_labels
+def test_bad_label_raises_in_eager(config, arguments, name, value, span):
+    with pytest.raises(IndexError, match=f'^{name} holds {value}, but labels go from {span}'):
+        build_loss(config)(*arguments)
+
+
+@bad_labels
+def test_bad_label_is_nan_in_its_sample_when_compiled(config, arguments, name, value, span):
+    loss = build_loss(config)
+    for compiled in (torch.jit.script(loss), torch.compile(loss, backend='eager', fullgraph=True)):
+        result, gradient = with_gradient(compiled, *arguments)
+        assert result.isnan().all()
+        assert gradient[1].isnan().any()
+        torch._dynamo.reset()
+
+
+def test_bad_label_counts_even_at_weight_0():
+    with pytest.raises(IndexError, match='label holds 3'):
+        build_loss('CrossEntropyLoss')(torch.zeros(1, 3), tensor([3]), weight=tensor([0.0]))
+
+
+@pytest.mark.parametrize('unit', [u for u in UNITS if any(i.role.is_integer for i in u.inputs)], ids=lambda u: f'{u.name}-{u.call.name}-{len(u.inputs)}')
+def test_int32_labels(unit):
+    inputs = draw(unit)
+    narrow = {name: t if t.is_floating_point() else t.int() for name, t in inputs.items()}
+    assert torch.equal(loss_of(unit, narrow), loss_of(unit, inputs))
+
+
+# 5. Shapes
+
+MISMATCHED = {
+    'batch': ('CrossEntropyLoss', (torch.zeros(3, 4), tensor([0, 1])), ['label', r'\[2\]', 'cls_score', r'\[3, 4\]']),
+    'batch of 1': ('CrossEntropyLoss', (torch.zeros(3, 4), tensor([0])), ['label', r'\[1\]', 'cls_score', r'\[3, 4\]']),
+    'weight of 1': (
+        'CrossEntropyLoss',
+        (torch.zeros(3, 4), tensor([0, 1, 2]), torch.ones(1)),
+        ['weight', r'\[1\]', 'label', r'\[3\]'],
+    ),
+    'focal': ('FocalLoss', (torch.zeros(3, 4), torch.zeros(1, 4)), ['target', r'\[1, 4\]', 'pred', r'\[3, 4\]']),
+    'giou': ('GIoULoss', (torch.zeros(3, 4), torch.zeros(1, 4)), ['target', r'\[1, 4\]', 'pred', r'\[3, 4\]']),
+    'dice': ('DiceLoss', (torch.zeros(3, 4, 5), torch.zeros(3, 1, 5)), ['target', r'\[3, 1, 5\]', 'pred']),
+    'kl': (
+        'KLDiscretLoss',
+        (*map(pair_of, (torch.zeros(3, 4, 5), torch.zeros(3, 4, 1))), torch.ones(3, 4)),
+        ['gt_x', r'\[3, 4, 1\]', 'pred_x', r'\[3, 4, 5\]'],
+    ),
+    'triplet': ('TripletLoss', (torch.zeros(3, 4), tensor([1])), ['targets', r'\[1\]', 'inputs', r'\[3, 4\]']),
+}
+
+
+@pytest.mark.parametrize(('name', 'arguments', 'words'), MISMATCHED.values(), ids=MISMATCHED)
+def test_mismatched_shapes_are_named(name, arguments, words):
+    message = '.*'.join(words)
+    loss = build_loss(name)
+    with pytest.raises(ValueError, match=message):
+        loss(*arguments)
+    with pytest.raises(torch.jit.Error, match=message):
+        torch.jit.script(loss)(*arguments)
+
+
+# 6. Extremes
+
+
+def test_degenerate_inputs_are_finite_and_right():
+    point, other = tensor([[5.0, 5.0, 5.0, 5.0]]), tensor([[5.0, 5.0, 5.0, 5.0]])
+    # all areas are raised to eps: I = 0, U = E = eps
+    value, gradient = with_gradient(build_loss('GIoULoss'), point, other)
+    assert value.item() == 1.0
+    assert gradient.isfinite().all()
+    # zero vectors of two identities: distances are 1e-6, so the margin remains
+    value, gradient = with_gradient(build_loss('TripletLoss'), torch.zeros(2, 3), tensor([0, 1]))
+    assert value.item() == pytest.approx(0.3)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('config', 'target', 'expected'),
+    [
+        ({'type': 'CrossEntropyLoss'}, [1], 2e4),
+        ({'type': 'CrossEntropyLoss', 'use_sigmoid': True}, [1], 1e4),
+        ({'type': 'FocalLoss'}, [1], (0.75 + 0.25) * 1e4 / 2),
+        ({'type': 'DiceLoss', 'eps': 0.0}, [[0.0, 1.0]], 1.0),
+    ],
+)
+def test_logits_of_1e4(config, target, expected):
+    value, gradient = with_gradient(build_loss(config), tensor([[1e4, -1e4]]), tensor(target))
+    assert value.item() == pytest.approx(expected)
+    assert gradient.isfinite().all()
+
+
+# 7. Reproducible, and independent of memory layout
+
+
+@every_unit
+def test_same_inputs_same_bits(unit):
+    inputs = draw(unit, Kind.EXTREME)
+    assert torch.equal(loss_of(unit, inputs), loss_of(unit, {name: t.clone() for name, t in inputs.items()}))
+
+
+@every_unit
+def test_non_contiguous_inputs(unit):
+    inputs = draw(unit)
+    strided = {name: torch.stack([t, t], -1)[..., 0] for name, t in inputs.items()}
+    assert not any(t.is_contiguous() for t in strided.values() if t.numel() > 1)
+    torch.testing.assert_close(loss_of(unit, strided), loss_of(unit, inputs))
