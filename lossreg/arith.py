@@ -205,8 +205,7 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
     if ignore_index is not None:
         legal = legal | (label == ignore_index)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        # tracing sees a subclass of Tensor, so this is plain eager mode
-        if type(label) is torch.Tensor and label.device.type == 'cpu' and not torch.compiler.is_compiling():
+        if is_plain_eager(label):
             raise_for_labels(label, legal, classes, ignore_index, name)
     return legal
 
@@ -218,6 +217,14 @@ def poison(loss: Tensor, legal: Tensor) -> Tensor:
     masked, or the gradient would stop at the mask.
     """
     return loss * torch.where(legal, 1.0, torch.nan)
+
+
+@torch.jit.unused
+def is_plain_eager(x: Tensor) -> bool:
+    """Whether ``x`` is a tensor on the CPU whose values may be looked at: tracing sees a subclass of Tensor."""
+    # torch 2.1 has the question under another name
+    is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+    return type(x) is torch.Tensor and x.device.type == 'cpu' and not is_compiling()
 
 
 @torch.jit.unused

@@ -108,7 +108,8 @@ def _distribution(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray
         values = _mix(rng, shape, [0.0, 0.0, 1e-30, 1.0, 1e3])
     elif kind is Kind.ORDINARY:
         values = np.where(rng.random(shape) < 0.2, 0.0, values)
-    return values / np.maximum(values.sum(-1, keepdims=True), 1e-30)
+    normalised: NDArray[np.float64] = values / np.maximum(values.sum(-1, keepdims=True), 1e-30)
+    return normalised
 
 
 def _targets(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """What all tests share: which of them run where, and artefacts that are exported once a process."""
 
+import logging
 from functools import cache
 
 import pytest
@@ -14,7 +15,9 @@ ON_REQUEST = ('exhaustive', 'openmmlab')
 
 
 def pytest_addoption(parser):
-    parser.addoption('--require-cuda', action='store_true', help='fail, not skip, tests that need CUDA where it is missing')
+    parser.addoption(
+        '--require-cuda', action='store_true', help='fail, not skip, tests that need CUDA where it is missing'
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -24,6 +27,11 @@ def pytest_collection_modifyitems(config, items):
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in set(dropped)]
+
+
+def pytest_configure():
+    # torch notes every step of an export at DEBUG, which would bury a failure's message
+    logging.getLogger('torch.__trace').propagate = False
 
 
 def pytest_runtest_setup(item):
