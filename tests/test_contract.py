@@ -1,4 +1,4 @@
-"""The numerical contract (README), point by point, on inputs that are written down."""
+"""Points 2 to 6 of the numerical contract, on inputs that are written down; 1 and 7 are in ``test_values.py``."""
 
 import math
 from pathlib import Path
@@ -14,8 +14,6 @@ from lossreg.spec import Role
 LN2, LN3 = math.log(2), math.log(3)
 NAN, INF = math.nan, math.inf
 LOSSES = load_losses()
-UNITS = [unit for name in LOSSES for unit in variants_of(name)[0].units()]
-every_unit = pytest.mark.parametrize('unit', UNITS, ids=lambda u: f'{u.name}-{u.call.name}-{len(u.inputs)}')
 
 
 def tensor(numbers):
@@ -25,10 +23,6 @@ def tensor(numbers):
 
 def loss_of(unit, inputs):
     return unit.loss(**unit.arguments(inputs))
-
-
-def cast(inputs, dtype):
-    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
 
 
 def with_gradient(loss, *arguments, **options):
@@ -41,31 +35,6 @@ def with_gradient(loss, *arguments, **options):
 
 def pair_of(x):
     return (x, x)
-
-
-# 1. Precision
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@every_unit
-def test_half_is_computed_in_float32(unit, dtype):
-    inputs = cast(draw(unit), dtype)
-    value = loss_of(unit, inputs)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, loss_of(unit, cast(inputs, torch.float32)))
-
-
-@every_unit
-def test_float64_stays_float64(unit):
-    assert loss_of(unit, cast(draw(unit), torch.float64)).dtype == torch.float64
-
-
-@every_unit
-def test_autocast_changes_no_bit(unit):
-    inputs = draw(unit)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        value = loss_of(unit, inputs)
-    assert torch.equal(value, loss_of(unit, inputs))
 
 
 # 2. Nothing to average over
@@ -182,30 +151,6 @@ def test_what_is_switched_off_contributes_nothing(config, arguments, options):
     assert torch.equal(gradient, torch.cat([gradient_alone, torch.zeros_like(gradient_alone)]))
 
 
-@pytest.mark.parametrize(
-    'unit', [u for u in UNITS if any(i.role is Role.WEIGHTS for i in u.inputs)], ids=lambda u: f'{u.name}-{u.call.name}'
-)
-def test_weights_of_0_and_1_select(unit):
-    """loss(x[mask]) == loss(x, weight=mask), as sums."""
-    options = {} if unit.name == 'KLDiscretLoss' else {'reduction': 'sum'}
-    loss = build_loss({'type': unit.name, **options})
-    inputs = draw(unit, Kind.COUNTED, unit.sizes((6, 2, 3, 4, 5)))
-    inputs.pop('avg_factor', None)
-    mask = tensor([True, False, True, True, False, False])
-    weights = next(i.name for i in unit.inputs if i.role is Role.WEIGHTS)
-    ones = torch.ones_like(inputs[weights])
-    weighted = {**inputs, weights: ones * mask.view(-1, *[1] * (ones.dim() - 1))}
-    selected = {name: t[mask] for name, t in {**inputs, weights: ones}.items()}
-    found, expected = (loss(**unit_arguments(unit, x)) for x in (weighted, selected))
-    # the tensors call divides by the size of the batch
-    share = 2 if unit.call.name == 'tensors' else 1
-    torch.testing.assert_close(share * found, expected)
-
-
-def unit_arguments(unit, inputs):
-    return {k: v for k, v in unit.arguments({**inputs, 'avg_factor': None}).items() if k != 'avg_factor'}
-
-
 # 4. Labels
 
 BAD_LABELS = {
@@ -252,17 +197,6 @@ def test_bad_label_is_nan_in_its_sample_when_compiled(config, arguments, name, v
 def test_bad_label_counts_even_at_weight_0():
     with pytest.raises(IndexError, match='label holds 3'):
         build_loss('CrossEntropyLoss')(torch.zeros(1, 3), tensor([3]), weight=tensor([0.0]))
-
-
-@pytest.mark.parametrize(
-    'unit',
-    [u for u in UNITS if any(i.role.is_integer for i in u.inputs)],
-    ids=lambda u: f'{u.name}-{u.call.name}-{len(u.inputs)}',
-)
-def test_int32_labels(unit):
-    inputs = draw(unit)
-    narrow = {name: t if t.is_floating_point() else t.int() for name, t in inputs.items()}
-    assert torch.equal(loss_of(unit, narrow), loss_of(unit, inputs))
 
 
 # 5. Shapes
@@ -327,23 +261,6 @@ def test_logits_of_1e4(config, target, expected):
     assert gradient.isfinite().all()
 
 
-# 7. Reproducible, and independent of memory layout
-
-
-@every_unit
-def test_same_inputs_same_bits(unit):
-    inputs = draw(unit, Kind.EXTREME)
-    assert torch.equal(loss_of(unit, inputs), loss_of(unit, {name: t.clone() for name, t in inputs.items()}))
-
-
-@every_unit
-def test_non_contiguous_inputs(unit):
-    inputs = draw(unit)
-    strided = {name: torch.stack([t, t], -1)[..., 0] for name, t in inputs.items()}
-    assert not any(t.is_contiguous() for t in strided.values() if t.numel() > 1)
-    torch.testing.assert_close(loss_of(unit, strided), loss_of(unit, inputs))
-
-
 # Deliberate differences from hosts
 
 
@@ -369,7 +286,7 @@ def index_above_the_background(cls):
 def probabilities_for_labels(cls):
     with pytest.raises(ValueError, match=r'label has shape \[1, 2\] and cls_score has shape \[1, 2\]'):
         cls()(torch.zeros(1, 2), tensor([[0.5, 0.5]]))
-    with pytest.raises(ValueError, match='label must hold integer class indices, got torch.float32'):
+    with pytest.raises(ValueError, match='label must hold integer class indices, got torch'):
         cls()(torch.zeros(1, 2), tensor([1.0]))
 
 
@@ -408,5 +325,5 @@ def test_every_demonstration_is_declared():
 def test_every_difference_names_its_test(cls, difference):
     text = (Path(__file__).parents[1] / difference.test.partition('::')[0]).read_text()
     names = {cls.__name__, difference.host.rpartition('.')[2]}
-    assert any(name in text for name in names) or 'load_losses()' in text
+    assert any(name in text for name in names)
     assert difference.why
