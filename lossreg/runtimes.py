@@ -68,7 +68,9 @@ class Pt2:
 
     def __init__(self, data: bytes) -> None:
         extra = {METADATA_KEY: ''}
-        self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # torch warns of its own archive's buffers
+            self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
         self._metadata = json.loads(extra[METADATA_KEY])
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:

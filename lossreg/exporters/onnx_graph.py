@@ -36,7 +36,7 @@ def mend_empty_reductions(model: ir.Model) -> None:
         rank = len(node.inputs[0].shape)
         axes = sorted(axis % rank for axis in _axes(node)) if rank else []
         if len(axes) == rank and not node.op_type.startswith('Arg'):
-            node.replace_input_with(1, None)
+            node.resize_inputs(1)
         elif axes:
             _reshape(model.graph, node, axes, rank)
 
