@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lossreg.errors import ConfigError
+from lossreg.formats import SUFFIXES
 from lossreg.unit import Unit
 
 METADATA_KEY = 'lossreg.json'
 MANIFEST = 'manifest.json'
 MANIFEST_SCHEMA = 1
-SUFFIXES = {'torchscript': 'pt', 'onnx': 'onnx', 'pt2': 'pt2'}
 
 
 def metadata(unit: Unit, grad: bool) -> dict[str, Any]:

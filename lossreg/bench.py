@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 
-from lossreg.artefact import SUFFIXES
 from lossreg.exporters import build
+from lossreg.formats import BACKENDS, DEVICE_BACKENDS, SUFFIXES
 from lossreg.request import variants_of
 from lossreg.runtimes import Eager, load
 from lossreg.samples import draw
 from lossreg.unit import OTHER_SIZES
-
-FORMATS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'ort-cpu': 'onnx'}
 
 
 def bench_loss(name: str, scale: int, rounds: int) -> list[dict[str, Any]]:
@@ -37,9 +35,9 @@ def bench_loss(name: str, scale: int, rounds: int) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        built = build(unit, FORMATS.values(), grad=True)
+        built = build(unit, SUFFIXES, grad=True)
         contenders: dict[str, Callable[..., Any]] = {'eager': Eager(unit, grad=True)}
-        contenders |= {b: load(built[f], SUFFIXES[f]) for b, f in FORMATS.items()}
+        contenders |= {b: load(built[f], SUFFIXES[f]) for b in DEVICE_BACKENDS['cpu'] if (f := BACKENDS[b])}
         times = _rounds(contenders, inputs, rounds)
     finally:
         torch.set_num_threads(threads)

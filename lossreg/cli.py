@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from lossreg.formats import BACKENDS, DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
+
 EXIT_CODES = """\
 exit codes: 0 ok; 1 a check failed; 2 wrong arguments, config, type, shape, label or path;
 3 a required backend is missing; 4 a valid request that is declined"""
-
-FORMATS = ('onnx', 'torchscript', 'pt2')
-BACKENDS = ('eager', 'torchscript', 'pt2', 'ort-cpu', 'ort-cuda')
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -91,11 +90,15 @@ def _show(commands: Commands) -> None:
     _machine_readable(command)
 
 
+def _opset_help() -> str:
+    return f'ONNX opset (default: {DEFAULT_OPSET}, for onnxruntime >= {OLDEST_ONNXRUNTIME[DEFAULT_OPSET]})'
+
+
 def _export(commands: Commands) -> None:
     command = _command(commands, 'export', 'export', 'export losses; every file is verified before it is written')
     command.add_argument('targets', nargs='+', metavar='TARGET', help='a loss name, a config file, or a folder of them')
     command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: here)')
-    command.add_argument('--format', action='append', choices=(*FORMATS, 'all'), help='repeatable; default: onnx')
+    command.add_argument('--format', action='append', choices=(*SUFFIXES, 'all'), help='repeatable; default: onnx')
     command.add_argument('--grad', action='store_true', help='also return the gradient for every differentiable input')
     command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
     command.add_argument(
@@ -105,7 +108,7 @@ def _export(commands: Commands) -> None:
     command.add_argument(
         '--variant', default='', help='only this variant of a loss named by its name (default: default)'
     )
-    command.add_argument('--opset', type=int, default=18, help='ONNX opset (default: 18, for onnxruntime >= 1.16.3)')
+    command.add_argument('--opset', type=int, default=DEFAULT_OPSET, help=_opset_help())
     _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
     _imports(command)
     _machine_readable(command)
@@ -120,10 +123,14 @@ def _check(commands: Commands) -> None:
         help='a loss name, a config file (also of a whole OpenMMLab model), a folder, or a manifest.json',
     )  # fmt: skip
     command.add_argument('--all', action='store_true', help='every registered loss, every variant')
-    command.add_argument('--backend', action='append', choices=BACKENDS, help='only this backend (repeatable)')
+    command.add_argument('--backend', action='append', choices=tuple(BACKENDS), help='only this backend (repeatable)')
     command.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='where eager and TorchScript run')
     command.add_argument(
-        '--require', action='append', choices=BACKENDS, default=[], help='fail (exit 3) unless this backend really ran'
+        '--require',
+        action='append',
+        choices=tuple(BACKENDS),
+        default=[],
+        help='fail (exit 3) unless this backend really ran',
     )
     command.add_argument('--every-set', action='store_true', help='every set of optional inputs, not just none and all')
     command.add_argument('--strict', action='store_true', help='losses that nothing of ours stands in for are failures')

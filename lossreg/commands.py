@@ -18,6 +18,7 @@ from torch import nn
 
 from lossreg import report
 from lossreg.errors import CheckError, ConfigError, MissingBackendError
+from lossreg.formats import BACKENDS, DEVICE_BACKENDS, SUFFIXES
 from lossreg.registry import load_losses, loss_class
 from lossreg.spec import family_of, spec_of
 
@@ -118,13 +119,12 @@ def show(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """``lossreg export TARGET...``."""
-    from lossreg.cli import FORMATS
     from lossreg.config import requests_for
     from lossreg.exporters import export as export_one
 
     load_losses(*options.imports)
     formats = options.format or ['onnx']
-    formats = list(FORMATS) if 'all' in formats else list(dict.fromkeys(formats))
+    formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))
     optional: Any = 'all' if 'all' in options.optional else options.optional
     out = Path(options.out)
     if out.exists() and not out.is_dir():
@@ -132,7 +132,7 @@ def export(options: argparse.Namespace) -> int:
     requests = []
     for target in options.targets:
         found, left = requests_for(target, options.host)
-        if not Path(target).exists():
+        if target.removeprefix('lossreg.') in load_losses():
             found = [r for r in found if r.variant == (options.variant or 'default')]
             if not found:
                 raise ConfigError(f'{target} has no variant {options.variant!r}; see `lossreg show {target}`')
@@ -186,12 +186,7 @@ def check(options: argparse.Namespace) -> int:
 
 def _backends(options: argparse.Namespace) -> list[str]:
     """The backends asked for, in their usual order: with ``--device cuda`` those that can run there."""
-    from lossreg.cli import BACKENDS
-
-    usual = (
-        ['eager', 'torchscript', 'ort-cuda'] if options.device == 'cuda' else ['eager', 'torchscript', 'pt2', 'ort-cpu']
-    )
-    wanted = {*(options.backend or usual), *options.require}
+    wanted = {*(options.backend or DEVICE_BACKENDS[options.device]), *options.require}
     return [b for b in BACKENDS if b in wanted]
 
 

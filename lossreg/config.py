@@ -123,6 +123,8 @@ def _found(place: str, item: dict[str, Any], scope: str) -> Found:
 def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Found]]:
     """What a command-line target asks for: a loss name (all its variants), a config file or a folder of them.
 
+    A file that is not there is looked for among our own configs: ``pose/kl_discret_loss.py``.
+
     Returns:
         The requests, and the losses found for which nothing of ours stands in.
 
@@ -130,6 +132,8 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Found
         ConfigError: the target is none of these, or a config cannot be used.
     """
     path = Path(target)
+    if path.suffix == '.py' and not path.exists():
+        path = config_folder() / target
     if not path.exists():
         if target.removeprefix('lossreg.') in load_losses():
             return variants_of(target), []

@@ -8,16 +8,12 @@ import datetime
 import importlib.util
 import io
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from lossreg.errors import MissingBackendError
-
-PACKAGES = (
-    'lossreg', 'torch', 'mmengine', 'numpy', 'onnx', 'onnxscript', 'onnxruntime', 'onnxruntime-gpu', 'setuptools',
-)  # fmt: skip
+from lossreg.versions import versions
 
 MENDS = {
     'libcuda.so': 'no NVIDIA driver here: a machine with a GPU has one',
@@ -30,9 +26,8 @@ MENDS = {
 
 def findings() -> list[dict[str, str]]:
     """What ``lossreg env`` shows: ``name``, ``found`` and, where something is to be mended, ``mend``."""
-    rows = [{'name': 'python', 'found': platform.python_version(), 'mend': ''}]
-    installed = {name: _version(name) for name in PACKAGES}
-    rows += [{'name': name, 'found': found or 'not installed', 'mend': ''} for name, found in installed.items()]
+    installed = versions()
+    rows = [{'name': name, 'found': found or 'not installed', 'mend': ''} for name, found in installed.items()]
     if installed['onnxruntime'] and installed['onnxruntime-gpu']:
         rows.append(
             {
@@ -88,23 +83,14 @@ def describe(device: str) -> dict[str, str]:
     rows = {
         'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         'device': torch.cuda.get_device_name() if device == 'cuda' else f'CPU ({platform.machine()})',
-        'python': platform.python_version(),
     }
     if device == 'cuda':
         rows['driver'] = _driver()
         rows['CUDA of torch'] = str(torch.version.cuda)
-    found = {name: _version(name) for name in PACKAGES}
-    return {**rows, **{name: value for name, value in found.items() if value}}
+    return {**rows, **{name: value for name, value in versions().items() if value}}
 
 
 def _driver() -> str:
     """The NVIDIA driver's version, from the kernel module."""
     path = Path('/proc/driver/nvidia/version')
     return path.read_text().splitlines()[0] if path.exists() else 'unknown'
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

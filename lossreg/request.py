@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lossreg.errors import ConfigError
-from lossreg.registry import build_loss, loss_class
+from lossreg.registry import build_loss, constructor_options, loss_class
 from lossreg.spec import Call, spec_of
 from lossreg.unit import Unit
 
@@ -45,10 +45,10 @@ class Request:
             ConfigError: the config cannot be built.
         """
         if isinstance(loss, nn.Module):
-            config: dict[str, Any] = {'type': f'lossreg.{type(loss).__name__}'}
-            return cls(loss, config, variant or 'instance', call, host)
-        built = build_loss(loss)
-        given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
+            built, given = loss, _given(loss)
+        else:
+            built = build_loss(loss)
+            given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
         return cls(built, config, variant or _variant_name(built, given), call, host)
 
@@ -84,6 +84,17 @@ def variants_of(name: str) -> list[Request]:
     """One request for each variant a loss's spec declares."""
     cls = loss_class(name)
     return [Request.of({'type': cls, **options}, variant=variant) for variant, options in spec_of(cls).variants.items()]
+
+
+def _given(loss: nn.Module) -> dict[str, Any]:
+    """The constructor arguments of an instance that are not the defaults: a loss keeps each under its name."""
+    given = {}
+    for name, default in constructor_options(type(loss), {}).items():
+        value = getattr(loss, name, default)
+        value = value.tolist() if isinstance(value, Tensor) else value
+        if value != default:
+            given[name] = value
+    return given
 
 
 def _variant_name(loss: nn.Module, given: Mapping[str, Any]) -> str:

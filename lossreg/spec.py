@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from lossreg.errors import ConfigError
+
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -165,12 +167,15 @@ def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
     """The spec of a loss or loss class.
 
     Raises:
-        TypeError: it has none.
+        ConfigError: it has none.
     """
     spec = getattr(loss, 'spec', None)
     if not isinstance(spec, LossSpec):
         name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
-        raise TypeError(f'{name} has no class attribute `spec` (lossreg.spec.LossSpec)')
+        raise ConfigError(
+            f'{name} has no class attribute `spec` (lossreg.spec.LossSpec); '
+            'for a module without one use lossreg.testing.assert_exportable'
+        )
     return spec
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from lossreg.artefact import SUFFIXES
 from lossreg.compare import compare
 from lossreg.exporters import build
+from lossreg.formats import SUFFIXES
 from lossreg.runtimes import Eager, load
 from lossreg.spec import Call, Input, LossSpec, Role, Tolerance
 from lossreg.unit import Unit

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from lossreg.checks.backends import artefact_rows
 from lossreg.checks.eager import eager_rows
 from lossreg.checks.rows import Row, Status
+from lossreg.formats import DEVICE_BACKENDS
 from lossreg.unit import Unit
 
-BACKENDS = ('eager', 'torchscript', 'pt2', 'ort-cpu', 'ort-cuda')
-
-__all__ = ['BACKENDS', 'Row', 'Status', 'check_unit']
+__all__ = ['Row', 'Status', 'check_unit']
 
 
 def check_unit(
-    unit: Unit, backends: Sequence[str] = BACKENDS[:4], device: str = 'cpu', host: str = ''
+    unit: Unit, backends: Sequence[str] = DEVICE_BACKENDS['cpu'], device: str = 'cpu', host: str = ''
 ) -> Iterator[Row]:
     """All rows of one unit.
 
     Args:
         unit: what to check.
-        backends: which of :data:`BACKENDS` to check.
+        backends: which of :data:`lossreg.formats.BACKENDS` to check.
         device: where eager and TorchScript run.
         host: the host class the unit stands in for, noted in the rows.
     """

@@ -7,17 +7,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lossreg.artefact import SUFFIXES
 from lossreg.checks.eager import exactly_zero
 from lossreg.checks.rows import Row, RowMaker, Status, first_line
 from lossreg.compare import Agreement, compare
 from lossreg.errors import LossregError, MissingBackendError
 from lossreg.exporters import build
+from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.runtimes import Eager, OnnxRuntime, Runtime, load
 from lossreg.samples import Case, Expect, edge_cases, invalid_cases, numeric_cases
 from lossreg.unit import Unit
 
-FORMATS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'ort-cpu': 'onnx', 'ort-cuda': 'onnx'}
 SHAPE_OPERATORS = frozenset(
     {'Shape', 'Size', 'Gather', 'Equal', 'And', 'Where', 'Squeeze', 'Unsqueeze', 'Concat', 'Cast'}
 )
@@ -31,9 +30,9 @@ def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, 
     for backend in backends:
         maker = RowMaker(unit, backend, grad, host)
         try:
-            format = FORMATS[backend]
+            format = BACKENDS[backend]
             if format not in built:
-                built.update(build(unit, sorted({FORMATS[b] for b in backends}), grad))
+                built.update(build(unit, sorted({BACKENDS[b] for b in backends}), grad))
             runtime = load(built[format], SUFFIXES[format], _device(backend, device))
         except MissingBackendError as error:
             yield maker.row('load', Status.MISSING, str(error))

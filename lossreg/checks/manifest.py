@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lossreg.artefact import SUFFIXES, read_manifest, sha256
+from lossreg.artefact import read_manifest, sha256
 from lossreg.checks.backends import compare_rows
 from lossreg.checks.rows import Row, RowMaker, Status
+from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
 from lossreg.unit import Unit
-
-BACKENDS = {'torchscript': 'torchscript', 'pt2': 'pt2', 'onnx': 'ort-cpu'}
 
 
 def manifest_rows(path: Path) -> Iterator[Row]:
@@ -24,7 +23,8 @@ def manifest_rows(path: Path) -> Iterator[Row]:
     """
     for name, entry in sorted(read_manifest(path.parent)['artefacts'].items()):
         unit = _unit(entry)
-        maker = RowMaker(unit, BACKENDS[entry['format']], entry['grad'])
+        backend = next(name for name, format in BACKENDS.items() if format == entry['format'])
+        maker = RowMaker(unit, backend, entry['grad'])
         file = path.parent / name
         if not file.exists():
             yield maker.row('hash', Status.FAIL, f'{name} is listed, but not there')

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from lossreg.artefact import SUFFIXES, file_name, metadata, sha256, update_manifest, write_atomically
+from lossreg.artefact import file_name, metadata, sha256, update_manifest, write_atomically
 from lossreg.errors import CheckError, ConfigError
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
+from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
 from lossreg.request import Request
 from lossreg.unit import Unit
+from lossreg.versions import versions
 
 Format = Literal['onnx', 'torchscript', 'pt2']
-DEFAULT_OPSET = 18
-OLDEST_ONNXRUNTIME = {18: '1.16.3', 20: '1.18.0'}
-"""The oldest onnxruntime seen to load each opset's files."""
 
 
 def export(
@@ -120,14 +117,3 @@ def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int
         entry['opset'] = opset
         entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
     return entry
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of what an artefact depends on; None for what is not installed."""
-    found: dict[str, str | None] = {'python': platform.python_version()}
-    for package in ('lossreg', 'torch', 'mmengine', 'numpy', 'onnx', 'onnxscript', 'onnxruntime-gpu', 'onnxruntime'):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found

@@ -15,20 +15,18 @@ import torch
 from torch.export import ExportedProgram
 
 from lossreg.artefact import METADATA_KEY, encode, metadata
-from lossreg.errors import CheckError, MissingBackendError
+from lossreg.errors import CheckError, DeclinedError, MissingBackendError
 from lossreg.exporters.trace import dimension_names
 from lossreg.unit import Unit
 
-DEFAULT_OPSET = 18
-"""With IR 8, the newest that onnxruntime 1.16.3 loads."""
 
-
-def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int = DEFAULT_OPSET) -> bytes:
+def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> bytes:
     """The unit, traced as ``program``, as an ONNX model.
 
     Raises:
         MissingBackendError: onnx or onnxscript is not installed.
         CheckError: the checker refuses the model.
+        DeclinedError: torch cannot make this opset.
     """
     try:
         import onnx
@@ -72,6 +70,9 @@ def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> 
         )
     if exported is None:
         raise CheckError(f'{unit.name}: the exporter returned nothing')
+    made = exported.model.opset_imports['']
+    if made != opset:
+        raise DeclinedError(f'torch {torch.__version__} cannot export opset {opset}; it makes {made}')
     return exported.model
 
 
