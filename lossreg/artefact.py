@@ -79,7 +79,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     except OSError as error:
-        raise ConfigError(f'cannot write to {path.parent}: {error.strerror}; give another --out') from error
+        raise ConfigError(f'cannot write to {path.parent}: {error.strerror}; give another folder') from error
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)

@@ -22,7 +22,7 @@ from lossreg.formats import BACKENDS, DEVICE_BACKENDS, SUFFIXES
 from lossreg.registry import load_losses, loss_class
 from lossreg.spec import family_of, spec_of
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def list_losses(options: argparse.Namespace) -> int:
@@ -137,7 +137,9 @@ def export(options: argparse.Namespace) -> int:
             if not found:
                 raise ConfigError(f'{target} has no variant {options.variant!r}; see `lossreg show {target}`')
         for item in left:
-            print(f'lossreg: skipped {item.place}: nothing stands in for {item.host}', file=sys.stderr)
+            if item.is_error:
+                raise ConfigError(item.reason)
+            print(f'lossreg: skipped {item.reason}', file=sys.stderr)
         requests += found
     if not requests:
         raise ConfigError('none of the losses found is one of ours, or has one of ours stand in for it')
@@ -204,10 +206,10 @@ def _requested(options: argparse.Namespace, rows: list[Any]) -> Iterator[Any]:
             continue
         requests, left = requests_for(target, options.host)
         yield from requests
-        status = Status.FAIL if options.strict else Status.SKIP
         for item in left:
-            detail = f'{item.place}: nothing stands in for {item.host}'
-            rows.append(Row(item.type, '', '', item.host, (), 'config', '', False, 'stand-in', status, detail=detail))
+            status = Status.FAIL if item.is_error or options.strict else Status.SKIP
+            name, host = item.found.type, item.found.host
+            rows.append(Row(name, '', '', host, (), report.CONFIG, '', False, 'build', status, detail=item.reason))
 
 
 def _report(options: argparse.Namespace, rows: Sequence[Any], environment: dict[str, str]) -> None:

@@ -40,18 +40,15 @@ class Found:
     stand_in: StandIn | None = None
     conflict: str = ''
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether training would build one of our classes."""
-        return not self.host
-
     def request(self) -> Request | None:
         """What to export or check for it, or None if no class of ours stands in for it.
 
         Raises:
-            ConfigError: our class does not take these arguments.
+            ConfigError: our class does not take these arguments, or means something else to this host.
         """
-        if self.is_ours:
+        if self.conflict:
+            raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
+        if self.type.startswith('lossreg.'):
             return Request.of({'type': self.type, **self.options})
         if self.stand_in is None:
             return None
@@ -112,34 +109,44 @@ def _found(place: str, item: dict[str, Any], scope: str) -> Found:
     package, _, plain = name.rpartition('.')
     package = package.split('.')[0] or item.get('_scope_', '') or scope
     known = stand_ins()
-    if package in ('', 'lossreg'):
+    if package == 'lossreg' or (not package and plain in load_losses()):
         meant = known.get(f'{scope}.{plain}')
         conflict = meant.name if meant is not None and meant.loss.__name__ != plain else ''
         return Found(place, f'lossreg.{plain}', options, conflict=conflict)
-    host = f'{package}.{plain}'
-    return Found(place, plain, options, host, known.get(host))
+    host_class = f'{package}.{plain}' if package else ''
+    return Found(place, plain, options, host_class, known.get(host_class))
 
 
-def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Found]]:
+@dataclass(frozen=True)
+class Left:
+    """A loss found that cannot be exported or checked, and why.
+
+    Attributes:
+        found: where it is.
+        reason: why not, in one line.
+        is_error: whether the config is wrong; otherwise there just is no class of ours for it.
+    """
+
+    found: Found
+    reason: str
+    is_error: bool
+
+
+def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]]:
     """What a command-line target asks for: a loss name (all its variants), a config file or a folder of them.
 
     A file that is not there is looked for among our own configs: ``pose/kl_discret_loss.py``.
 
-    Returns:
-        The requests, and the losses found for which nothing of ours stands in.
-
     Raises:
-        ConfigError: the target is none of these, or a config cannot be used.
+        ConfigError: the target is none of these, or a config cannot be read.
     """
     path = Path(target)
     if path.suffix == '.py' and not path.exists():
         path = config_folder() / target
     if not path.exists():
-        if target.removeprefix('lossreg.') in load_losses():
-            return variants_of(target), []
         if path.suffix or '/' in target:
             raise ConfigError(f'{target} does not exist')
-        return variants_of(target), []  # raises, with the nearest name
+        return variants_of(target), []
     files = sorted(p for p in path.rglob('*.py') if not p.name.startswith('_')) if path.is_dir() else [path]
     found = [item for file in files for item in find_losses(file, host)]
     if not found:
@@ -147,15 +154,17 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Found
     return _split(found)
 
 
-def _split(found: Sequence[Found]) -> tuple[list[Request], list[Found]]:
+def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
     requests: list[Request] = []
-    left: list[Found] = []
+    left: list[Left] = []
     for item in found:
-        if item.conflict:
-            raise ConfigError(f'{item.place}: {item.type} means something else here; write {item.conflict}')
-        request = item.request()
+        try:
+            request = item.request()
+        except ConfigError as error:
+            left.append(Left(item, f'{item.place}: {error}', is_error=True))
+            continue
         if request is None:
-            left.append(item)
+            left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.type}', is_error=False))
         elif not any(r.config == request.config and r.call == request.call for r in requests):
             requests.append(request)
     return requests, left

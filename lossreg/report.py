@@ -16,6 +16,9 @@ from lossreg.checks.rows import Row, Status
 
 SCHEMA = 1
 
+CONFIG = 'config'
+"""The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
+
 
 def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
     """The machine-readable report: ``{"schema": 1, "rows": [...]}``."""
@@ -45,10 +48,15 @@ UnitKey = tuple[str, str, str, str]
 
 
 def summary(rows: Sequence[Row]) -> tuple[list[str], dict[UnitKey, dict[str, Cell]]]:
-    """The backends met, and for each unit (loss, variant, call, inputs) a cell a backend."""
+    """The backends met, and for each unit (loss, variant, call, optional inputs) a cell a backend."""
+    rows = [row for row in rows if row.backend != CONFIG]
+    common: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        common.setdefault((row.loss, row.variant, row.call), set(row.inputs)).intersection_update(row.inputs)
     grouped: dict[UnitKey, dict[str, list[Row]]] = {}
     for row in rows:
-        key = (row.loss, row.variant, row.call, ', '.join(row.inputs))
+        optional = [name for name in row.inputs if name not in common[row.loss, row.variant, row.call]]
+        key = (row.loss, row.variant, row.call, ', '.join(optional))
         grouped.setdefault(key, {}).setdefault(row.backend, []).append(row)
     backends = list(dict.fromkeys(row.backend for row in rows))
     return backends, {key: {b: _cell(found) for b, found in cells.items()} for key, cells in grouped.items()}
@@ -65,10 +73,10 @@ def table(rows: Sequence[Row]) -> Table:
     """A terminal table: a line a unit, the worst relative error on each backend."""
     backends, units = summary(rows)
     result = Table(title='worst relative error against eager (eager: against the float64 oracle)', title_style='dim')
-    for column in ('loss', 'variant', 'call', 'inputs'):
+    for column in ('loss', 'variant', 'call', 'with'):
         result.add_column(column, overflow='fold')
     for backend in backends:
-        result.add_column(backend, justify='right')
+        result.add_column(backend, justify='right', no_wrap=True)
     for key, cells in units.items():
         texts = [cells[b].text if b in cells else '' for b in backends]
         colours = ['red' if b in cells and cells[b].failed else 'green' for b in backends]
@@ -78,7 +86,8 @@ def table(rows: Sequence[Row]) -> Table:
 
 def failures(rows: Iterable[Row]) -> list[str]:
     """One line for each check that failed."""
-    return [f'{_title(row)}: {row.detail}' for row in rows if row.status is Status.FAIL]
+    failed = [row for row in rows if row.status is Status.FAIL]
+    return [row.detail if row.backend == CONFIG else f'{_title(row)}: {row.detail}' for row in failed]
 
 
 def _title(row: Row) -> str:
@@ -129,7 +138,7 @@ def markdown(rows: Sequence[Row], environment: Mapping[str, str]) -> str:
         'Worst relative error against eager; eager itself against the float64 oracle.',
         '',
     ]
-    lines += [_line(['loss', 'variant', 'call', 'inputs', *backends]), _line(['---'] * (4 + len(backends)))]
+    lines += [_line(['loss', 'variant', 'call', 'with', *backends]), _line(['---'] * (4 + len(backends)))]
     lines += [_line([*key, *(c[b].text if b in c else '' for b in backends)]) for key, c in units.items()]
     placed = [row for row in rows if row.check == 'placement']
     if placed:
