@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,15 +47,13 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def _command(commands: Commands, name: str, run: str, help: str) -> argparse.ArgumentParser:
-    """A command whose code is the function ``run`` of :mod:`lossreg.commands`."""
+def _command(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:
+    """A command whose code is the function ``run`` of the module of that name in :mod:`lossreg.commands`."""
     command = commands.add_parser(name, help=help, description=help, epilog=EXIT_CODES,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
 
     def start(options: argparse.Namespace) -> int:
-        from lossreg import commands as handlers
-
-        handler: Run = getattr(handlers, run)
+        handler: Run = importlib.import_module(f'lossreg.commands.{name}').run
         return handler(options)
 
     command.set_defaults(run=start)
@@ -77,14 +76,14 @@ def _host(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _list(commands: Commands) -> None:
-    command = _command(commands, 'list', 'list_losses', 'list all losses')
+    command = _command(commands, 'list', 'list all losses')
     _host(command, 'list the classes of this package and what stands in for them, e.g. mmdet')
     _imports(command)
     _machine_readable(command)
 
 
 def _show(commands: Commands) -> None:
-    command = _command(commands, 'show', 'show', 'show one loss: arguments, calls, inputs, host classes')
+    command = _command(commands, 'show', 'show one loss: arguments, calls, inputs, host classes')
     command.add_argument('loss', help='its name, e.g. GIoULoss')
     _imports(command)
     _machine_readable(command)
@@ -95,7 +94,7 @@ def _opset_help() -> str:
 
 
 def _export(commands: Commands) -> None:
-    command = _command(commands, 'export', 'export', 'export losses; every file is verified before it is written')
+    command = _command(commands, 'export', 'export losses; every file is verified before it is written')
     command.add_argument('targets', nargs='+', metavar='TARGET', help='a loss name, a config file, or a folder of them')
     command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: here)')
     command.add_argument('--format', action='append', choices=(*SUFFIXES, 'all'), help='repeatable; default: onnx')
@@ -116,7 +115,7 @@ def _export(commands: Commands) -> None:
 
 def _check(commands: Commands) -> None:
     command = _command(
-        commands, 'check', 'check', 'check losses on every backend: values, gradients, edges and what must be refused'
+        commands, 'check', 'check losses on every backend: values, gradients, edges and what must be refused'
     )
     command.add_argument(
         'targets', nargs='*', metavar='TARGET',
@@ -142,13 +141,13 @@ def _check(commands: Commands) -> None:
 
 
 def _migrate(commands: Commands) -> None:
-    command = _command(commands, 'migrate', 'migrate', 'print the diff that makes a config use our classes')
+    command = _command(commands, 'migrate', 'print the diff that makes a config use our classes')
     command.add_argument('config', help='a config file of an OpenMMLab package')
     _host(command, "the package that plain names mean (default: the config's default_scope)")
 
 
 def _bench(commands: Commands) -> None:
-    command = _command(commands, 'bench', 'bench', 'time loss and gradient on every backend, relative to eager')
+    command = _command(commands, 'bench', 'time loss and gradient on every backend, relative to eager')
     command.add_argument('losses', nargs='*', metavar='LOSS', help='names (default: all)')
     command.add_argument('--scale', type=int, default=16, help='how many times the checked sizes (default: 16)')
     command.add_argument('--rounds', type=int, default=30, help='rounds, each in another order (default: 30)')
@@ -157,5 +156,5 @@ def _bench(commands: Commands) -> None:
 
 
 def _env(commands: Commands) -> None:
-    command = _command(commands, 'env', 'env', 'show versions and backends, and what is missing')
+    command = _command(commands, 'env', 'show versions and backends, and what is missing')
     _machine_readable(command)

@@ -17,7 +17,7 @@ Outputs = Mapping[str, NDArray[np.floating]]
 class Agreement:
     """How far two results are apart; ``detail`` is empty where they agree.
 
-    ``max_rel`` is the largest error of an output over that output's largest number.
+    ``max_rel`` is the largest error of an output over that output's largest number, or over ``atol`` if that is larger.
     """
 
     max_abs: float
@@ -56,8 +56,7 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
         size = np.abs(want[finite])
         atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol
         worst_abs = max(worst_abs, float(error.max()))
-        if size.max() > 0:
-            worst_rel = max(worst_rel, float(error.max() / size.max()))
+        worst_rel = max(worst_rel, float(error.max() / max(size.max(), tolerance.atol)))
         excess = error - (atol + tolerance.rtol * size)
         if (excess > 0).any():
             at = int(np.argmax(excess))

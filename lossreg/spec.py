@@ -163,6 +163,20 @@ class LossSpec:
     oracle: str = ''
 
 
+AVG_FACTOR = Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean')
+"""The input that OpenMMLab's detectors average by."""
+
+
+def zero_avg_factor(host: str) -> Difference:
+    """The difference that every loss averaged by ``avg_factor`` has from its host's."""
+    return Difference(
+        host,
+        'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
+        'contract 2: nothing to average over gives exactly 0',
+        'tests/test_contract.py',
+    )
+
+
 def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
     """The spec of a loss or loss class.
 

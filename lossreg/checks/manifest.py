@@ -9,6 +9,7 @@ from typing import Any
 from lossreg.artefact import read_manifest, sha256
 from lossreg.checks.backends import compare_rows
 from lossreg.checks.rows import Row, RowMaker, Status
+from lossreg.errors import ConfigError
 from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
@@ -22,7 +23,7 @@ def manifest_rows(path: Path) -> Iterator[Row]:
         ConfigError: the file is no manifest.
     """
     for name, entry in sorted(read_manifest(path.parent)['artefacts'].items()):
-        unit = _unit(entry)
+        unit = _unit(path, entry)
         backend = next(name for name, format in BACKENDS.items() if format == entry['format'])
         maker = RowMaker(unit, backend, entry['grad'])
         file = path.parent / name
@@ -37,6 +38,10 @@ def manifest_rows(path: Path) -> Iterator[Row]:
         yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), Eager(unit, entry['grad']))
 
 
-def _unit(entry: dict[str, Any]) -> Unit:
-    request = Request.of(entry['config'], variant=entry['variant'], call=entry['call'])
-    return request.unit(request.calls()[0], [i['name'] for i in entry['inputs']])
+def _unit(path: Path, entry: dict[str, Any]) -> Unit:
+    try:
+        config, variant, call, inputs = entry['config'], entry['variant'], entry['call'], entry['inputs']
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f'{path} has an entry that lossreg did not write: {error} is missing') from error
+    request = Request.of(config, variant=variant, call=call)
+    return request.unit(request.calls()[0], [i['name'] for i in inputs])

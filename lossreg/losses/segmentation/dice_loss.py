@@ -16,7 +16,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import AVG_FACTOR, Call, HostClass, Input, LossSpec, Role, zero_avg_factor
 
 
 def dice_loss(
@@ -135,7 +135,7 @@ def _call(name: str, role: Role, activate: bool) -> Call:
             Input('pred', role, 'N H W', differentiable=True),
             Input('target', Role.BINARY, 'N H W'),
             Input('weight', Role.WEIGHTS, 'N', optional=True),
-            Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean'),
+            AVG_FACTOR,
         ),
         when=lambda loss: loss.activate == activate,
     )
@@ -153,12 +153,5 @@ DiceLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/1606.04797',),
     stands_in_for=(HostClass('mmdet.DiceLoss'),),
-    differences=(
-        Difference(
-            'mmdet.DiceLoss',
-            'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
-            'contract 2: nothing to average over gives exactly 0',
-            'tests/test_contract.py',
-        ),
-    ),
+    differences=(zero_avg_factor('mmdet.DiceLoss'),),
 )

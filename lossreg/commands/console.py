@@ -1,0 +1,22 @@
+"""What all commands print with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Item = TypeVar('Item')
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+def track(items: Iterable[Item], what: str) -> Iterator[Item]:
+    """The items, with a progress bar on stderr where that is a terminal."""
+    jobs = list(items)
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        yield from progress.track(jobs, total=len(jobs))

@@ -1,0 +1,65 @@
+"""``lossreg export``: losses to verified files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from lossreg import report
+from lossreg.commands.console import console, track
+from lossreg.config import requests_for
+from lossreg.errors import ConfigError
+from lossreg.exporters import export
+from lossreg.formats import SUFFIXES
+from lossreg.registry import load_losses
+from lossreg.request import Request
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exports every target in every format and prints the paths."""
+    load_losses(*options.imports)
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f'--out {out} is a file; give a folder')
+    formats: Any = options.format or ['onnx']
+    formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))
+    optional: Any = 'all' if 'all' in options.optional else options.optional
+    rows = []
+    jobs = [(request, format) for request in _requests(options) for format in formats]
+    for request, format in track(jobs, 'exporting'):
+        path = export(
+            request.config,
+            out,
+            format=format,
+            grad=options.grad,
+            call=options.call or request.call,
+            optional=optional,
+            opset=options.opset,
+        )
+        rows.append({'loss': str(request.config['type']), 'format': format, 'path': str(path)})
+    if options.json:
+        print(report.as_json(rows))
+    for row in [] if options.json else rows:
+        console.print(row['path'], soft_wrap=True, highlight=False)
+    return 0
+
+
+def _requests(options: argparse.Namespace) -> list[Request]:
+    """What the targets ask for: of a loss named by its name one variant."""
+    requests: list[Request] = []
+    for target in options.targets:
+        found, left = requests_for(target, options.host)
+        if target.removeprefix('lossreg.') in load_losses():
+            found = [r for r in found if r.variant == (options.variant or 'default')]
+            if not found:
+                raise ConfigError(f'{target} has no variant {options.variant!r}; see `lossreg show {target}`')
+        for item in left:
+            if item.is_error:
+                raise ConfigError(item.reason)
+            print(f'lossreg: skipped {item.reason}', file=sys.stderr)
+        requests += found
+    if not requests:
+        raise ConfigError('none of the losses found is one of ours, or has one of ours stand in for it')
+    return requests

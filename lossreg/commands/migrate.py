@@ -1,0 +1,23 @@
+"""``lossreg migrate``: the diff that makes a config use our classes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lossreg.config import migration_diff
+from lossreg.errors import ConfigError
+
+
+def run(options: argparse.Namespace) -> int:
+    """``lossreg migrate CONFIG``."""
+    path = Path(options.config)
+    if not path.is_file():
+        raise ConfigError(f'{path} is not a file')
+    diff = migration_diff(path, options.host)
+    if diff:
+        print(diff, end='')
+    else:
+        print(f'lossreg: nothing in {path} itself is to be changed', file=sys.stderr)
+    return 0
