@@ -24,23 +24,20 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument('--version', action='version', version=_LazyVersion())
+    top.add_argument('--version', action=_Version, nargs=0, help='show the version and exit')
     commands = top.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (_list, _show, _export, _check, _migrate, _bench, _env):
         add(commands)
     return top
 
 
-class _LazyVersion(str):
-    """Looks the version up only when it is printed."""
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
 
-    def __str__(self) -> str:
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
         from importlib.metadata import version
 
-        return f'lossreg {version("lossreg")}'
-
-    def __mod__(self, values: object) -> str:
-        return str(self)
+        parser.exit(message=f'lossreg {version("lossreg")}\n')
 
 
 if TYPE_CHECKING:

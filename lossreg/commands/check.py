@@ -75,7 +75,8 @@ def _report(options: argparse.Namespace, rows: Sequence[Row], environment: Mappi
     if options.json:
         print(report.as_json(row.as_json() for row in rows))
         return
-    console.print(report.table(rows))
+    if any(row.backend != report.CONFIG for row in rows):
+        console.print(report.table(rows))
     for row in rows:
         if row.status is Status.SKIP:
             console.print(f'skipped: {escape(row.detail)}', style='yellow', highlight=False)
