@@ -79,9 +79,9 @@ def _report(options: argparse.Namespace, rows: Sequence[Row], environment: Mappi
         console.print(report.table(rows))
     for row in rows:
         if row.status is Status.SKIP:
-            console.print(f'skipped: {escape(row.detail)}', style='yellow', highlight=False)
+            console.print(f'skipped: {escape(row.detail)}', style='yellow', highlight=False, soft_wrap=True)
     for line in report.failures(rows):
-        console.print(f'failed: {escape(line)}', style='red', highlight=False)
+        console.print(f'failed: {escape(line)}', style='red', highlight=False, soft_wrap=True)
     if os.environ.get('GITHUB_ACTIONS'):
         print('\n'.join(report.github_annotations(rows)))
     console.print(report.closing_line(rows), highlight=False)

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from lossreg.__main__ import main
 from lossreg.losses.pose.kl_discret_loss import KLDiscretLoss
 
 pytestmark = pytest.mark.openmmlab
@@ -25,9 +27,14 @@ for _package in ('mmdet', 'mmpose'):
     pytest.importorskip(_package, reason='needs the real OpenMMLab packages: tests/openmmlab/install.sh VENV')
 
 
+def shipped_file(package: str, path: str) -> Path:
+    """A config file as the package's wheel carries it."""
+    return Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'configs' / path
+
+
 def shipped_config(package: str, path: str) -> Config:
-    """A config as the package's wheel carries it."""
-    return Config.fromfile(Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'configs' / path)
+    """That config, read."""
+    return Config.fromfile(shipped_file(package, path))
 
 
 def with_our_losses(head: dict[str, Any]) -> dict[str, Any]:
@@ -176,3 +183,17 @@ def test_pure_python_config(tmp_path):
     loss = MODELS.build(cfg.loss)
     assert type(loss) is KLDiscretLoss
     assert loss.beta == 10.0
+
+
+def test_check_finds_the_loss_of_a_shipped_config(capsys):
+    """``lossreg check`` on a whole model's config: ours with the config's arguments, by the host's call, everywhere."""
+    config = str(shipped_file('mmpose', 'body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py'))
+    assert main(['check', config, '--json']) == 0
+    rows = json.loads(capsys.readouterr().out)['rows']
+    assert {(row['loss'], row['variant'], row['call'], row['host']) for row in rows} == {
+        ('KLDiscretLoss', 'rtmpose', 'pairs', 'mmpose.KLDiscretLoss')
+    }
+    assert {row['backend'] for row in rows} == {'eager', 'torchscript', 'pt2', 'ort-cpu'}
+    assert {row['status'] for row in rows} == {'pass'}
+    assert main(['migrate', config]) == 0
+    assert "+            type='lossreg.KLDiscretLoss'," in capsys.readouterr().out
