@@ -7,6 +7,7 @@ Everything is loaded on first use, so that ``import lossreg`` costs nothing and 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name.startswith('_'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if importlib.util.find_spec(f'{__name__}.{name}') is not None:
+        return importlib.import_module(f'{__name__}.{name}')
     from lossreg.functional import functions
     from lossreg.registry import load_losses
 

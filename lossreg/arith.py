@@ -193,6 +193,22 @@ def check_dim(x: Tensor, dim: int, name: str) -> None:
         raise ValueError(f'{name} has shape {list(x.shape)}, but must have {dim} dimensions')
 
 
+def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
+    """A weight that broadcasts to ``like``: given in its shape, as that flattened, or one for each sample.
+
+    Raises:
+        ValueError: it has none of these shapes.
+    """
+    if weight.dim() == like.dim():
+        check_same_shape(weight, like, weight_name, like_name)
+        return weight
+    check_dim(weight, 1, weight_name)
+    if weight.size(0) == like.numel():
+        return weight.view(like.shape)
+    check_leading_shape(weight, like, 1, weight_name, like_name)
+    return weight.view([-1] + [1] * (like.dim() - 1))
+
+
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
     """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossreg.spec import Input, Role
-from lossreg.unit import OTHER_SIZES, TRACED_SIZES, Unit
+from lossreg.unit import OTHER_SIZES, Unit
 
 Array = NDArray[np.float64] | NDArray[np.int64]
 Shape = tuple[int, ...]
@@ -76,11 +76,14 @@ def _labels(
     count = sizes[spec.classes] + spec.background
     labels = rng.integers(0, count, shape)
     ignored = spec.ignore(unit.loss)
-    if ignored is None:
-        return labels
     if kind is Kind.COUNTED:
-        return np.where(labels == ignored, (labels + 1) % count, labels)
-    return np.where(rng.random(shape) < 0.2, ignored, labels)
+        return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
+    if ignored is not None:
+        labels = np.where(rng.random(shape) < 0.2, ignored, labels)
+    # the highest label, which may mean background, and the ignored one are always there
+    always = [count - 1] if ignored is None else [count - 1, ignored]
+    labels.flat[: len(always)] = always[: labels.size]
+    return labels
 
 
 def _mix(rng: np.random.Generator, shape: Shape, values: list[float]) -> NDArray[np.float64]:
@@ -187,7 +190,8 @@ def numeric_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
     yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
-    yield Case('single', draw(unit, Kind.COUNTED, unit.sizes((1,) * len(TRACED_SIZES)), seed=3), Expect.NUMBERS)
+    yield Case('single', draw(unit, Kind.COUNTED, {**other, unit.batch: 1}, seed=3), Expect.NUMBERS)
+    yield Case('all sizes 1', draw(unit, Kind.COUNTED, unit.sizes((1,)), seed=3), Expect.NUMBERS)
     for seed in (4, 5):
         yield Case(f'extreme {seed - 3}', draw(unit, Kind.EXTREME, other, seed=seed), Expect.NUMBERS)
 

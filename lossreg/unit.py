@@ -72,13 +72,13 @@ class Unit:
         }
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
-        """A size for every dimension symbol: the instance's own, else one of ``choices``, each used once."""
+        """A size for every dimension symbol: the instance's own, else one of ``choices``, each once while they last."""
         fixed, least = self.spec.sizes(self.loss), self.spec.at_least(self.loss)
         symbols = dict.fromkeys(d for i in self.inputs for d in i.dims if not d.isdigit())
         sizes: dict[str, int] = {}
         free = iter([c for c in choices if c not in fixed.values()] or choices)
         for symbol in symbols:
-            sizes[symbol] = fixed[symbol] if symbol in fixed else max(next(free), least.get(symbol, 0))
+            sizes[symbol] = fixed[symbol] if symbol in fixed else max(next(free, choices[-1]), least.get(symbol, 0))
         return sizes
 
     def is_dynamic(self, dim: str) -> bool:

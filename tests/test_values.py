@@ -158,7 +158,7 @@ def sums():
             yield unit
 
 
-@each(sums())
+@each(list(sums()))
 def test_weights_of_0_and_1_select(unit):
     """loss(x[mask]) == loss(x, weight=mask)."""
     inputs = draw(unit, Kind.COUNTED, unit.sizes((6, 2, 3, 4, 5)))

@@ -20,6 +20,7 @@ from lossreg.arith import (
     reduce_loss,
     softplus,
     upcast,
+    weight_per_element,
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
@@ -61,7 +62,7 @@ def sigmoid_focal_loss(
     """
     x = upcast(pred)
     if weight is not None:
-        weight = _per_element(upcast(weight), pred)
+        weight = weight_per_element(upcast(weight), pred, 'weight', 'pred')
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
@@ -77,18 +78,6 @@ def sigmoid_focal_loss(
             x = keep(x, (weight != 0) | ~legal)
         loss = poison(_focal_indexed(x, positive, gamma, alpha, activated), legal)
     return loss if weight is None else loss * weight
-
-
-def _per_element(weight: Tensor, pred: Tensor) -> Tensor:
-    """Weights in the shape of ``pred``, or one that broadcasts to it, from the three shapes mmdet's heads give."""
-    if weight.dim() == pred.dim():
-        check_same_shape(weight, pred, 'weight', 'pred')
-        return weight
-    check_dim(weight, 1, 'weight')
-    if weight.size(0) == pred.size(0):
-        return weight.view([-1] + [1] * (pred.dim() - 1))
-    check_same_shape(weight, pred.flatten(), 'weight', 'pred, flattened,')
-    return weight.view(pred.shape)
 
 
 def _focal_indexed(x: Tensor, positive: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:

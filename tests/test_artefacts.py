@@ -1,0 +1,336 @@
+"""Exported files: their bytes, names, shapes and metadata, and how they come to their place."""
+
+import inspect
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import lossreg
+from lossreg import exporters
+from lossreg.artefact import METADATA_KEY, SUFFIXES
+from lossreg.errors import CheckError, ConfigError
+from lossreg.exporters.verify import Verdict
+from lossreg.registry import build_loss, load_losses
+from lossreg.runtimes import Pt2
+from lossreg.samples import draw
+
+FORMATS = tuple(SUFFIXES)
+CASES = {'GIoULoss': 'boxes', 'CrossEntropyLoss': 'labels', 'KLDiscretLoss': 'tensors'}
+every_case = pytest.mark.parametrize('name', CASES)
+every_format = pytest.mark.parametrize('format', FORMATS)
+
+
+def run_python(code, *arguments, **options):
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def members(data):
+    """The files in an archive, or the file itself."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return {'': data}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+# Bytes
+
+EXPORT_IN_ANOTHER_ORDER = """
+import hashlib, json, sys
+from lossreg.exporters import build
+from lossreg.request import Request
+digests = {}
+for name, call in reversed(json.loads(sys.argv[1]).items()):
+    request = Request.of(name, call=call)
+    built = build(request.unit(request.calls()[0], ()), ['onnx', 'pt2', 'torchscript'], True)
+    digests[name] = {format: hashlib.sha256(data).hexdigest() for format, data in built.items()}
+print(json.dumps(digests))
+"""
+
+
+def digests(built):
+    return {format: sha256(data).hexdigest() for format, data in built.items()}
+
+
+def test_same_bytes_in_another_process(exported, tmp_path):
+    """With other hash seeds, from another folder, after other exports."""
+    environment = {**os.environ, 'PYTHONHASHSEED': '7', 'PYTHONPATH': str(Path(lossreg.__file__).parents[1])}
+    there = run_python(EXPORT_IN_ANOTHER_ORDER, json.dumps(CASES), cwd=tmp_path, env=environment)
+    here = {name: digests(exported(name, grad=True, call=call)) for name, call in CASES.items()}
+    assert json.loads(there) == here
+
+
+def test_same_bytes_again_in_one_process(exported, unit_of):
+    again = exporters.build(unit_of('GIoULoss', call='boxes'), FORMATS, grad=True)
+    assert digests(again) == digests(exported('GIoULoss', grad=True, call='boxes'))
+
+
+def test_same_bytes_under_another_name(tmp_path):
+    first, second = (exporters.export('DiceLoss', tmp_path / name, format='torchscript') for name in ('a.pt', 'bc.pt'))
+    assert first.read_bytes() == second.read_bytes()
+
+
+ABSOLUTE_SOURCE = re.compile(rb'(?<![\w.])/[\w./-]+\.py\b')
+
+
+def paths_of_this_machine(data):
+    places = {lossreg.__path__[0], sys.prefix, str(Path.home()), tempfile.gettempdir(), 'site-packages', os.getcwd()}
+    texts = [data, *members(data).values()]
+    named = {place for place in places for text in texts if place.encode() in text}
+    return named | {found for text in texts for found in ABSOLUTE_SOURCE.findall(text)}
+
+
+@every_format
+@every_case
+def test_no_path_of_this_machine(exported, name, format):
+    assert not paths_of_this_machine(exported(name, grad=True, call=CASES[name])[format])
+
+
+def test_a_path_would_be_found():
+    scripted = io.BytesIO()
+    torch.jit.save(torch.jit.script(build_loss('GIoULoss')), scripted)
+    assert paths_of_this_machine(scripted.getvalue())
+    assert paths_of_this_machine(b'File "/opt/x/loss.py", line 3')
+
+
+# ONNX
+
+RUN_WITHOUT_TORCH = """
+import sys
+for name in ('torch', 'lossreg', 'onnx', 'mmengine'):
+    sys.modules[name] = None
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
+data = np.load(sys.argv[2])
+outputs = [o.name for o in session.get_outputs()]
+for n in (0, 1, 2, 9):
+    feeds = {i.name: data[f'{n}/{i.name}'] for i in session.get_inputs()}
+    for name, value in zip(outputs, session.run(None, feeds)):
+        np.testing.assert_allclose(value, data[f'{n}/{name}'], rtol=1e-5, atol=1e-6, err_msg=f'{name} at N = {n}')
+print(*outputs)
+"""
+
+
+@every_case
+def test_onnx_needs_onnxruntime_alone_and_takes_any_batch(exported, unit_of, tmp_path, name):
+    unit = unit_of(name, call=CASES[name])
+    (tmp_path / 'loss.onnx').write_bytes(exported(name, grad=True, call=CASES[name])['onnx'])
+    data = {}
+    for n in (0, 1, 2, 9):
+        drawn = draw(unit, sizes={**unit.sizes(), unit.batch: n})
+        inputs = {key: t.double() if t.is_floating_point() else t for key, t in drawn.items()}
+        leaves = {i.name: inputs[i.name].requires_grad_() for i in unit.differentiable}
+        loss = unit.loss(**unit.arguments(inputs))
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        results = {'loss': loss, **{f'grad_{key}': g for key, g in zip(leaves, gradients, strict=True)}}
+        data |= {f'{n}/{key}': narrow(t) for key, t in {**inputs, **results}.items()}
+    np.savez(tmp_path / 'data.npz', **data)
+    printed = run_python(RUN_WITHOUT_TORCH, tmp_path / 'loss.onnx', tmp_path / 'data.npz', cwd=tmp_path)
+    assert printed.split() == list(unit.outputs(grad=True))
+
+
+def narrow(t):
+    return (t.detach().float() if t.is_floating_point() else t).numpy()
+
+
+@every_case
+def test_onnx_signature(exported, unit_of, name):
+    unit = unit_of(name, call=CASES[name])
+    model = onnx.load_from_string(exported(name, grad=True, call=CASES[name])['onnx'])
+    assert [(i.name, dims_of(i)) for i in model.graph.input] == [(i.name, list(i.dims)) for i in unit.inputs]
+    assert [o.name for o in model.graph.output] == list(unit.outputs(grad=True))
+    assert {node.domain for node in model.graph.node} == {''}
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
+    assert model.ir_version == 8
+    assert not model.functions
+
+
+def dims_of(value):
+    return [d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim]
+
+
+def test_dimensions_an_instance_fixes_are_numbers(exported):
+    model = onnx.load_from_string(
+        exported('CrossEntropyLoss', variant='class_weight', call='labels', optional=('weight', 'avg_factor'))['onnx']
+    )
+    shapes = {i.name: dims_of(i) for i in model.graph.input}
+    assert shapes == {'cls_score': ['N', '4'], 'label': ['N'], 'weight': ['N'], 'avg_factor': []}
+
+
+def test_opset_20(tmp_path):
+    path = exporters.export('GIoULoss', tmp_path, opset=20)
+    assert onnx.load(path).opset_import[0].version == 20
+    assert manifest(tmp_path)[path.name]['opset'] == 20
+
+
+# TorchScript and pt2
+
+
+@every_case
+def test_torchscript_signature(exported, unit_of, name):
+    module = torch.jit.load(io.BytesIO(exported(name, grad=True, call=CASES[name])['torchscript']))
+    expected = ['self', *(i.name for i in unit_of(name, call=CASES[name]).inputs)]
+    assert [a.name for a in module.forward.schema.arguments] == expected
+    assert not list(module.named_parameters())
+
+
+@every_case
+def test_pt2_guards_its_shapes(exported, unit_of, name):
+    unit = unit_of(name, call=CASES[name])
+    run = Pt2(exported(name, grad=True, call=CASES[name])['pt2'])
+    inputs = draw(unit)
+    assert run(inputs)['loss'].shape == ()
+    last = unit.inputs[-1].name
+    for rows in (1, 4):
+        with pytest.raises((RuntimeError, AssertionError), match=r'(?i)guard'):
+            run({**inputs, last: torch.ones_like(inputs[last][:1]).repeat(rows, *[1] * (inputs[last].dim() - 1))})
+
+
+# Metadata and manifest
+
+
+def metadata_of(data, format):
+    if format == 'onnx':
+        return {p.key: p.value for p in onnx.load_from_string(data).metadata_props}[METADATA_KEY]
+    found = {METADATA_KEY: ''}
+    if format == 'torchscript':
+        torch.jit.load(io.BytesIO(data), _extra_files=found)
+    else:
+        torch.export.load(io.BytesIO(data), extra_files=found)
+    return found[METADATA_KEY]
+
+
+@every_format
+def test_metadata(exported, format):
+    found = json.loads(metadata_of(exported('CrossEntropyLoss', grad=True, call='labels')[format], format))
+    version = found.pop('lossreg')
+    assert re.fullmatch(r'\d+\.\d+\.\d+.*', version)
+    assert found == {
+        'schema': 1,
+        'license': 'Apache-2.0',
+        'loss': 'CrossEntropyLoss',
+        'config': {'type': 'lossreg.CrossEntropyLoss'},
+        'variant': 'default',
+        'call': 'labels',
+        'grad': True,
+        'inputs': [
+            {'name': 'cls_score', 'role': 'logits', 'shape': ['N', 'C'], 'dtype': 'float32'},
+            {'name': 'label', 'role': 'labels', 'shape': ['N'], 'dtype': 'int64'},
+        ],
+        'outputs': ['loss', 'grad_cls_score'],
+    }
+
+
+def manifest(folder):
+    content = json.loads((folder / 'manifest.json').read_text())
+    assert content['schema'] == 1
+    return content['artefacts']
+
+
+def test_manifest(tmp_path):
+    onnx_file = exporters.export({'type': 'DiceLoss', 'loss_weight': 3.0}, tmp_path, grad=True, optional='all')
+    script = exporters.export('GIoULoss', tmp_path, format='torchscript')
+    assert re.fullmatch(r'DiceLoss\.[0-9a-f]{8}\.weight\.avg_factor\.grad\.onnx', onnx_file.name)
+    assert script.name == 'GIoULoss.default.boxes.pt'
+    assert {p.name for p in tmp_path.iterdir()} == {onnx_file.name, script.name, 'manifest.json'}
+    entries = manifest(tmp_path)
+    assert entries.keys() == {onnx_file.name, script.name}
+    for file in (onnx_file, script):
+        assert entries[file.name]['sha256'] == sha256(file.read_bytes()).hexdigest()
+        assert entries[file.name]['bytes'] == file.stat().st_size
+    entry = entries[onnx_file.name]
+    assert entry['config'] == {'type': 'lossreg.DiceLoss', 'loss_weight': 3.0}
+    assert [i['name'] for i in entry['inputs']] == ['pred', 'target', 'weight', 'avg_factor']
+    assert entry['outputs'] == ['loss', 'grad_pred']
+    assert (entry['opset'], entry['format'], entry['grad']) == (18, 'onnx', True)
+    assert (
+        entry['versions']['torch'] == torch.__version__.partition('+')[0]
+        or entry['versions']['torch'] == torch.__version__
+    )
+    assert 0 < entry['measured']['max_rel'] < 1e-4
+    assert entry['measured']['cases'] >= 4
+    assert 'opset' not in entries[script.name]
+
+
+# A file appears whole and right, or not at all
+
+
+def test_failed_verification_leaves_the_good_file(tmp_path, monkeypatch):
+    path = exporters.export('DiceLoss', tmp_path, format='torchscript')
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    monkeypatch.setattr(exporters, 'verify', lambda *arguments: Verdict(1.0, 1.0, 0, 'planted'))
+    with pytest.raises(CheckError, match=rf'{path.name} was not written: planted'):
+        exporters.export('DiceLoss', tmp_path, format='torchscript')
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_failed_write_leaves_the_good_file(tmp_path, monkeypatch):
+    exporters.export('DiceLoss', tmp_path, format='torchscript')
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def no_space(*arguments):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', no_space)
+    with pytest.raises(ConfigError, match=r'cannot write .*: No space left on device'):
+        exporters.export('DiceLoss', tmp_path, format='torchscript')
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(ConfigError, match=f'cannot write to {tmp_path / "file"}'):
+        exporters.export('DiceLoss', tmp_path / 'file', format='torchscript')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'format': 'tflite'}, "unknown format 'tflite'"),
+        ({'call': 'triplets'}, "no call 'triplets' with this config; it has boxes, coordinate_weights"),
+        ({'optional': ['wieght']}, "no optional input 'wieght' here; it has weight, avg_factor"),
+        ({'path': 'loss.pt'}, 'loss.pt does not end in .onnx'),
+    ],
+)
+def test_requests_that_cannot_be_served(tmp_path, options, message):
+    path = tmp_path / options.pop('path', '')
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        exporters.export('GIoULoss', path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+# What every class carries
+
+
+@pytest.mark.parametrize('cls', load_losses().values(), ids=lambda cls: cls.__name__)
+def test_every_class_is_documented_and_keeps_its_options(cls):
+    documented = [cls, cls.forward, *cls.spec.functions, inspect.getmodule(cls)]
+    assert all(inspect.getdoc(x) and x.__doc__ for x in documented)
+    assert 'Raises:' in cls.__doc__
+    assert 'Reference:' in cls.__doc__
+    assert cls.spec.references
+    for options in cls.spec.variants.values():
+        loss = cls(**options)
+        for name, value in options.items():
+            kept = getattr(loss, name)
+            np.testing.assert_allclose(kept, value) if name in dict(loss.named_buffers()) else assert_equal(kept, value)
+
+
+def assert_equal(kept, value):
+    assert kept == value

@@ -1,0 +1,270 @@
+"""Faults of torch's exporters and of ONNX Runtime that decide how lossreg is written.
+
+Each is reproduced minimally. Where a test here fails, upstream has mended something, and the message
+says what to reconsider. Beside each, what we do instead is held to the right number.
+"""
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper
+from torch import nn
+from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lossreg.arith import average_over, binary_cross_entropy_with_logits, poison, total
+from lossreg.runtimes import OnnxRuntime
+
+NAN, INF = math.nan, math.inf
+
+
+def mended(what, reconsider):
+    return f'upstream has mended {what}; reconsider {reconsider}'
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
+
+
+def exported_by_torch(function, *examples):
+    """What the dynamo exporter makes of a function, as a callable that runs it; all first dimensions are dynamic."""
+    module = function if isinstance(function, nn.Module) else Function(function)
+    names = [f'x{i}' for i in range(len(examples))]
+    dims = tuple({0: Dim.DYNAMIC} for _ in examples)
+    shapes = dims if isinstance(function, torch.fx.GraphModule) else (dims,)
+    program = torch.onnx.export(
+        module.eval(), examples, dynamo=True, verbose=False, opset_version=18, dynamic_shapes=shapes, input_names=names
+    )
+    return runner(program.model_proto, names), program.model_proto
+
+
+def runner(model, names):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return lambda *tensors: session.run(None, {n: np.asarray(t) for n, t in zip(names, tensors, strict=True)})
+
+
+def run_node(op, *arrays, **attributes):
+    """One ONNX operator on ONNX Runtime, with every dimension dynamic."""
+    names = [f'x{i}' for i in range(len(arrays))]
+    inputs = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [f'{n}_{d}' for d in range(a.ndim)])
+        for n, a in zip(names, arrays, strict=True)
+    ]
+    output = helper.make_tensor_value_info('y', TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node(op, names, ['y'], **attributes)], 'one', inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    return runner(model, names)(*arrays)[0]
+
+
+def floats(*numbers):
+    return np.array(numbers, np.float32)
+
+
+# Wrong translations
+
+
+def test_label_smoothing_is_dropped(unit_of, exported):
+    """F.cross_entropy(label_smoothing=0.1) is exported without the smoothing."""
+    scores, label = torch.randn(4, 5), torch.tensor([0, 1, 2, 4])
+    run, _ = exported_by_torch(lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1), scores, label)
+    plain, smooth = F.cross_entropy(scores, label), F.cross_entropy(scores, label, label_smoothing=0.1)
+    assert run(scores, label)[0] == pytest.approx(plain.item()), mended('label_smoothing', 'F.cross_entropy in losses')
+    assert abs(plain - smooth) > 1e-3
+    scores, label = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, 0])
+    ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, variant='smoothing', call='labels')['onnx'])
+    loss = unit_of('CrossEntropyLoss', 'smoothing').loss
+    # torch divides by the sum of the class weights, mmdet and we by the number of samples
+    want = F.cross_entropy(scores, label, loss.class_weight, reduction='none', label_smoothing=0.125).mean()
+    assert ours({'cls_score': scores, 'label': label})['loss'] == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_gradient_of_cross_entropy_is_off_by_the_batch_size(exported):
+    """In a gradient graph nll_loss_forward's total weight is exported wrongly."""
+    scores, label = torch.randn(4, 5), torch.tensor([0, 1, 2, 4])
+
+    def gradient(x, y):
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(F.cross_entropy(x, y), x)[0]
+
+    run, _ = exported_by_torch(make_fx(gradient, tracing_mode='symbolic')(scores, label), scores, label)
+    right = gradient(scores, label)
+    found = run(scores, label)[0]
+    assert np.allclose(found, 4 * right, rtol=1e-4), mended(
+        'the gradient of F.cross_entropy', 'F.cross_entropy in losses'
+    )
+    ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
+    found = ours({'cls_score': scores, 'label': label})['grad_cls_score']
+    assert np.allclose(found, right, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    'function',
+    [lambda x: F.binary_cross_entropy_with_logits(x, torch.full_like(x, 0.5)), lambda x: -F.logsigmoid(x).mean()],
+    ids=['binary_cross_entropy_with_logits', 'logsigmoid'],
+)
+def test_logarithm_of_sigmoid_is_infinite(function):
+    """Both are exported as Log(Sigmoid(x)), which is log 0 at -500."""
+    run, _ = exported_by_torch(function, torch.zeros(2))
+    assert run(floats(-500))[0] == INF, mended('Log(Sigmoid)', 'softplus in arith')
+    ours, _ = exported_by_torch(
+        lambda x: binary_cross_entropy_with_logits(x, torch.full_like(x, 0.5)).sum(), torch.zeros(2)
+    )
+    assert ours(floats(-500))[0] == 250.0
+
+
+def test_multilabel_margin_loss_is_wrong():
+    """The decomposition is wrong (pytorch #185464). We have no such loss yet."""
+    x, target = torch.randn(4, 5), torch.tensor([[3, 0, -1, 1, 2]] * 4)
+    run, _ = exported_by_torch(F.multilabel_margin_loss, x, target)
+    wrong = abs(run(x, target)[0] - F.multilabel_margin_loss(x, target).item())
+    assert wrong > 0.1, mended('F.multilabel_margin_loss', 'nothing: no loss uses it')
+
+
+@pytest.mark.filterwarnings('ignore:overflow encountered in cast')
+def test_double_constants_pass_through_float():
+    """A Python number beyond float32's range becomes infinite in a float64 graph."""
+    run, _ = exported_by_torch(lambda x: torch.where(x > 0, 1e300, x.double()), torch.zeros(2))
+    assert run(floats(1.0))[0] == INF, mended('float64 constants', 'nothing: batch_hard_pairs does without a sentinel')
+
+
+def test_python_max_of_a_size():
+    """max(x.numel(), 1), Python's guard against an empty mean, does not survive the export; average_over does."""
+    examples = torch.zeros(3)
+    run, _ = exported_by_torch(lambda x: x.sum() / max(x.numel(), 1), examples)
+    try:
+        found = run(floats())[0]
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail:
+        found = NAN  # an error is no mend either
+    assert found != 0.0, mended('max() of a size', 'the ban on it in losses')
+    ours, _ = exported_by_torch(lambda x: average_over(x.sum(), x.numel()), examples)
+    assert ours(floats())[0] == 0.0
+    assert ours(floats(1, 2, 3, 6))[0] == 3.0
+
+
+# ONNX Runtime's kernels
+
+
+def test_sigmoid_flushes_to_zero():
+    """Float32 Sigmoid is 0 from -18 down, where it is 1.5e-8. Losses take exp(-softplus(x)) or tolerate it."""
+    assert run_node('Sigmoid', floats(-18.0, -20.0)).tolist() == [0.0, 0.0], mended('Sigmoid', 'focal loss')
+    assert run_node('Softplus', floats(-18.0))[0] == pytest.approx(1.523e-8, rel=1e-3)
+    assert run_node('Softplus', floats(500.0, -500.0)).tolist() == [500.0, 0.0]
+
+
+def test_mean_of_nothing_is_zero():
+    """ReduceMean of an empty tensor is 0; torch and the ONNX reference say NaN. So we divide by a count ourselves."""
+    assert run_node('ReduceMean', np.zeros((0, 3), np.float32), keepdims=0) == 0.0, mended('ReduceMean', 'average')
+
+
+def test_reduction_of_an_empty_tensor_keeps_its_shape():
+    """Along an axis, ReduceSum of (0, 5, 7) must be (0, 5). onnx_graph.mend_empty_reductions reshapes it."""
+    axes = np.array([-1], np.int64)
+    shape = run_node('ReduceSum', np.zeros((0, 5, 7), np.float32), axes, keepdims=0).shape
+    assert shape == (0, 5, 7), mended('reductions of empty tensors', 'mend_empty_reductions')
+
+
+def test_our_reductions_of_empty_tensors(exported):
+    ours = OnnxRuntime(exported('KLDiscretLoss', grad=True)['onnx'])
+    empty = {name: torch.zeros(0, 5, 7) for name in ('output_x', 'output_y', 'target_x', 'target_y')}
+    outputs = ours({**empty, 'target_weight': torch.zeros(0, 5)})
+    assert outputs['loss'] == 0.0
+    assert outputs['grad_output_x'].shape == (0, 5, 7)
+
+
+def test_label_minus_one_wraps(exported):
+    """GatherElements takes the last class for label -1. Ours is NaN, the gradient in that sample's row alone."""
+    scores = floats(1, 2, 3)[None]
+    found = run_node('GatherElements', scores, np.array([[-1]]), axis=1)
+    assert found.tolist() == [[3.0]], mended('negative indices', 'nothing: ONNX allows them')
+    ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
+    outputs = ours({'cls_score': torch.zeros(2, 3), 'label': torch.tensor([-1, 0])})
+    assert np.isnan(outputs['loss'])
+    assert np.isnan(outputs['grad_cls_score']).all(1).tolist() == [True, False]
+
+
+def test_reduce_max_drops_nan():
+    """ReduceMax([1, NaN]) is 1. So no loss shifts by a maximum of its own: log_softmax keeps the NaN."""
+    assert run_node('ReduceMax', floats(1.0, NAN), keepdims=0) == 1.0, mended('NaN in ReduceMax', 'the ban on amax')
+    assert np.isnan(run_node('LogSoftmax', floats(1.0, NAN)[None])).all()
+
+
+def test_size_one_is_broadcast(exported):
+    """Two inputs with one dimension name are not compared. onnx_graph.guard_shapes does it."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['N']) for n in ('a', 'b', 'c')]
+    graph = helper.make_graph([helper.make_node('Sub', ['a', 'b'], ['c'])], 'sub', ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    found = runner(model, ['a', 'b'])(floats(1, 2, 3), floats(1))[0]
+    assert found.tolist() == [0.0, 1.0, 2.0], mended('dimension names', 'guard_shapes')
+    ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
+    outputs = ours({'cls_score': torch.ones(3, 2), 'label': torch.tensor([1])})
+    assert all(np.isnan(value).all() for value in outputs.values())
+
+
+def test_one_long_sum_is_inexact():
+    """A sum of 8 million equal numbers is off by more than 1e-4; the last dimension first, it is exact to 1e-6."""
+    ones = np.full((2048, 4096), 0.1, np.float32)
+    want = ones.sum(dtype=np.float64)
+    wrong = abs(run_node('ReduceSum', ones, keepdims=0) / want - 1)
+    assert wrong > 1e-5, mended('long sums', 'total')
+    rows = run_node('ReduceSum', ones, np.array([1]), keepdims=0)
+    assert run_node('ReduceSum', rows, keepdims=0) == pytest.approx(want, rel=2e-6)
+    assert total(torch.from_numpy(ones)).item() == pytest.approx(want, rel=2e-6)
+
+
+def test_silent_fallback_to_the_cpu():
+    """Without CUDA libraries a session asked for CUDA alone runs on the CPU, though CUDA is listed as available."""
+    if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
+        pytest.skip('this onnxruntime was built without CUDA')
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['N']) for n in ('x', 'y')]
+    graph = helper.make_graph([helper.make_node('Neg', ['x'], ['y'])], 'neg', ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8).SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, options, providers=['CUDAExecutionProvider'])
+    if session.get_providers()[0] == 'CUDAExecutionProvider':
+        pytest.skip('CUDA works here')
+    assert session.get_providers() == ['CPUExecutionProvider'], mended('the fallback', 'the check in OnnxRuntime')
+
+
+# torch itself
+
+
+def test_added_nan_leaves_the_gradient_finite():
+    """``loss + where(bad, nan, 0)`` poisons the loss alone. poison multiplies."""
+    legal = torch.tensor([False, True])
+    x = torch.ones(2, requires_grad=True)
+    (added,) = torch.autograd.grad((x * x + torch.where(legal, 0.0, NAN)).sum(), x)
+    assert added.tolist() == [2.0, 2.0], mended('the gradient of a sum', 'poison')
+    (multiplied,) = torch.autograd.grad(poison(x * x, legal).sum(), x)
+    assert multiplied.isnan().tolist() == [True, False]
+
+
+def test_scripted_matmul_follows_autocast(unit_of):
+    """No way to switch autocast off in a script is known; a float64 product is immune, so mining uses that."""
+    scripted = torch.jit.script(Product())
+    x = torch.full((2, 3), 1.001)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        lost = scripted(x)
+        mined = torch.jit.script(unit_of('TripletLoss').loss)(x, torch.tensor([0, 1]))
+    assert lost.dtype == torch.bfloat16, mended('autocast in scripts', 'squared_distances')
+    assert mined.item() == pytest.approx(0.3)
+
+
+class Product(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float() @ x.float().t()
+
+
+def test_exporter_notes_source_paths():
+    """Node metadata holds the path of this very file. onnx_graph.strip removes it (see test_artefacts.py)."""
+    _, model = exported_by_torch(lambda x: x + 1, torch.zeros(2))
+    assert __file__.encode() in model.SerializeToString(), mended('stack traces in files', 'onnx_graph.strip')
