@@ -24,7 +24,7 @@ test: install lint
 
 # Every variant x call x set of optional inputs.
 test-all: install
-	$(BIN)/lossreg check --all --every-set
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive
 
 lint: install
 	$(BIN)/ruff check .
