@@ -18,8 +18,8 @@ demo: install
 	$(BIN)/lossreg export configs/pose/kl_discret_loss.py --format all --grad --out demo
 	$(BIN)/lossreg check demo/manifest.json
 
-# What CI runs.
-test: install lint
+# What CI runs. Documents first, so that a new loss needs no edit of them.
+test: install docs lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
 # Every variant x call x set of optional inputs.

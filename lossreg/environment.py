@@ -49,12 +49,7 @@ def missing_cuda_library() -> tuple[str, str]:
     spec = importlib.util.find_spec('onnxruntime')
     if spec is None or spec.origin is None:
         return 'onnxruntime is not installed', "pip install 'lossreg[gpu]'"
-    import onnxruntime
-
-    if hasattr(onnxruntime, 'preload_dlls') and torch.version.cuda is None:
-        # it prints what it does not find; that is for us to say
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
+    preload_cuda_libraries()
     folder = Path(spec.origin).parent / 'capi'
     library = folder / 'libonnxruntime_providers_cuda.so'
     if not library.exists():
@@ -67,6 +62,16 @@ def missing_cuda_library() -> tuple[str, str]:
         mend = next((mend for name, mend in MENDS.items() if missing.startswith(name)), "pip install 'lossreg[gpu]'")
         return missing, mend
     return '', ''
+
+
+def preload_cuda_libraries() -> None:
+    """Loads the CUDA libraries that pip installed for ONNX Runtime, where torch does not bring its own."""
+    import onnxruntime
+
+    if torch.version.cuda is None and hasattr(onnxruntime, 'preload_dlls'):
+        # it prints what it does not find; that is for us to say
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
 
 
 def require_cuda(onnxruntime: bool, torch_too: bool) -> None:

@@ -6,6 +6,8 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossreg.artefact import METADATA_KEY
+from lossreg.environment import preload_cuda_libraries
 from lossreg.errors import MissingBackendError
 from lossreg.unit import FlatLoss, Unit
 
@@ -32,7 +35,8 @@ class Eager:
     """The loss itself, in ``dtype`` on ``device``."""
 
     def __init__(self, unit: Unit, grad: bool, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
-        self._flat = FlatLoss(unit, grad).to(device)
+        # a copy, because moving a module to a device moves it for everybody
+        self._flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss)), grad).to(device)
         self._names = unit.outputs(grad)
         self._dtype, self._device = dtype, device
 
@@ -89,6 +93,8 @@ class OnnxRuntime:
 
     def __init__(self, data: bytes, provider: str = 'cpu') -> None:
         ort = import_onnxruntime()
+        if provider == 'cuda':
+            preload_cuda_libraries()
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what fails is raised, and reported by us
         options.intra_op_num_threads = 1

@@ -4,7 +4,8 @@ import pytest
 
 from lossreg.checks import Status, check_unit
 from lossreg.registry import load_losses
-from lossreg.request import variants_of
+from lossreg.request import Request, variants_of
+from lossreg.runtimes import Eager
 
 REQUESTS = {name: variants_of(name) for name in load_losses()}
 ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
@@ -48,6 +49,12 @@ def test_artefacts(unit):
     rows = list(check_unit(unit, ARTEFACTS))
     assert_all_pass(rows)
     assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in (False, True)}
+
+
+def test_eager_elsewhere_leaves_the_loss_where_it_was():
+    unit = next(iter(Request.of({'type': 'CrossEntropyLoss', 'class_weight': [0.5, 2.0]}).units()))
+    Eager(unit, grad=False, device='meta')
+    assert unit.loss.class_weight.device.type == 'cpu'
 
 
 @pytest.mark.cuda
