@@ -1,1 +1,0 @@
-"""Float64 references of the losses for metric learning."""
