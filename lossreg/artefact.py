@@ -29,9 +29,7 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
         'lossreg': version('lossreg'),
         'license': 'Apache-2.0',
         'loss': unit.name,
-        'config': {
-            k: v if isinstance(v, (str, int, float, bool, list, type(None))) else str(v) for k, v in unit.config.items()
-        },
+        'config': dict(unit.config),
         'variant': unit.variant,
         'call': unit.call.name,
         'grad': grad,
@@ -49,8 +47,8 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
 
 
 def encode(data: Mapping[str, Any]) -> str:
-    """JSON, always in the same order."""
-    return json.dumps(data, sort_keys=True)
+    """JSON, always in the same order; what JSON cannot hold is written as text."""
+    return json.dumps(data, sort_keys=True, default=str)
 
 
 def file_name(unit: Unit, format: str, grad: bool, several_calls: bool) -> str:
@@ -118,5 +116,5 @@ def update_manifest(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Adds or replaces one artefact's entry."""
     manifest = read_manifest(folder)
     manifest['artefacts'][name] = dict(entry)
-    text = json.dumps(manifest, indent=2, sort_keys=True) + '\n'
+    text = json.dumps(manifest, indent=2, sort_keys=True, default=str) + '\n'
     write_atomically(folder / MANIFEST, text.encode())

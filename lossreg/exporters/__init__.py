@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lossreg.artefact import file_name, metadata, sha256, update_manifest, write_atomically
+from lossreg.artefact import file_name, metadata, read_manifest, sha256, update_manifest, write_atomically
 from lossreg.errors import CheckError, ConfigError
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
@@ -55,6 +55,7 @@ def export(
     request = Request.of(loss, call=call)
     unit = request.unit(request.calls()[0], _chosen(request, optional))
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
+    read_manifest(target.parent)  # one that cannot be read is found before anything is written
     data = build(unit, [format], grad, opset)[format]
     verdict = verify(unit, data, SUFFIXES[format], grad)
     if not verdict:
