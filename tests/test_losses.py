@@ -1,8 +1,12 @@
 """Every registered loss, as its spec describes it: the numbers against float64, and every backend against eager."""
 
+import inspect
+
 import pytest
 
 from lossreg.checks import Status, check_unit
+from lossreg.exporters import build
+from lossreg.exporters.verify import verify
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.runtimes import Eager
@@ -49,6 +53,15 @@ def test_artefacts(unit):
     rows = list(check_unit(unit, ARTEFACTS))
     assert_all_pass(rows)
     assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in (False, True)}
+
+
+@pytest.mark.parametrize('name', REQUESTS)
+def test_options_may_be_integers(name):
+    """Configs say ``beta=10`` as well as ``beta=10.0``; TorchScript would tell them apart."""
+    options = {p.name: 1 for p in inspect.signature(load_losses()[name]).parameters.values() if p.annotation is float}
+    unit = next(iter(Request.of({'type': name, **options}).units()))
+    assert options
+    assert verify(unit, build(unit, ['torchscript'], grad=False)['torchscript'], 'pt', grad=False)
 
 
 def test_eager_elsewhere_leaves_the_loss_where_it_was():

@@ -249,7 +249,7 @@ class CrossEntropyLoss(nn.Module):
         self.ignore_index = ignore_index
         self.loss_weight = float(loss_weight)
         self.avg_non_ignore = avg_non_ignore
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = float(label_smoothing)
         weights = None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
         self.register_buffer('class_weight', weights, persistent=False)
 

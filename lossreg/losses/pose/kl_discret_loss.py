@@ -125,11 +125,11 @@ class KLDiscretLoss(nn.Module):
         mask_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta = float(beta)
         self.label_softmax = label_softmax
-        self.label_beta = label_beta
+        self.label_beta = float(label_beta)
         self.use_target_weight = use_target_weight
-        self.mask_weight = mask_weight
+        self.mask_weight = float(mask_weight)
         indices = None if mask is None else torch.tensor(list(mask), dtype=torch.int64)
         self.register_buffer('mask', indices, persistent=False)
 
