@@ -62,8 +62,3 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
             at = int(np.argmax(excess))
             return Agreement(worst_abs, worst_rel, f'{name} is {got[finite][at]:.9g}, expected {want[finite][at]:.9g}')
     return Agreement(worst_abs, worst_rel)
-
-
-def not_a_number(actual: Outputs) -> bool:
-    """Whether a result refuses to be a number: the loss holds NaN."""
-    return bool(np.isnan(actual['loss']).any())
