@@ -5,6 +5,7 @@ inputs too. Shapes and options may be tested with a Python ``if`` here, tensor v
 one exception: it runs in plain eager mode alone).
 """
 
+import warnings
 from typing import Optional
 
 import torch
@@ -138,6 +139,35 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     b = b.detach().double()
     # scaled before the product: fewer numbers, and onnxruntime 1.16 cannot run a float64 product of a transposed tensor
     return (a * a).sum(1).unsqueeze(1) + (b * b).sum(1).unsqueeze(0) + a @ (b.t() * -2.0)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in its own precision, whatever the caller's autocast says; a scripted module's follows autocast."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return a @ b
+    return _matmul_without_autocast(a, b)
+
+
+@torch.jit.unused
+def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
+def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduction: str) -> str:
+    """The reduction that torch's deprecated pair of arguments means; ``reduction`` where neither is given.
+
+    ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``; either of them alone takes the other as True.
+    For constructors only: it warns, which TorchScript cannot.
+    """
+    check_reduction(reduction)
+    if size_average is None and reduce is None:
+        return reduction
+    meant = 'none' if reduce is False else 'sum' if size_average is False else 'mean'
+    warnings.warn(
+        f"size_average and reduce are deprecated, write reduction='{meant}'", DeprecationWarning, stacklevel=3
+    )
+    return meant
 
 
 def check_reduction(reduction: str) -> None:

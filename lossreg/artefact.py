@@ -46,6 +46,13 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
     }
 
 
+def parameters_hash(unit: Unit) -> str:
+    """The SHA-256 of the parameters an artefact holds; empty where it has none. A config does not bring them back."""
+    inputs = {i.name for i in unit.inputs}
+    held = [p.detach().cpu().numpy().tobytes() for name, p in unit.loss.named_parameters() if name not in inputs]
+    return sha256(b''.join(held)) if held else ''
+
+
 def encode(data: Mapping[str, Any]) -> str:
     """JSON, always in the same order; what JSON cannot hold is written as text."""
     return json.dumps(data, sort_keys=True, default=str)

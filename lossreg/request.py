@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lossreg.errors import ConfigError
@@ -41,13 +42,15 @@ class Request:
     ) -> Request:
         """A request from a config dict, a name, or an instance.
 
+        Parameters of a loss built here are always initialised alike: two exports of a config are equal.
+
         Raises:
             ConfigError: the config cannot be built.
         """
         if isinstance(loss, nn.Module):
             built, given = loss, _given(loss)
         else:
-            built = build_loss(loss)
+            built = _build_seeded(loss)
             given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
         return cls(built, config, variant or _variant_name(built, given), call, host)
@@ -84,6 +87,12 @@ def variants_of(name: str) -> list[Request]:
     """One request for each variant a loss's spec declares."""
     cls = loss_class(name)
     return [Request.of({'type': cls, **options}, variant=variant) for variant, options in spec_of(cls).variants.items()]
+
+
+def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_loss(cfg)
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:

@@ -59,10 +59,10 @@ def draw(
     drawn = {}
     for spec in unit.inputs:
         shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
-        if spec.role is Role.LABELS:
-            values: Array = _labels(rng, shape, spec, unit, sizes, kind)
+        if spec.role in _INDEX_DRAWS:
+            values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, sizes[spec.classes], kind)
         else:
-            values = _DRAWS[spec.role](rng, shape, kind)
+            values = np.clip(_DRAWS[spec.role](rng, shape, kind), -spec.limit, spec.limit)
             if spec.role is Role.TARGETS and spec.ignores_negative and kind is Kind.ORDINARY:
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if spec.role.is_integer else torch.float32
@@ -71,9 +71,9 @@ def draw(
 
 
 def _labels(
-    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, sizes: Mapping[str, int], kind: Kind
+    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    count = sizes[spec.classes] + spec.background
+    count = classes + spec.background
     labels = rng.integers(0, count, shape)
     ignored = spec.ignore(unit.loss)
     if kind is Kind.COUNTED:
@@ -84,6 +84,28 @@ def _labels(
     always = [count - 1] if ignored is None else [count - 1, ignored]
     labels.flat[: len(always)] = always[: labels.size]
     return labels
+
+
+def _label_sets(
+    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
+) -> NDArray[np.int64]:
+    sets = rng.integers(0, classes, shape)
+    ends = rng.integers(1 if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
+    # what stands behind the first -1 does not count
+    return np.where(np.arange(shape[-1]) == ends, -1, sets)
+
+
+def _lengths(
+    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
+) -> NDArray[np.int64]:
+    return rng.integers(0 if kind is Kind.EXTREME else min(1, classes), classes + 1, shape)
+
+
+_INDEX_DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Input, Unit, int, Kind], NDArray[np.int64]]] = {
+    Role.LABELS: _labels,
+    Role.LABEL_SETS: _label_sets,
+    Role.LENGTHS: _lengths,
+}
 
 
 def _mix(rng: np.random.Generator, shape: Shape, values: list[float]) -> NDArray[np.float64]:
@@ -124,6 +146,35 @@ def _targets(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.f
 def _binary(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     share = {Kind.EXTREME: 0.05}.get(kind, 0.4)
     return (rng.random(shape) < share).astype(np.float64)
+
+
+def _signs(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    return _mix(rng, shape, [-1.0, 1.0])
+
+
+def _counts(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    if kind is Kind.EXTREME:
+        return _mix(rng, shape, [0.0, 1.0, 2.0, 1e3])
+    return rng.poisson(2.0, shape).astype(np.float64)
+
+
+def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    return _mix(rng, shape, [1e-6, 1e-2, 1.0, 1e4]) if kind is Kind.EXTREME else rng.uniform(0.1, 3.0, shape)
+
+
+def _log_probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    values = _mix(rng, shape, [1e3, 0.0, -1e3, 20.0]) if kind is Kind.EXTREME else _real(rng, shape, kind)
+    shifted = values - values.max(-1, keepdims=True, initial=-np.inf)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return normalised
+
+
+def _scale(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    return _mix(rng, shape, [1e-6, 1e3]) if kind is Kind.EXTREME else rng.uniform(0.1, 2.0, shape)
+
+
+def _noise(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    return _mix(rng, shape, [0.0, 0.5, 1.0 - 2.0**-24]) if kind is Kind.EXTREME else rng.random(shape)
 
 
 def _identities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.int64]:
@@ -182,7 +233,30 @@ _DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
     Role.FEATURES: _features,
     Role.WEIGHTS: _weights,
     Role.AVG_FACTOR: _avg_factor,
+    Role.SIGNS: _signs,
+    Role.COUNTS: _counts,
+    Role.POSITIVE: _positive,
+    Role.LOG_PROBABILITIES: _log_probabilities,
+    Role.SCALE: _scale,
+    Role.NOISE: _noise,
 }
+
+_MEASURED = frozenset(
+    {
+        Role.LOGITS,
+        Role.PROBABILITIES,
+        Role.LOG_PROBABILITIES,
+        Role.DISTRIBUTION,
+        Role.TARGETS,
+        Role.BINARY,
+        Role.SIGNS,
+        Role.COUNTS,
+        Role.POSITIVE,
+        Role.BOXES,
+        Role.FEATURES,
+    }
+)
+"""Roles of numbers that come from a network or a data set, so that a NaN among them must be seen."""
 
 
 def numeric_cases(unit: Unit) -> Iterator[Case]:
@@ -190,7 +264,8 @@ def numeric_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
     yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
-    yield Case('single', draw(unit, Kind.COUNTED, {**other, unit.batch: 1}, seed=3), Expect.NUMBERS)
+    if unit.batch:
+        yield Case('single', draw(unit, Kind.COUNTED, {**other, unit.batch: 1}, seed=3), Expect.NUMBERS)
     yield Case('all sizes 1', draw(unit, Kind.COUNTED, unit.sizes((1,)), seed=3), Expect.NUMBERS)
     for seed in (4, 5):
         yield Case(f'extreme {seed - 3}', draw(unit, Kind.EXTREME, other, seed=seed), Expect.NUMBERS)
@@ -201,17 +276,10 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     counted = draw(unit, Kind.COUNTED, other, seed=6)
     roles = {i.name: i.role for i in unit.inputs}
-    yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), Expect.ZERO)
+    if unit.batch:
+        yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), Expect.ZERO)
     for name, role in roles.items():
-        if role in (
-            Role.LOGITS,
-            Role.FEATURES,
-            Role.BOXES,
-            Role.PROBABILITIES,
-            Role.DISTRIBUTION,
-            Role.TARGETS,
-            Role.BINARY,
-        ):
+        if role in _MEASURED:
             yield Case(f'NaN in {name}', {**counted, name: _with(counted[name], torch.nan)}, Expect.VALUE)
         if role in (Role.LOGITS, Role.FEATURES):
             for value in (torch.inf, -torch.inf):
@@ -232,7 +300,9 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
 
 def _switched_off(unit: Unit, name: str, counted: Mapping[str, Tensor], value: float, what: str) -> Iterator[Case]:
     """Every other sample, then all, switched off by ``value`` in the input ``name``, with NaN in everything else."""
-    batch = counted[name].shape[0]
+    batch = counted[name].shape[0] if counted[name].dim() else 0
+    if not batch:
+        return
     for label, rows in (('half', torch.arange(batch) % 2 == 1), ('all', torch.ones(batch, dtype=torch.bool))):
         inputs = dict(counted)
         for spec in unit.inputs:
@@ -250,7 +320,7 @@ def invalid_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     counted = draw(unit, Kind.COUNTED, other, seed=7)
     for spec in unit.inputs:
-        if spec.role is Role.LABELS:
+        if spec.role in _INDEX_DRAWS:
             yield from _bad_labels(unit, spec, counted, other[spec.classes])
     for spec in unit.inputs:
         for axis, dim in enumerate(spec.dims):
@@ -266,8 +336,10 @@ def invalid_cases(unit: Unit) -> Iterator[Case]:
 
 
 def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes: int) -> Iterator[Case]:
-    highest = classes + spec.background
-    illegal = [highest] if spec.ignores_negative else [highest, -1]
+    # the lowest and the highest legal value
+    low = {Role.LABEL_SETS: -1}.get(spec.role, 0)
+    high = classes - (spec.role is not Role.LENGTHS) + spec.background
+    illegal = [high + 1] if spec.ignores_negative else [high + 1, low - 1]
     for value in illegal:
         if value == spec.ignore(unit.loss):
             continue

@@ -2,11 +2,12 @@
 
 A loss class carries its :class:`LossSpec` as the class attribute ``spec``. Shapes are symbolic: ``'N K W'`` names
 three dimensions, a number is a fixed one, the empty string is a scalar. The first symbol of a call's first input is the
-batch: it may be zero.
+batch unless the call names another: it may be zero.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,17 +29,25 @@ class Role(str, Enum):
     DISTRIBUTION = 'distribution'  # each >= 0
     TARGETS = 'targets'  # each in [0, 1]; below 0 may mean ignored
     BINARY = 'binary'  # 0 or 1, as floats
+    SIGNS = 'signs'  # -1 or 1, as floats
+    COUNTS = 'counts'  # 0, 1, 2, ..., as floats
+    POSITIVE = 'positive'  # > 0: a rate or a variance
+    LOG_PROBABILITIES = 'log_probabilities'  # log-softmax over the last dimension
     LABELS = 'labels'  # class indices, int64
+    LABEL_SETS = 'label_sets'  # class indices, int64, in the last dimension up to the first -1
+    LENGTHS = 'lengths'  # from 0 to the size of the dimension `classes` names, int64
     IDENTITIES = 'identities'  # int64, compared for equality only
     BOXES = 'boxes'  # x1, y1, x2, y2 in the last dimension
     FEATURES = 'features'  # embeddings, any real number
     WEIGHTS = 'weights'  # >= 0, zero switches an element off
     AVG_FACTOR = 'avg_factor'  # a scalar >= 0
+    SCALE = 'scale'  # a scalar factor
+    NOISE = 'noise'  # in [0, 1): a random draw, made by the caller
 
     @property
     def is_integer(self) -> bool:
         """True for roles held as int64; all others are float32 in artefacts."""
-        return self in (Role.LABELS, Role.IDENTITIES)
+        return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES)
 
 
 def always(module: Any) -> bool:
@@ -62,6 +71,9 @@ class Input:
         ignores_negative: for labels and targets, whether every negative value is ignored.
         broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
         when: whether an instance takes this input at all.
+        limit: the largest magnitude drawn, where the formula itself overflows beyond it.
+        state: whether the loss keeps it from call to call: an artefact also returns ``next_<name>``. In eager mode it
+            is a buffer of that name.
     """
 
     name: str
@@ -75,6 +87,8 @@ class Input:
     ignores_negative: bool = False
     broadcasts: tuple[str, ...] = ()
     when: Callable[[Any], bool] = always
+    limit: float = math.inf
+    state: bool = False
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -90,14 +104,23 @@ class Call:
         name: its name, as in ``lossreg.export(..., call=name)``.
         inputs: the tensors, in exported order.
         arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
-            the input, or the tuple of inputs, that it takes.
+            the input, the tuple of inputs, or the dict of inputs by key, that it takes.
         when: whether an instance can be called so.
+        outputs: what it returns, in order; the one named ``loss`` is differentiated. All are floating point.
+        returns_dict: whether it returns them as a dict.
+        method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
+            state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
+        batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
     """
 
     name: str
     inputs: tuple[Input, ...]
-    arguments: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, str | tuple[str, ...] | Mapping[str, str]] = field(default_factory=dict)
     when: Callable[[Any], bool] = always
+    outputs: tuple[str, ...] = ('loss',)
+    returns_dict: bool = False
+    method: str = ''
+    batch: str | None = None
 
 
 @dataclass(frozen=True)

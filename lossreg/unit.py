@@ -52,33 +52,39 @@ class Unit:
 
     @property
     def batch(self) -> str:
-        """The batch dimension: the first symbol of the first input."""
-        return self.inputs[0].dims[0]
+        """The batch dimension; empty where the call has none."""
+        return self.inputs[0].dims[0] if self.call.batch is None else self.call.batch
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of what the call returns: its outputs, and the next state."""
+        return (*self.call.outputs, *(f'next_{i.name}' for i in self.inputs if i.state))
 
     def outputs(self, grad: bool) -> tuple[str, ...]:
         """Names of an artefact's outputs."""
-        return ('loss', *(f'grad_{i.name}' for i in self.differentiable if grad))
+        return (*self.results, *(f'grad_{i.name}' for i in self.differentiable if grad))
 
     def arguments(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The arguments of ``loss.forward`` for these inputs."""
-        structure = self.call.arguments or {i.name: i.name for i in self.inputs}
+        """The arguments of the call for these inputs."""
+        given = dict(self.call.arguments)
+        taken = {name for value in given.values() for name in _names_in(value)}
+        direct = {i.name: i.name for i in self.inputs if i.name not in taken and i.name not in given}
         present = {i.name for i in self.inputs}
-        taken = {n for value in structure.values() for n in ([value] if isinstance(value, str) else value)}
-        direct = {i.name: i.name for i in self.inputs if i.name not in taken and i.name not in structure}
         return {
-            parameter: tensors[value] if isinstance(value, str) else tuple(tensors[n] for n in value)
-            for parameter, value in {**structure, **direct}.items()
-            if not isinstance(value, str) or value in present
+            parameter: _arranged(value, tensors)
+            for parameter, value in {**given, **direct}.items()
+            if present.issuperset(_names_in(value))
         }
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
         """A size for every dimension symbol: the instance's own, else one of ``choices``, each once while they last."""
         fixed, least = self.spec.sizes(self.loss), self.spec.at_least(self.loss)
         symbols = dict.fromkeys(d for i in self.inputs for d in i.dims if not d.isdigit())
-        sizes: dict[str, int] = {}
+        sizes = dict(fixed)
         free = iter([c for c in choices if c not in fixed.values()] or choices)
         for symbol in symbols:
-            sizes[symbol] = fixed[symbol] if symbol in fixed else max(next(free, choices[-1]), least.get(symbol, 0))
+            if symbol not in fixed:
+                sizes[symbol] = max(next(free, choices[-1]), least.get(symbol, 0))
         return sizes
 
     def is_dynamic(self, dim: str) -> bool:
@@ -86,11 +92,27 @@ class Unit:
         return not dim.isdigit() and dim not in self.spec.sizes(self.loss)
 
 
+def _names_in(value: str | tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs that one argument takes."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple) else tuple(value.values())
+
+
+def _arranged(value: str | tuple[str, ...] | Mapping[str, str], tensors: Mapping[str, Any]) -> Any:
+    """One argument: a tensor, a tuple of them, or a dict."""
+    if isinstance(value, str):
+        return tensors[value]
+    if isinstance(value, tuple):
+        return tuple(tensors[name] for name in value)
+    return {key: tensors[name] for key, name in value.items()}
+
+
 class FlatLoss(nn.Module):
     """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
 
-    Inputs come in exported order. Outputs are the loss and, with ``grad``, the gradient of its sum with
-    respect to every differentiable input.
+    Inputs come in exported order. Outputs are what the call returns and, with ``grad``, the gradient of the loss's sum
+    with respect to every differentiable input.
     """
 
     def __init__(self, unit: Unit, grad: bool) -> None:
@@ -103,9 +125,18 @@ class FlatLoss(nn.Module):
         """Computes the outputs."""
         named = {i.name: t for i, t in zip(self.unit.inputs, tensors, strict=True)}
         if not self.grad:
-            return (self.loss(**self.unit.arguments(named)),)
+            return self._results(named)
         leaves = {i.name: named[i.name].detach().requires_grad_(True) for i in self.unit.differentiable}
         with torch.enable_grad():
-            loss = self.loss(**self.unit.arguments({**named, **leaves}))
+            results = self._results({**named, **leaves})
+            loss = results[self.unit.results.index('loss')]
             grads = torch.autograd.grad([loss.sum()], list(leaves.values()), materialize_grads=True)
-        return (loss.detach(), *grads)
+        return (*(result.detach() for result in results), *grads)
+
+    def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        call = self.unit.call
+        function = getattr(self.loss, call.method) if call.method else self.loss
+        returned = function(**self.unit.arguments(named))
+        if call.returns_dict:
+            return tuple(returned[name] for name in self.unit.results)
+        return returned if isinstance(returned, tuple) else (returned,)

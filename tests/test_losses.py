@@ -1,8 +1,10 @@
 """Every registered loss, as its spec describes it: the numbers against float64, and every backend against eager."""
 
 import inspect
+from copy import deepcopy
 
 import pytest
+import torch
 
 from lossreg.checks import Status, check_unit
 from lossreg.exporters import build
@@ -10,6 +12,8 @@ from lossreg.exporters.verify import verify
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.runtimes import Eager
+from lossreg.samples import draw
+from lossreg.unit import FlatLoss
 
 REQUESTS = {name: variants_of(name) for name in load_losses()}
 ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
@@ -21,15 +25,20 @@ def units(every_set=False):
 
 
 def exported_units():
-    """The units of the default variant and one more, and of the first variant that allows a further call."""
+    """The default variant, one more, and the first that allows a further call; all optional inputs but in the default.
+
+    ``test_everything`` exports the rest.
+    """
     chosen = []
     for requests in REQUESTS.values():
-        calls = set()
+        seen = set()
         for number, request in enumerate(requests):
-            new = {call.name for call in request.calls()} - calls
-            if number < 2 or new:
-                chosen += [unit for unit in request.units() if number < 2 or unit.call.name in new]
-            calls |= new
+            units = list(request.units())
+            for name in dict.fromkeys(unit.call.name for unit in units):
+                if number < 2 or name not in seen:
+                    of_call = [unit for unit in units if unit.call.name == name]
+                    chosen.append(of_call[0] if number == 0 else of_call[-1])
+                seen.add(name)
     return chosen
 
 
@@ -55,12 +64,14 @@ def test_artefacts(unit):
     assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in (False, True)}
 
 
-@pytest.mark.parametrize('name', REQUESTS)
+def float_options(name):
+    return {p.name: 1 for p in inspect.signature(load_losses()[name]).parameters.values() if p.annotation is float}
+
+
+@pytest.mark.parametrize('name', [name for name in REQUESTS if float_options(name)])
 def test_options_may_be_integers(name):
     """Configs say ``beta=10`` as well as ``beta=10.0``; TorchScript would tell them apart."""
-    options = {p.name: 1 for p in inspect.signature(load_losses()[name]).parameters.values() if p.annotation is float}
-    unit = next(iter(Request.of({'type': name, **options}).units()))
-    assert options
+    unit = next(iter(Request.of({**REQUESTS[name][0].config, **float_options(name)}).units()))
     assert verify(unit, build(unit, ['torchscript'], grad=False)['torchscript'], 'pt', grad=False)
 
 
@@ -86,6 +97,27 @@ def test_everything(unit):
 
 @pytest.mark.parametrize('name', REQUESTS)
 def test_every_loss_has_a_default_variant_first(name):
+    parameters = inspect.signature(load_losses()[name]).parameters.values()
     assert REQUESTS[name][0].variant == 'default'
-    assert list(REQUESTS[name][0].config) == ['type']
+    assert set(REQUESTS[name][0].config) == {'type', *(p.name for p in parameters if p.default is p.empty)}
     assert len(REQUESTS[name]) > 1, 'a second variant is exported too'
+
+
+STATEFUL = [unit for unit in units() if any(i.state for i in unit.inputs)]
+
+
+@pytest.mark.parametrize('unit', STATEFUL, ids=name_of)
+def test_forward_keeps_the_next_state_in_training_mode_only(unit):
+    inputs = draw(unit)
+    results = dict(zip(unit.results, FlatLoss(unit, grad=False)(*inputs.values()), strict=True))
+    state = {i.name: inputs.pop(i.name) for i in unit.inputs if i.state}
+    for training in (False, True):
+        loss = deepcopy(unit.loss).train(training)
+        for name, value in state.items():
+            getattr(loss, name).copy_(value)
+        returned = loss(**{k: v for k, v in unit.arguments({**inputs, **state}).items() if k not in state})
+        torch.testing.assert_close(returned if isinstance(returned, torch.Tensor) else returned[0], results['loss'])
+        for name, value in state.items():
+            kept = getattr(loss, name)
+            assert torch.equal(kept, results[f'next_{name}'] if training else value)
+            assert not kept.requires_grad

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lossreg.checks.oracle import Oracle, finite_differences, oracle_of, run_oracle
 from lossreg.checks.rows import Row, RowMaker, Status, first_line
@@ -41,19 +42,20 @@ def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
 def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, device: str) -> Agreement:
     """The loss against the oracle (without one, against float64 eager); gradients finite, or 0 where they must be."""
     found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
+    if oracle is None:
+        expected = {'loss': Eager(unit, grad=False, dtype=torch.float64)(case.inputs)['loss']}
+    else:
+        expected = run_oracle(oracle, unit, case.inputs)
     if case.expect is Expect.ZERO:
-        shapes = {f'grad_{i.name}': tuple(case.inputs[i.name].shape) for i in unit.differentiable}
-        return exactly_zero(found, {'loss': run_oracle(oracle, unit, case.inputs).shape if oracle else (), **shapes})
+        return exactly_zero(unit, found, expected['loss'].shape, case.inputs)
     if case.expect is Expect.NUMBERS:
         for name, value in found.items():
             if not np.isfinite(value).all():
                 return Agreement(np.inf, np.inf, f'{name} is not finite')
-    if oracle is None:
-        expected = Eager(unit, grad=False, dtype=torch.float64)(case.inputs)['loss']
-    else:
-        expected = run_oracle(oracle, unit, case.inputs)
+    if case.expect is Expect.VALUE:
+        expected = {'loss': expected['loss']}
     tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
-    return compare({'loss': found['loss']}, {'loss': expected}, tolerance, scaled=not case.smooth)
+    return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
 
 
 def _gradient(unit: Unit, oracle: Oracle, case: Case) -> Agreement:
@@ -80,9 +82,12 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     return Agreement(np.inf, np.inf, f'returned {found["loss"]} instead of raising {wanted.__name__}')
 
 
-def exactly_zero(outputs: Outputs, shapes: Mapping[str, tuple[int, ...]]) -> Agreement:
-    """Whether every output is exactly 0, and of its shape: an empty array of another would be 0 as well."""
-    for name, value in outputs.items():
+def exactly_zero(unit: Unit, found: Outputs, shape: tuple[int, ...], inputs: Mapping[str, Tensor]) -> Agreement:
+    """Whether loss and gradients are exactly 0, and of their shapes: an empty array of another would be 0 as well."""
+    shapes = {'loss': shape, **{f'grad_{i.name}': tuple(inputs[i.name].shape) for i in unit.differentiable}}
+    for name, value in found.items():
+        if name not in shapes:
+            continue
         if value.shape != shapes[name]:
             return Agreement(np.inf, np.inf, f'{name} has shape {list(value.shape)}, expected {list(shapes[name])}')
         if value.any():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lossreg.artefact import read_manifest, sha256
+from lossreg.artefact import parameters_hash, read_manifest, sha256
 from lossreg.checks.backends import compare_rows
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.errors import ConfigError
@@ -35,6 +35,9 @@ def manifest_rows(path: Path) -> Iterator[Row]:
             yield maker.row('hash', Status.FAIL, f'{name} is not the file that was exported; export it again')
             continue
         yield maker.row('hash', Status.PASS, name)
+        if entry.get('parameters', '') != parameters_hash(unit):
+            yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config does not bring back')
+            continue
         yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), Eager(unit, entry['grad']))
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from lossreg.registry import constructor_options
 from lossreg.unit import Unit
 
-Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], NDArray[np.float64]]
+Array = NDArray[np.float64]
+Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], Array | Mapping[str, Array]]
 
 
 def oracle_of(unit: Unit) -> Oracle | None:
@@ -36,16 +37,21 @@ def oracle_of(unit: Unit) -> Oracle | None:
     return oracle
 
 
-def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """The loss in float64."""
-    arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in inputs.items()}
+def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
+    """What the call returns, in float64, by name: ``loss`` and whatever else the oracle knows.
+
+    A parameter of the loss that is not among the inputs is given to the oracle like one.
+    """
+    tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **inputs}
+    arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
     given = {k: v for k, v in unit.config.items() if k != 'type'}
     with np.errstate(all='ignore'):
         value = oracle(unit.call.name, arrays, constructor_options(type(unit.loss), given))
-    return np.asarray(value, np.float64)
+    found = value if isinstance(value, Mapping) else {'loss': value}
+    return {name: np.asarray(array, np.float64) for name, array in found.items()}
 
 
-def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor], name: str) -> NDArray[np.float64]:
+def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor], name: str) -> Array:
     """The gradient of the oracle's sum with respect to one input, by central differences."""
     point = inputs[name].to(torch.float64)
     gradient = np.zeros(point.numel())
@@ -56,6 +62,6 @@ def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor],
         for sign in (1.0, -1.0):
             moved = point.clone()
             moved.view(-1)[at] += sign * step
-            ends.append(float(run_oracle(oracle, unit, {**inputs, name: moved}).sum()))
+            ends.append(float(run_oracle(oracle, unit, {**inputs, name: moved})['loss'].sum()))
         gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
     return gradient.reshape(tuple(point.shape))

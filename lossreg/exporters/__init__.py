@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lossreg.artefact import file_name, metadata, read_manifest, sha256, update_manifest, write_atomically
+from lossreg.artefact import (
+    file_name,
+    metadata,
+    parameters_hash,
+    read_manifest,
+    sha256,
+    update_manifest,
+    write_atomically,
+)
 from lossreg.errors import CheckError, ConfigError
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
@@ -108,6 +116,7 @@ def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int
     entry = {
         **metadata(unit, grad),
         'format': format,
+        'parameters': parameters_hash(unit),
         'sha256': sha256(data),
         'bytes': len(data),
         'tolerance': {'rtol': unit.spec.tolerance.rtol, 'atol': unit.spec.tolerance.atol},

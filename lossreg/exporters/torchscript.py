@@ -46,33 +46,43 @@ def _holder(loss: nn.Module) -> nn.Module:
 def forward_source(unit: Unit, grad: bool) -> str:
     """The source of ``forward`` for one unit."""
     names = [i.name for i in unit.inputs]
+    leaves = [i.name for i in unit.differentiable] if grad else []
+    lines = [f'{name} = {name}.detach().requires_grad_(True)' for name in leaves]
+    lines.append(f'{_targets(unit)} = self.loss{"." if unit.call.method else ""}{unit.call.method}({_arguments(unit)})')
+    if unit.call.returns_dict:
+        lines += [f"result_{name} = results['{name}']" for name in unit.results]
+    if grad:
+        lines.append(f'grads = torch.autograd.grad([result_loss.sum()], [{", ".join(leaves)}], allow_unused=True)')
+    for at, name in enumerate(leaves):
+        lines += [
+            f'grad_{name} = grads[{at}]',
+            f'if grad_{name} is None:',
+            f'    grad_{name} = torch.zeros_like({name})',
+        ]
+    results = [f'result_{name}{".detach()" if grad else ""}' for name in unit.results]
+    lines.append(f'return {", ".join([*results, *(f"grad_{name}" for name in leaves)])}')
+    head = f'def forward(self, {", ".join(f"{name}: Tensor" for name in names)}):\n'
+    return head + ''.join(f'    {line}\n' for line in lines)
+
+
+def _targets(unit: Unit) -> str:
+    """What the call's result is assigned to."""
+    return 'results' if unit.call.returns_dict else ', '.join(f'result_{name}' for name in unit.results)
+
+
+def _arguments(unit: Unit) -> str:
+    """The source text of the call's arguments."""
     # losses take avg_factor as Optional[float]
     texts = {i.name: f'float({i.name})' if i.role is Role.AVG_FACTOR else i.name for i in unit.inputs}
-    arguments = ', '.join(f'{parameter}={value}' for parameter, value in _argument_texts(unit, texts))
-    head = f'def forward(self, {", ".join(f"{name}: Tensor" for name in names)}):\n'
-    if not grad:
-        return f'{head}    return self.loss({arguments})\n'
-    leaves = [i.name for i in unit.differentiable]
-    detach = ''.join(f'    {name} = {name}.detach().requires_grad_(True)\n' for name in leaves)
-    refine = ''.join(
-        f'    grad_{name} = grads[{at}]\n    if grad_{name} is None:\n        grad_{name} = torch.zeros_like({name})\n'
-        for at, name in enumerate(leaves)
-    )
-    results = ', '.join(f'grad_{name}' for name in leaves)
-    return (
-        f'{head}{detach}'
-        f'    loss = self.loss({arguments})\n'
-        f'    grads = torch.autograd.grad([loss.sum()], [{", ".join(leaves)}], allow_unused=True)\n'
-        f'{refine}'
-        f'    return loss.detach(), {results}\n'
-    )
-
-
-def _argument_texts(unit: Unit, texts: dict[str, str]) -> list[tuple[str, str]]:
-    """Each forward parameter with the source text of its argument."""
     # `arguments` only arranges what it is given, so it arranges texts as well as tensors
     arranged = unit.arguments(texts)  # type: ignore[arg-type]
-    return [(p, f'({", ".join(v)})' if isinstance(v, tuple) else str(v)) for p, v in arranged.items()]
+    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in arranged.items())
+
+
+def _text(value: str | tuple[str, ...] | dict[str, str]) -> str:
+    if isinstance(value, dict):
+        return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
+    return f'({", ".join(value)})' if isinstance(value, tuple) else value
 
 
 _MANGLED = re.compile(rb'(__torch__(?:\.\w+)*?)\.___torch_mangle_(\d+)(?=[.\n](\w+))')
