@@ -1,8 +1,8 @@
 """The scriptable primitives that all losses share.
 
 Every function here means the same in eager mode, in TorchScript, under ``torch.export`` and in ONNX Runtime, on extreme
-inputs too. Shapes and options may be tested with a Python ``if`` here, tensor values never (``raise_for_labels`` is the
-one exception: it runs in plain eager mode alone).
+inputs too. Shapes and options may be tested with a Python ``if`` here, tensor values never (``raise_unless_legal`` is
+the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
@@ -129,6 +129,18 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return x.clamp(min=1.1754943508222875e-38).pow(exponent)
 
 
+def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
+
+    Args:
+        value: one number a sample, (N).
+        x: finite, (N, ...).
+        gradient: of the shape of ``x``.
+    """
+    linear = total_per_sample(gradient.detach() * x)
+    return value.detach() + (linear - linear.detach())
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a_i - b_j|^2 for all pairs of rows, as float64, without gradient: for mining.
 
@@ -253,7 +265,24 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
         legal = legal | (label == ignore_index)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(label):
-            raise_for_labels(label, legal, classes, ignore_index, name)
+            besides = '' if ignore_index is None else f' (or ignore_index {ignore_index})'
+            raise_unless_legal(label, legal, name, f'labels go from 0 to {classes - 1}{besides}')
+    return legal
+
+
+def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
+    """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
+
+    Raises:
+        IndexError: an illegal length, in plain eager mode on the CPU.
+        ValueError: ``length`` does not hold integers.
+    """
+    if length.is_floating_point() or length.dtype == torch.bool:
+        raise ValueError(f'{name} must hold integer lengths, got {length.dtype}')
+    legal = (length >= 0) & (length <= limit)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(length):
+            raise_unless_legal(length, legal, name, f'there are {limit} {what}')
     return legal
 
 
@@ -267,17 +296,21 @@ def poison(loss: Tensor, legal: Tensor) -> Tensor:
 
 
 @torch.jit.unused
-def is_plain_eager(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor on the CPU whose values may be looked at: tracing sees a subclass of Tensor."""
+def is_eager(x: Tensor) -> bool:
+    """Whether ``x`` is a tensor of numbers: tracing sees a subclass of Tensor."""
     # torch 2.1 has the question under another name
     is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
-    return type(x) is torch.Tensor and x.device.type == 'cpu' and not is_compiling()
+    return type(x) is torch.Tensor and not is_compiling()
 
 
 @torch.jit.unused
-def raise_for_labels(label: Tensor, legal: Tensor, classes: int, ignore_index: Optional[int], name: str) -> None:
-    """Raises IndexError naming the first label that is not legal."""
+def is_plain_eager(x: Tensor) -> bool:
+    """Whether ``x`` is a tensor on the CPU whose values may be looked at."""
+    return is_eager(x) and x.device.type == 'cpu'
+
+
+@torch.jit.unused
+def raise_unless_legal(x: Tensor, legal: Tensor, name: str, limits: str) -> None:
+    """Raises IndexError naming the first value that is not legal."""
     if not bool(legal.all()):
-        value = int(label[~legal].flatten()[0])
-        besides = '' if ignore_index is None else f' (or ignore_index {ignore_index})'
-        raise IndexError(f'{name} holds {value}, but labels go from 0 to {classes - 1}{besides}')
+        raise IndexError(f'{name} holds {int(x[~legal].flatten()[0])}, but {limits}')

@@ -62,12 +62,12 @@ def draw(
         if spec.role in _INDEX_DRAWS:
             values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, sizes[spec.classes], kind)
         else:
-            values = np.clip(_DRAWS[spec.role](rng, shape, kind), -spec.limit, spec.limit)
+            values = _DRAWS[spec.role](rng, shape, kind).clip(-spec.limit, spec.limit)
             if spec.role is Role.TARGETS and spec.ignores_negative and kind is Kind.ORDINARY:
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if spec.role.is_integer else torch.float32
         drawn[spec.name] = torch.tensor(values, dtype=dtype)
-    return drawn
+    return {**drawn, **unit.call.consistent(unit.loss, drawn)}
 
 
 def _labels(

@@ -14,7 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lossreg.errors import ConfigError
 
@@ -111,6 +111,7 @@ class Call:
         method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
             state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
+        consistent: given the instance and inputs drawn one by one, those that must be replaced to fit together.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Call:
     returns_dict: bool = False
     method: str = ''
     batch: str | None = None
+    consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda module, drawn: EMPTY
 
 
 @dataclass(frozen=True)

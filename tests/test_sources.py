@@ -194,7 +194,8 @@ MAY_IMPORT = {
     'boxes.py': {'arith'},
     'embeddings.py': {'arith'},
     'margins.py': {'arith'},
-    'losses': {'arith', 'boxes', 'embeddings', 'losses', 'margins', 'registry', 'spec', 'walk'},
+    'lattice.py': {'arith'},
+    'losses': {'arith', 'boxes', 'embeddings', 'lattice', 'losses', 'margins', 'registry', 'spec', 'walk'},
     'oracles': {'oracles'},
 }
 ABOVE_EXPORTERS = {'checks', 'losses', 'oracles', 'report', 'testing', 'bench', 'cli', 'commands', ''}
