@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss, constructor_options, loss_class
-from lossreg.spec import Call, spec_of
+from lossreg.spec import Call, calls_of, spec_of
 from lossreg.unit import Unit
 
 
@@ -61,7 +61,7 @@ class Request:
         Raises:
             ConfigError: the call asked for does not exist, or not for this instance.
         """
-        allowed = tuple(c for c in spec_of(self.loss).calls if c.when(self.loss))
+        allowed = tuple(c for c in calls_of(self.loss) if c.when(self.loss))
         if any_call or not self.call:
             return allowed
         chosen = tuple(c for c in allowed if c.name == self.call)

@@ -71,6 +71,7 @@ class Input:
         ignores_negative: for labels and targets, whether every negative value is ignored.
         broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
         when: whether an instance takes this input at all.
+        aliases: further names that an error may call it by: those of the losses it is handed on to.
         limit: the largest magnitude drawn, where the formula itself overflows beyond it.
         state: whether the loss keeps it from call to call: an artefact also returns ``next_<name>``. In eager mode it
             is a buffer of that name.
@@ -87,6 +88,7 @@ class Input:
     ignores_negative: bool = False
     broadcasts: tuple[str, ...] = ()
     when: Callable[[Any], bool] = always
+    aliases: tuple[str, ...] = ()
     limit: float = math.inf
     state: bool = False
 
@@ -111,6 +113,7 @@ class Call:
         method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
             state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
+        vanishes: whether the loss is exactly 0 where nothing counts; not so for a sum with other terms.
         consistent: given the instance and inputs drawn one by one, those that must be replaced to fit together.
     """
 
@@ -123,6 +126,33 @@ class Call:
     method: str = ''
     batch: str | None = None
     consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda module, drawn: EMPTY
+    vanishes: bool = True
+
+    def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
+        taken = {name for value in self.arguments.values() for name in _names_in(value)}
+        direct = {name: name for name in values if name not in taken and name not in self.arguments}
+        return {
+            parameter: _arranged(value, values)
+            for parameter, value in {**self.arguments, **direct}.items()
+            if values.keys() >= set(_names_in(value))
+        }
+
+
+def _names_in(value: str | tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs that one argument takes."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple) else tuple(value.values())
+
+
+def _arranged(value: str | tuple[str, ...] | Mapping[str, str], values: Mapping[str, Any]) -> Any:
+    """One argument: a value, a tuple of them, or a dict."""
+    if isinstance(value, str):
+        return values[value]
+    if isinstance(value, tuple):
+        return tuple(values[name] for name in value)
+    return {key: values[name] for key, name in value.items()}
 
 
 @dataclass(frozen=True)
@@ -177,7 +207,7 @@ class LossSpec:
     """
 
     functions: tuple[Callable[..., Any], ...]
-    calls: tuple[Call, ...]
+    calls: tuple[Call, ...] | Callable[[Any], tuple[Call, ...]]
     variants: Mapping[str, Mapping[str, Any]]
     references: tuple[str, ...]
     stands_in_for: tuple[HostClass, ...] = ()
@@ -216,6 +246,14 @@ def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
             'for a module without one use lossreg.testing.assert_exportable'
         )
     return spec
+
+
+def calls_of(loss: nn.Module | type[nn.Module]) -> tuple[Call, ...]:
+    """All calls of a loss; of a class whose calls each instance makes up for itself, none."""
+    calls = spec_of(loss).calls
+    if isinstance(calls, tuple):
+        return calls
+    return () if isinstance(loss, type) else calls(loss)
 
 
 def family_of(cls: type[nn.Module]) -> str:

@@ -64,17 +64,9 @@ class Unit:
         """Names of an artefact's outputs."""
         return (*self.results, *(f'grad_{i.name}' for i in self.differentiable if grad))
 
-    def arguments(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The arguments of the call for these inputs."""
-        given = dict(self.call.arguments)
-        taken = {name for value in given.values() for name in _names_in(value)}
-        direct = {i.name: i.name for i in self.inputs if i.name not in taken and i.name not in given}
-        present = {i.name for i in self.inputs}
-        return {
-            parameter: _arranged(value, tensors)
-            for parameter, value in {**given, **direct}.items()
-            if present.issuperset(_names_in(value))
-        }
+    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the call for values of this unit's inputs, which may also be texts that stand for them."""
+        return self.call.arrange({i.name: values[i.name] for i in self.inputs})
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
         """A size for every dimension symbol: the instance's own, else one of ``choices``, each once while they last."""
@@ -90,22 +82,6 @@ class Unit:
     def is_dynamic(self, dim: str) -> bool:
         """Whether a dimension may have any size in an artefact."""
         return not dim.isdigit() and dim not in self.spec.sizes(self.loss)
-
-
-def _names_in(value: str | tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
-    """The inputs that one argument takes."""
-    if isinstance(value, str):
-        return (value,)
-    return value if isinstance(value, tuple) else tuple(value.values())
-
-
-def _arranged(value: str | tuple[str, ...] | Mapping[str, str], tensors: Mapping[str, Any]) -> Any:
-    """One argument: a tensor, a tuple of them, or a dict."""
-    if isinstance(value, str):
-        return tensors[value]
-    if isinstance(value, tuple):
-        return tuple(tensors[name] for name in value)
-    return {key: tensors[name] for key, name in value.items()}
 
 
 class FlatLoss(nn.Module):

@@ -12,7 +12,7 @@ SIZES = [(7, 3, 4, 2), (20, 2, 9, 6), (1, 4, 3, 1), (40, 1, 5, 15)]
 
 
 def sequences(frames, batch, classes, labels, seed=0, dtype=torch.float64):
-    """Log-probabilities, targets and lengths. Rows may have no alignment, and labels behind a row's length are nonsense."""
+    """Log-probabilities, targets and lengths. Rows may have no alignment; labels behind a row's length are nonsense."""
     random = torch.Generator().manual_seed(seed)
     log_probs = (3 * torch.randn(frames, batch, classes, generator=random, dtype=dtype)).log_softmax(-1)
     targets = torch.randint(1, classes, (batch, labels), generator=random)

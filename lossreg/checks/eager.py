@@ -73,7 +73,8 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
         message = first_line(error)
         if not isinstance(error, wanted):
             return Agreement(np.inf, np.inf, f'raised {type(error).__name__} ({message}), not {wanted.__name__}')
-        named = [name for name in case.culprits if name in message]
+        names = {i.name: (i.name, *i.aliases) for i in unit.inputs}
+        named = [name for name in case.culprits if any(known in message for known in names[name])]
         needed = 1 if case.expect is Expect.BAD_LABEL else 2
         missing = f'the message names {named}, of {list(case.culprits)}: {message}' if len(named) < needed else ''
         return Agreement(0.0, 0.0, missing)

@@ -13,7 +13,7 @@ from lossreg.commands.console import console
 from lossreg.errors import ConfigError
 from lossreg.hosts import stand_ins
 from lossreg.registry import load_losses
-from lossreg.spec import family_of, spec_of
+from lossreg.spec import calls_of, family_of, spec_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def _list_host(options: argparse.Namespace) -> int:
 def loss_row(cls: type[nn.Module]) -> dict[str, Any]:
     """A loss as ``list --json`` shows it."""
     spec = spec_of(cls)
-    inputs = {i.name: i for call in spec.calls for i in call.inputs}
+    inputs = {i.name: i for call in calls_of(cls) for i in call.inputs}
     return {
         'name': cls.__name__,
         'family': family_of(cls),

@@ -12,7 +12,7 @@ from lossreg import report
 from lossreg.commands.console import console
 from lossreg.commands.list import loss_row
 from lossreg.registry import load_losses, loss_class
-from lossreg.spec import spec_of
+from lossreg.spec import calls_of, spec_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     spec = spec_of(cls)
     console.print(f'[bold]{cls.__name__}[/]{escape(str(inspect.signature(cls)))}\n')
     console.print(escape(inspect.cleandoc(cls.__doc__ or '')) + '\n')
-    for call in spec.calls:
+    for call in calls_of(cls):
         table = Table(
             'input', 'role', 'shape', 'optional', 'gradient', title=f'call {call.name!r}', title_justify='left'
         )

@@ -74,9 +74,7 @@ def _arguments(unit: Unit) -> str:
     """The source text of the call's arguments."""
     # losses take avg_factor as Optional[float]
     texts = {i.name: f'float({i.name})' if i.role is Role.AVG_FACTOR else i.name for i in unit.inputs}
-    # `arguments` only arranges what it is given, so it arranges texts as well as tensors
-    arranged = unit.arguments(texts)  # type: ignore[arg-type]
-    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in arranged.items())
+    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in unit.arguments(texts).items())
 
 
 def _text(value: str | tuple[str, ...] | dict[str, str]) -> str:

@@ -1,0 +1,141 @@
+"""An objective: empirical risk plus regularisers, as one loss."""
+
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+
+from torch import Tensor, nn
+
+from lossreg.objective import Dimensions, Term, sum_of, term_of
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, LossSpec
+
+
+@LOSSES.register_module()
+class CompositeLoss(nn.Module):
+    r"""A weighted sum of losses over named inputs, plus penalties over named inputs.
+
+    .. math::
+        L = \sum_i w_i\, \ell_i(\text{inputs}_i) + \sum_j v_j \sum_{x \in \text{inputs}_j} \Phi_j(x)
+
+    It is exported as one graph with one gradient, which for shared inputs is that of the sum.
+
+    Args:
+        losses: by a name of your choice, ``dict(loss=dict(type='lossreg.X', ...), inputs=..., weight=1.0, call='')``.
+            ``inputs`` maps the loss's inputs (``lossreg show X``) to the objective's, or lists the latter in the loss's
+            order; an optional input is present where it is named. ``weight`` is a number, or the name of a scalar
+            input, for schedules. ``call`` picks one of the loss's calls, its first by default.
+        penalties: the same for regularisers of one input, such as ``lossreg.L2Penalty``; ``inputs`` lists all that
+            are penalised.
+
+    Shapes:
+        ``forward`` takes a dict of tensors by the objective's names and returns a dict: ``loss``, the sum, and each
+        term before its weight, all scalars. A term with reduction ``none`` counts with its sum.
+
+    Raises:
+        ValueError: a term is incomplete, names an input or call that its loss does not have, has only a call with
+            state, or two terms need different shapes of one input; also what the losses raise.
+
+    Reference:
+        Vapnik, Principles of Risk Minimization for Learning Theory, NIPS 1991.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, losses: Mapping[str, Mapping[str, Any]], penalties: Optional[Mapping[str, Mapping[str, Any]]] = None
+    ) -> None:
+        super().__init__()
+        if not losses:
+            raise ValueError('an objective needs at least one loss')
+        if set(losses) & set(penalties or {}):
+            raise ValueError(f'{sorted(set(losses) & set(penalties or {}))} name a loss and a penalty')
+        self.losses = dict(losses)
+        self.penalties = penalties if penalties is None else dict(penalties)
+        terms = [term_of(name, term, penalty=False) for name, term in self.losses.items()]
+        terms += [term_of(name, term, penalty=True) for name, term in (self.penalties or {}).items()]
+        Dimensions(terms).sizes(least=False)
+        self.terms = sum_of(terms)
+
+    def forward(self, inputs: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """Computes the sum and its terms. An input that no term takes is ignored."""
+        # sum of w_i l_i + sum of v_j Phi_j
+        result: Dict[str, Tensor] = self.terms(inputs)
+        return result
+
+
+def _terms(loss: CompositeLoss) -> Tuple[Term, ...]:
+    """The terms of an instance, with its modules."""
+    groups = ((loss.losses, False), (loss.penalties or {}, True))
+    return tuple(
+        term_of(name, term, penalty=penalty, loss=loss.terms.get_submodule(name))
+        for group, penalty in groups
+        for name, term in group.items()
+    )
+
+
+def _calls(loss: CompositeLoss) -> Tuple[Call, ...]:
+    """The one call of an instance."""
+    terms = _terms(loss)
+    inputs = Dimensions(terms).inputs
+    outputs = ('loss', *(term.name for term in terms))
+    return (
+        Call(
+            'named',
+            inputs,
+            arguments={'inputs': {i.name: i.name for i in inputs}},
+            outputs=outputs,
+            returns_dict=True,
+            batch='',
+            vanishes=False,
+        ),
+    )
+
+
+CompositeLoss.spec = LossSpec(
+    functions=(),
+    calls=_calls,
+    variants={
+        'default': {
+            'losses': {
+                'ce': {
+                    'loss': {'type': 'lossreg.CrossEntropyLoss'},
+                    'inputs': {'cls_score': 'student', 'label': 'label'},
+                    'call': 'labels',
+                },
+            },
+        },
+        'regularised': {
+            'losses': {
+                'ce': {
+                    'loss': {'type': 'lossreg.CrossEntropyLoss', 'label_smoothing': 0.125},
+                    'inputs': {'cls_score': 'student', 'label': 'label'},
+                    'call': 'labels',
+                    'weight': 'ce_weight',
+                },
+                'triplet': {
+                    'loss': {'type': 'lossreg.TripletLoss'},
+                    'inputs': {'inputs': 'embedding', 'targets': 'label'},
+                    'weight': 0.5,
+                },
+            },
+            'penalties': {
+                'decay': {'loss': {'type': 'lossreg.L2Penalty'}, 'inputs': ['kernel', 'embedding'], 'weight': 0.01},
+            },
+        },
+        'boxes': {
+            'losses': {
+                'cls': {
+                    'loss': {'type': 'lossreg.FocalLoss', 'loss_weight': 2.0},
+                    'inputs': {'pred': 'scores', 'target': 'label', 'weight': 'label_weight'},
+                },
+                'box': {
+                    'loss': {'type': 'lossreg.GIoULoss'},
+                    'inputs': {'pred': 'boxes', 'target': 'gt_boxes'},
+                    'weight': 'box_weight',
+                },
+            },
+        },
+    },
+    sizes=lambda loss: Dimensions(_terms(loss)).sizes(least=False),
+    at_least=lambda loss: Dimensions(_terms(loss)).sizes(least=True),
+    references=('https://proceedings.neurips.cc/paper/1991/hash/ff4d5fbbafdf976cfdc032e3bde78de5-Abstract.html',),
+)
