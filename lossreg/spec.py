@@ -113,7 +113,8 @@ class Call:
         method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
             state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
-        vanishes: whether the loss is exactly 0 where nothing counts; not so for a sum with other terms.
+        is_sum: whether it adds up terms of different inputs: where nothing counts in one, the others remain, and an
+            illegal label spoils only the gradients of its own term.
         consistent: given the instance and inputs drawn one by one, those that must be replaced to fit together.
     """
 
@@ -126,7 +127,7 @@ class Call:
     method: str = ''
     batch: str | None = None
     consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda module, drawn: EMPTY
-    vanishes: bool = True
+    is_sum: bool = False
 
     def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""

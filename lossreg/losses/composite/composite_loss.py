@@ -85,7 +85,7 @@ def _calls(loss: CompositeLoss) -> Tuple[Call, ...]:
             outputs=outputs,
             returns_dict=True,
             batch='',
-            vanishes=False,
+            is_sum=True,
         ),
     )
 
