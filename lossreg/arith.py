@@ -235,6 +235,22 @@ def check_dim(x: Tensor, dim: int, name: str) -> None:
         raise ValueError(f'{name} has shape {list(x.shape)}, but must have {dim} dimensions')
 
 
+def check_broadcast(a: Tensor, like: Tensor, a_name: str, like_name: str, most: Optional[int] = None) -> None:
+    """Raises ValueError unless ``a`` broadcasts to the shape of ``like``, along at most ``most`` dimensions of size 1."""
+    fits = a.dim() <= like.dim()
+    stretched = 0
+    if fits:
+        for i in range(a.dim()):
+            if a.size(a.dim() - 1 - i) != like.size(like.dim() - 1 - i):
+                fits = fits and a.size(a.dim() - 1 - i) == 1
+                stretched += 1
+    if not fits or (most is not None and stretched > most):
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {like_name} has shape {list(like.shape)}; '
+            'the first must broadcast to the second'
+        )
+
+
 def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
     """A weight that broadcasts to ``like``: given in its shape, as that flattened, or one for each sample.
 
