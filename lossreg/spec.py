@@ -233,6 +233,16 @@ def zero_avg_factor(host: str) -> Difference:
     )
 
 
+def no_broadcast(host: str, test: str) -> Difference:
+    """The difference that losses have whose host broadcasts inputs of different shapes."""
+    return Difference(
+        host,
+        'inputs of different shapes are an error; the host broadcasts them, some with a warning',
+        'contract 5: a forgotten dimension would train on the wrong pairs',
+        test,
+    )
+
+
 def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
     """The spec of a loss or loss class.
 
