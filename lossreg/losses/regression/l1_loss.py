@@ -1,0 +1,141 @@
+"""L1 loss, called as in mmdet, and what the losses called like it share."""
+
+from typing import ClassVar, Optional, Tuple
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.registry import LOSSES
+from lossreg.spec import (
+    AVG_FACTOR,
+    Call,
+    Difference,
+    HostClass,
+    Input,
+    LossSpec,
+    Role,
+    no_broadcast,
+    zero_avg_factor,
+)
+
+
+def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    r"""Absolute error of each element, weighted.
+
+    .. math::
+        \ell = w\,|x - t|
+
+    Args:
+        pred: predictions x, of any shape.
+        target: targets t, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN does not count.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t = counted_pair(pred, target, weight)
+    loss = (x - t).abs()
+    return loss if weight is None else loss * upcast(weight)
+
+
+def counted_pair(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Predictions and targets in full precision, 0 where the weight is 0.
+
+    Raises:
+        ValueError: the three are not of one shape.
+    """
+    check_same_shape(target, pred, 'target', 'pred')
+    x, t = upcast(pred), upcast(target)
+    if weight is None:
+        return x, t
+    check_same_shape(weight, pred, 'weight', 'pred')
+    return keep(x, weight != 0), keep(t, weight != 0)
+
+
+@LOSSES.register_module()
+class L1Loss(nn.Module):
+    """Absolute error with mmdet's call and numbers; see :func:`l1_loss` for the formula.
+
+    Args:
+        reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Predictions, targets and weights of one shape, such as (N, 4). Returns a scalar, or that shape with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+
+    Reference:
+        mmdet 3.3, ``L1Loss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        return self.loss_weight * reduce_loss(l1_loss(pred, target, weight), reduction, avg_factor)
+
+
+def weighted_calls() -> Tuple[Call, ...]:
+    """The calls of mmdet's element-wise losses: predictions, targets and weights of one shape."""
+    return tuple(
+        Call(
+            name,
+            (
+                Input('pred', Role.LOGITS, shape, differentiable=True),
+                Input('target', Role.LOGITS, shape),
+                Input('weight', Role.WEIGHTS, shape, optional=True),
+                AVG_FACTOR,
+            ),
+        )
+        for name, shape in (('vectors', 'N D'), ('images', 'N C H W'))
+    )
+
+
+TEST = 'tests/test_torch_regression.py'
+"""Where the differences of these losses are pinned."""
+
+
+def no_shortcut(host: str) -> Difference:
+    """The difference from mmdet's way out of a batch without targets or without a positive weight."""
+    return Difference(
+        host,
+        "no weight above 0, or an empty batch: the formula as ever, element by element with reduction='none'; mmdet "
+        'returns one scalar, the sum of pred * weight or 0',
+        'the shape of the result, and what a negative weight means, do not depend on values',
+        TEST,
+    )
+
+
+L1Loss.spec = LossSpec(
+    functions=(l1_loss,),
+    calls=weighted_calls(),
+    variants={
+        'default': {},
+        'detr': {'loss_weight': 5.0},
+        'sum': {'reduction': 'sum', 'loss_weight': 0.25},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',),
+    stands_in_for=(HostClass('mmdet.L1Loss'),),
+    differences=(zero_avg_factor('mmdet.L1Loss'), no_shortcut('mmdet.L1Loss'), no_broadcast('mmdet.L1Loss', TEST)),
+)

@@ -1,0 +1,89 @@
+"""Squared error, called as in mmdet."""
+
+from typing import ClassVar, Optional
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction, reduce_loss, upcast
+from lossreg.losses.regression.l1_loss import TEST, counted_pair, weighted_calls
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec, no_broadcast, zero_avg_factor
+
+
+def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    r"""Squared error of each element, weighted.
+
+    .. math::
+        \ell = w\,(x - t)^2
+
+    Args:
+        pred: predictions x, of any shape.
+        target: targets t, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN does not count.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t = counted_pair(pred, target, weight)
+    # (x - t)^2, in one kernel
+    loss = F.mse_loss(x, t, reduction='none')
+    return loss if weight is None else loss * upcast(weight)
+
+
+@LOSSES.register_module()
+class MSELoss(nn.Module):
+    """Squared error with mmdet's call and numbers; see :func:`mse_loss` for the formula.
+
+    Args:
+        reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Predictions, targets and weights of one shape, such as (N, C, H, W). Returns a scalar, or that shape with
+        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+
+    Reference:
+        mmdet 3.3, ``MSELoss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        return self.loss_weight * reduce_loss(mse_loss(pred, target, weight), reduction, avg_factor)
+
+
+MSELoss.spec = LossSpec(
+    functions=(mse_loss,),
+    calls=weighted_calls(),
+    variants={
+        'default': {},
+        'weighted': {'loss_weight': 0.01},
+        'sum': {'reduction': 'sum', 'loss_weight': 2.0},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',),
+    stands_in_for=(HostClass('mmdet.MSELoss'),),
+    differences=(zero_avg_factor('mmdet.MSELoss'), no_broadcast('mmdet.MSELoss', TEST)),
+)
