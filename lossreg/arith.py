@@ -236,7 +236,7 @@ def check_dim(x: Tensor, dim: int, name: str) -> None:
 
 
 def check_broadcast(a: Tensor, like: Tensor, a_name: str, like_name: str, most: Optional[int] = None) -> None:
-    """Raises ValueError unless ``a`` broadcasts to the shape of ``like``, along at most ``most`` dimensions of size 1."""
+    """Raises ValueError unless ``a`` broadcasts to the shape of ``like``, along no more than ``most`` dimensions."""
     fits = a.dim() <= like.dim()
     stretched = 0
     if fits:
