@@ -1,0 +1,87 @@
+"""L1 loss, called as in torch, and the calls of the losses called like it."""
+
+from typing import Any, Callable, ClassVar, Optional, Tuple
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss
+from lossreg.losses.regression.l1_loss import TEST, l1_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role, always, no_broadcast
+
+
+@LOSSES.register_module()
+class TorchL1Loss(nn.Module):
+    """Absolute error with torch.nn.L1Loss's call and numbers; see :func:`l1_loss` for the formula.
+
+    Args:
+        size_average: deprecated; False means ``reduction='sum'``.
+        reduce: deprecated; False means ``reduction='none'``.
+        reduction: ``none``, ``mean`` (over all elements) or ``sum``.
+
+    Shapes:
+        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
+
+    Raises:
+        ValueError: shapes do not match.
+
+    Reference:
+        torch.nn.L1Loss.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, size_average: Optional[bool] = None, reduce: Optional[bool] = None, reduction: str = 'mean'
+    ) -> None:
+        super().__init__()
+        self.size_average = size_average
+        self.reduce = reduce
+        self.reduction = legacy_reduction(size_average, reduce, reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss."""
+        check_same_shape(target, input, 'target', 'input')
+        return reduce_loss(l1_loss(input, target), self.reduction, None)
+
+
+def torch_calls(
+    role: Role = Role.LOGITS,
+    target: Role = Role.LOGITS,
+    names: Tuple[str, str] = ('vectors', 'images'),
+    when: Callable[[Any], bool] = always,
+    parameter: str = 'input',
+) -> Tuple[Call, ...]:
+    """The calls of torch's element-wise losses: inputs and targets of one shape, as vectors and as images.
+
+    Args:
+        role: of the input.
+        target: of the target.
+        names: of the two calls.
+        when: which instances allow them.
+        parameter: what ``forward`` calls the input.
+    """
+    return tuple(
+        Call(
+            name,
+            (Input('input', role, shape, differentiable=True), Input('target', target, shape)),
+            arguments={} if parameter == 'input' else {parameter: 'input'},
+            when=when,
+        )
+        for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
+    )
+
+
+TorchL1Loss.spec = LossSpec(
+    functions=(l1_loss,),
+    calls=torch_calls(),
+    variants={
+        'default': {},
+        'sum': {'reduction': 'sum'},
+        'deprecated': {'size_average': False, 'reduce': True},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://pytorch.org/docs/stable/generated/torch.nn.L1Loss.html',),
+    stands_in_for=(HostClass('torch.L1Loss'),),
+    differences=(no_broadcast('torch.L1Loss', TEST),),
+)

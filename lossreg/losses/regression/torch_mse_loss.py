@@ -1,0 +1,62 @@
+"""Squared error, called as in torch."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss
+from lossreg.losses.regression.l1_loss import TEST
+from lossreg.losses.regression.mse_loss import mse_loss
+from lossreg.losses.regression.torch_l1_loss import torch_calls
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec, no_broadcast
+
+
+@LOSSES.register_module()
+class TorchMSELoss(nn.Module):
+    """Squared error with torch.nn.MSELoss's call and numbers; see :func:`mse_loss` for the formula.
+
+    Args:
+        size_average: deprecated; False means ``reduction='sum'``.
+        reduce: deprecated; False means ``reduction='none'``.
+        reduction: ``none``, ``mean`` (over all elements) or ``sum``.
+
+    Shapes:
+        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
+
+    Raises:
+        ValueError: shapes do not match.
+
+    Reference:
+        torch.nn.MSELoss.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, size_average: Optional[bool] = None, reduce: Optional[bool] = None, reduction: str = 'mean'
+    ) -> None:
+        super().__init__()
+        self.size_average = size_average
+        self.reduce = reduce
+        self.reduction = legacy_reduction(size_average, reduce, reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss."""
+        check_same_shape(target, input, 'target', 'input')
+        return reduce_loss(mse_loss(input, target), self.reduction, None)
+
+
+TorchMSELoss.spec = LossSpec(
+    functions=(mse_loss,),
+    calls=torch_calls(),
+    variants={
+        'default': {},
+        'sum': {'reduction': 'sum'},
+        'deprecated': {'size_average': False, 'reduce': True},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://pytorch.org/docs/stable/generated/torch.nn.MSELoss.html',),
+    stands_in_for=(HostClass('torch.MSELoss'),),
+    differences=(no_broadcast('torch.MSELoss', TEST),),
+)
