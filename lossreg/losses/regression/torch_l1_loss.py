@@ -50,7 +50,6 @@ def torch_calls(
     target: Role = Role.LOGITS,
     names: Tuple[str, str] = ('vectors', 'images'),
     when: Callable[[Any], bool] = always,
-    parameter: str = 'input',
 ) -> Tuple[Call, ...]:
     """The calls of torch's element-wise losses: inputs and targets of one shape, as vectors and as images.
 
@@ -59,13 +58,11 @@ def torch_calls(
         target: of the target.
         names: of the two calls.
         when: which instances allow them.
-        parameter: what ``forward`` calls the input.
     """
     return tuple(
         Call(
             name,
             (Input('input', role, shape, differentiable=True), Input('target', target, shape)),
-            arguments={} if parameter == 'input' else {parameter: 'input'},
             when=when,
         )
         for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
