@@ -2,24 +2,29 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    check_size,
-    keep,
-    reduce_loss,
-    upcast,
+from lossreg.arith import check_reduction, reduce_loss
+from lossreg.boxes import (
+    area,
+    check_box_format,
+    corners,
+    counted_boxes,
+    hull_size,
+    inner_size,
+    intersection_and_union,
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
 
 
-def giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:
+def giou_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    eps: float = 1e-6,
+    box_format: str = 'xyxy',
+) -> Tensor:
     r"""1 - GIoU of aligned pairs of boxes, weighted.
 
     .. math::
@@ -29,41 +34,28 @@ def giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, eps
     at or above ``eps``. A box with x2 < x1 has a negative width, as in mmdet.
 
     Args:
-        pred: boxes (x1, y1, x2, y2), (N, 4).
-        target: boxes (x1, y1, x2, y2), (N, 4).
+        pred: boxes, (N, 4).
+        target: boxes, (N, 4).
         weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
         eps: smallest area of the denominators.
+        box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
+            ``cxcywh`` (the centre and the size).
 
     Returns:
         (N).
 
     Raises:
-        ValueError: shapes do not match.
+        ValueError: shapes do not match, unknown ``box_format``.
     """
-    check_dim(pred, 2, 'pred')
-    check_size(pred, 1, 4, 'pred', 'box coordinates')
-    check_same_shape(target, pred, 'target', 'pred')
-    pred, target = upcast(pred), upcast(target)
-    if weight is not None:
-        check_leading_shape(weight, pred, weight.dim(), 'weight', 'pred')
-        weight = upcast(weight)
-        weight = weight.mean(-1) if weight.dim() == 2 else weight
-        counted = (weight != 0).unsqueeze(1)
-        pred, target = keep(pred, counted), keep(target, counted)
-    # one transposition, so that every coordinate is contiguous
-    x1, y1, x2, y2 = pred.t().contiguous().unbind(0)
-    u1, v1, u2, v2 = target.t().contiguous().unbind(0)
-    # I = overlap width x overlap height
-    overlap_w = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0.0)
-    overlap_h = (torch.minimum(y2, v2) - torch.maximum(y1, v1)).clamp(min=0.0)
-    overlap = overlap_w * overlap_h
-    # U = area of pred + area of target - I
-    union = ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - overlap).clamp(min=eps)
-    # E = width x height of the box around both
-    hull_w = (torch.maximum(x2, u2) - torch.minimum(x1, u1)).clamp(min=0.0)
-    hull_h = (torch.maximum(y2, v2) - torch.minimum(y1, v1)).clamp(min=0.0)
-    hull = (hull_w * hull_h).clamp(min=eps)
-    loss = 1.0 - (overlap / union - (hull - union) / hull)
+    pred, target, weight = counted_boxes(pred, target, weight)
+    p1, p2 = corners(pred, box_format)
+    t1, t2 = corners(target, box_format)
+    p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
+    intersection, union = intersection_and_union(p_size, t_size, inner)
+    union = union.clamp(min=eps)
+    hull = area(hull_size(p_size, t_size, inner)).clamp(min=eps)
+    # I / U - (E - U) / E
+    loss = 1.0 - (intersection / union - (hull - union) / hull)
     return loss if weight is None else loss * weight
 
 
@@ -75,13 +67,16 @@ class GIoULoss(nn.Module):
         eps: smallest area of union and hull.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
+        box_format: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or ``cxcywh`` (the centre and the
+            size).
 
     Shapes:
         Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
         with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
 
     Raises:
-        ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,
+            ``avg_factor`` with ``reduction='sum'``.
 
     Reference:
         Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
@@ -89,12 +84,20 @@ class GIoULoss(nn.Module):
 
     spec: ClassVar[LossSpec]
 
-    def __init__(self, eps: float = 1e-6, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        eps: float = 1e-6,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+        box_format: str = 'xyxy',
+    ) -> None:
         super().__init__()
         check_reduction(reduction)
+        check_box_format(box_format)
         self.eps = float(eps)
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
+        self.box_format = box_format
 
     def forward(
         self,
@@ -106,7 +109,7 @@ class GIoULoss(nn.Module):
     ) -> Tensor:
         """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
         reduction = self.reduction if reduction_override is None else reduction_override
-        loss = giou_loss(pred, target, weight, self.eps)
+        loss = giou_loss(pred, target, weight, self.eps, self.box_format)
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
 
 
@@ -123,24 +126,32 @@ def _call(name: str, weight_shape: str, optional: bool) -> Call:
     )
 
 
+BOX_CALLS = (_call('boxes', 'N', optional=True), _call('coordinate_weights', 'N 4', optional=False))
+"""The calls of every loss with one number a pair of boxes."""
+
+
+def scalar_without_weight(host: str) -> Difference:
+    """The difference that mmdet's shortcut for weights of 0 makes."""
+    return Difference(
+        host,
+        "all weights 0 with reduction='none' gives zeros of the loss's shape; mmdet gives one scalar 0",
+        'the shape of the result does not depend on values, or no graph could hold it',
+        'tests/test_contract.py',
+    )
+
+
 GIoULoss.spec = LossSpec(
     functions=(giou_loss,),
-    calls=(_call('boxes', 'N', optional=True), _call('coordinate_weights', 'N 4', optional=False)),
+    calls=BOX_CALLS,
     variants={
         'default': {},
         'weighted': {'loss_weight': 2.0, 'eps': 1e-7},
         'sum': {'reduction': 'sum'},
         'none': {'reduction': 'none'},
+        'xywh': {'box_format': 'xywh'},
+        'cxcywh': {'box_format': 'cxcywh'},
     },
     references=('https://arxiv.org/abs/1902.09630',),
     stands_in_for=(HostClass('mmdet.GIoULoss'),),
-    differences=(
-        Difference(
-            'mmdet.GIoULoss',
-            "all weights 0 with reduction='none' gives (N) zeros; mmdet gives one scalar 0",
-            'the shape of the result does not depend on values, or no graph could hold it',
-            'tests/test_contract.py',
-        ),
-        zero_avg_factor('mmdet.GIoULoss'),
-    ),
+    differences=(scalar_without_weight('mmdet.GIoULoss'), zero_avg_factor('mmdet.GIoULoss')),
 )

@@ -1,0 +1,118 @@
+"""Measures of aligned pairs of boxes, which the losses of boxes share.
+
+Boxes come as (N, 4). Here they are pairs of corners, each (2, N): x and y in rows, so that every coordinate is
+contiguous. A size is (2, N) as well: the width and the height. Negative ones are taken as they are.
+"""
+
+import math
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, keep, upcast
+
+
+def check_box_format(box_format: str) -> None:
+    """Raises ValueError unless ``box_format`` is ``xyxy``, ``xywh`` or ``cxcywh``."""
+    if box_format != 'xyxy' and box_format != 'xywh' and box_format != 'cxcywh':
+        raise ValueError(f"box_format must be 'xyxy', 'xywh' or 'cxcywh', got '{box_format}'")
+
+
+def check_boxes(pred: Tensor, target: Tensor) -> None:
+    """Raises ValueError unless both are (N, 4), with the same N."""
+    check_dim(pred, 2, 'pred')
+    check_size(pred, 1, 4, 'pred', 'box coordinates')
+    check_same_shape(target, pred, 'target', 'pred')
+
+
+def counted_boxes(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, 4).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_boxes(pred, target)
+    pred, target = upcast(pred), upcast(target)
+    if weight is None:
+        return pred, target, None
+    check_leading_shape(weight, pred, weight.dim(), 'weight', 'pred')
+    weight = upcast(weight)
+    weight = weight.mean(-1) if weight.dim() == 2 else weight
+    counted = (weight != 0).unsqueeze(1)
+    return keep(pred, counted), keep(target, counted), weight
+
+
+def corners(boxes: Tensor, box_format: str) -> Tuple[Tensor, Tensor]:
+    """The first corner (x1, y1) and the second (x2, y2) of (N, 4) boxes.
+
+    Raises:
+        ValueError: unknown ``box_format``.
+    """
+    check_box_format(box_format)
+    # one transposition, so that every coordinate is contiguous
+    first, second = boxes.t().contiguous().view([2, 2, -1]).unbind(0)
+    if box_format == 'xywh':
+        second = first + second
+    if box_format == 'cxcywh':
+        half = 0.5 * second
+        first, second = first - half, first + half
+    return first, second
+
+
+def area(size: Tensor) -> Tensor:
+    """Width times height."""
+    width, height = size.unbind(0)
+    return width * height
+
+
+def squared_length(offset: Tensor) -> Tensor:
+    """x^2 + y^2."""
+    x, y = offset.unbind(0)
+    return x * x + y * y
+
+
+def inner_size(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
+    """Size of the intersection; negative by the gap where boxes are apart."""
+    return torch.minimum(p2, t2) - torch.maximum(p1, t1)
+
+
+def hull_size(p_size: Tensor, t_size: Tensor, inner: Tensor) -> Tensor:
+    """Size of the smallest box around both, at least 0."""
+    # max(x2, u2) - min(x1, u1) = (x2 - x1) + (u2 - u1) - (min(x2, u2) - max(x1, u1))
+    return (p_size + t_size - inner).clamp(min=0.0)
+
+
+def intersection_and_union(p_size: Tensor, t_size: Tensor, inner: Tensor) -> Tuple[Tensor, Tensor]:
+    """The areas I and U = area of one + area of the other - I."""
+    intersection = area(inner.clamp(min=0.0))
+    return intersection, area(p_size) + area(t_size) - intersection
+
+
+def centre_offset(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
+    """From the centre of the first box to that of the second."""
+    # differences of near coordinates are exact, those of their sums would not be
+    return 0.5 * ((t1 - p1) + (t2 - p2))
+
+
+def aspect_difference(p_size: Tensor, t_size: Tensor, eps: float) -> Tensor:
+    """v = 4 / pi^2 (atan(w_t / (h_t + eps)) - atan(w_p / (h_p + eps)))^2, from 0 to 1."""
+    p_width, p_height = p_size.unbind(0)
+    t_width, t_height = t_size.unbind(0)
+    difference = torch.atan(t_width / (t_height + eps)) - torch.atan(p_width / (p_height + eps))
+    return 4.0 / math.pi**2 * (difference * difference)
+
+
+def aspect_trade_off(iou: Tensor, v: Tensor) -> Tensor:
+    """v / (1 - IoU + v) where IoU > 1/2, else 0; without gradient."""
+    v = v.detach()
+    # rounding may put IoU above 1; where the sum is 0, so is v
+    whole = (1.0 - iou.detach()).clamp(min=0.0) + v
+    return torch.where(iou > 0.5, v / torch.where(whole == 0, 1.0, whole), 0.0)
+
+
+def smoothed(x: Tensor, point: float) -> Tensor:
+    """x^2 / (2 point) below ``point``, x - point / 2 from there on; x itself where ``point`` is 0."""
+    if point == 0.0:
+        return x
+    return torch.where(x < point, 0.5 / point * (x * x), x - 0.5 * point)

@@ -1,0 +1,64 @@
+"""What the oracles of aligned pairs of boxes share: the loop over the pairs, and measures of one pair."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from lossreg.oracles.reference import Array, Inputs, Options, reduce
+
+
+def per_pair(call: str, inputs: Inputs, options: Options, loss: Callable[[Array, Array], float]) -> Array:
+    """Reduction of w · loss(pred, target); w is the mean over the coordinates in the call ``coordinate_weights``."""
+    pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
+    losses = np.zeros(len(pred))
+    for n in range(len(pred)):
+        w = 1.0 if weight is None else weight[n].mean()
+        if w != 0:
+            losses[n] = w * loss(corners(pred[n], options['box_format']), corners(target[n], options['box_format']))
+    return reduce(losses, options, inputs.get('avg_factor'))
+
+
+def corners(box: Array, box_format: str) -> Array:
+    """x1, y1, x2, y2 of a box; 'xywh' starts from the first corner, 'cxcywh' from the centre."""
+    a, b, c, d = box
+    if box_format == 'xywh':
+        return np.array([a, b, a + c, b + d], np.float64)
+    if box_format == 'cxcywh':
+        return np.array([a - c / 2, b - d / 2, a + c / 2, b + d / 2], np.float64)
+    return box
+
+
+def area(box: Array) -> float:
+    """Width times height."""
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def intersection(a: Array, b: Array) -> float:
+    """Area common to both."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(np.maximum(width, 0.0) * np.maximum(height, 0.0))
+
+
+def hull_size(a: Array, b: Array) -> Array:
+    """Width and height of the smallest box around both."""
+    size: Array = np.maximum(np.maximum(a[2:], b[2:]) - np.minimum(a[:2], b[:2]), 0.0)
+    return size
+
+
+def centre_distance(a: Array, b: Array) -> Array:
+    """From the centre of a to that of b, along x and along y."""
+    offset: Array = (b[:2] + b[2:]) / 2 - (a[:2] + a[2:]) / 2
+    return offset
+
+
+def aspect_difference(a: Array, b: Array, eps: float) -> float:
+    """v = 4/π² (atan(w_b / (h_b + eps)) - atan(w_a / (h_a + eps)))²."""
+    w_a, h_a = a[2:] - a[:2]
+    w_b, h_b = b[2:] - b[:2]
+    return float(4 / math.pi**2 * (np.arctan(w_b / (h_b + eps)) - np.arctan(w_a / (h_a + eps))) ** 2)
+
+
+def trade_off(iou: float, v: float) -> float:
+    """α = v / (1 - IoU + v) where IoU > 1/2, else 0; a constant for the gradient."""
+    return v / (1 - iou + v) if iou > 0.5 and v > 0 else 0.0
