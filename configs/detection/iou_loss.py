@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.IoULoss', mode='log', loss_weight=1.0)
