@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CIoULoss', loss_weight=12.0)
