@@ -1,0 +1,40 @@
+"""Powers of the intersection over union of two boxes, and of its penalties."""
+
+import numpy as np
+
+from lossreg.oracles.boxes import (
+    area,
+    aspect_difference,
+    centre_distance,
+    hull_size,
+    intersection,
+    per_pair,
+    trade_off,
+)
+from lossreg.oracles.reference import Array, Inputs, Options
+
+
+@np.errstate(all='ignore')
+def alpha_iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
+    """1 - IoU^α + Σ penalty^α; union, hull and squared diagonal are at least eps.
+
+    Penalties: (E - U)/E for 'giou', ρ²/c² for 'diou', ρ²/c² and β v for 'ciou', none for 'iou'.
+    """
+    alpha, mode, eps = options['alpha'], options['mode'], options['eps']
+
+    def loss(a: Array, b: Array) -> float:
+        overlap = intersection(a, b)
+        union = np.maximum(area(a) + area(b) - overlap, eps)
+        hull = np.maximum(np.prod(hull_size(a, b)), eps)
+        iou = overlap / union
+        distance = np.sum(centre_distance(a, b) ** 2) / np.maximum(np.sum(hull_size(a, b) ** 2), eps)
+        v = aspect_difference(a, b, eps)
+        penalties = {
+            'iou': [],
+            'giou': [np.maximum((hull - union) / hull, 0.0)],
+            'diou': [distance],
+            'ciou': [distance, trade_off(iou, v) * v],
+        }[mode]
+        return float(1 - iou**alpha + sum(p**alpha for p in penalties))
+
+    return per_pair(call, inputs, options, loss)
