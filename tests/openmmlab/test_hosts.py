@@ -254,12 +254,18 @@ BOXES = {
 }
 
 
+BOX_LOSSES = ('IoULoss', 'BoundedIoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'EIoULoss', 'SIoULoss')
+
+
 @pytest.mark.parametrize('name', BOXES)
-def test_giou_of_boxes(name):
+@pytest.mark.parametrize('loss', BOX_LOSSES)
+def test_losses_of_boxes(loss, name):
     box, target = torch.tensor([[BOXES['identical']], [BOXES[name]]], dtype=torch.float64)
-    assert_call_agrees(pair_of('GIoULoss', 'boxes'), box.clone(), target)
-    assert_call_agrees(pair_of('GIoULoss', 'boxes'), target.clone(), box)
-    assert_call_agrees(pair_of('GIoULoss', 'boxes'), target.clone(), target)
+    assert_call_agrees(pair_of(loss, 'boxes'), box.clone(), target)
+    assert_call_agrees(pair_of(loss, 'boxes'), target.clone(), box)
+    # 0 / 0 in mmdet: two boxes without width, and a box whose area + eps is its area
+    if (loss, name) not in {('SIoULoss', 'point'), ('CIoULoss', 'far')}:
+        assert_call_agrees(pair_of(loss, 'boxes'), target.clone(), target)
 
 
 @pytest.mark.parametrize('shape', [(6,), (6, 4)])
@@ -399,7 +405,7 @@ def _avg_factor_of_zero(ours: type[nn.Module], host: type[nn.Module]) -> None:
     assert want['loss'] == pytest.approx(total['loss'] / torch.finfo(torch.float32).eps)
 
 
-for _name in ('CrossEntropyLoss', 'DiceLoss', 'FocalLoss', 'GIoULoss'):
+for _name in ('CrossEntropyLoss', 'DiceLoss', 'FocalLoss', *BOX_LOSSES):
     shows(_name, 'avg_factor=0')(_avg_factor_of_zero)
 
 
@@ -419,12 +425,42 @@ def _class_probabilities(ours, host):
         ours()(scores, probabilities)
 
 
-@shows('GIoULoss', "all weights 0 with reduction='none'")
 def _shape_without_weight(ours, host):
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 2.0, 2.0]])
     call = boxes, boxes + 1, torch.zeros(2)
     assert torch.equal(host(reduction='none')(*call), torch.tensor(0.0))
-    assert torch.equal(ours(reduction='none')(*call), torch.zeros(2))
+    assert torch.equal(ours(reduction='none')(*call), torch.zeros_like(ours(reduction='none')(boxes, boxes)))
+
+
+for _name in BOX_LOSSES:
+    if _name != 'IoULoss':
+        shows(_name, "all weights 0 with reduction='none'")(_shape_without_weight)
+
+
+@shows('BoundedIoULoss', 'weights (N)')
+def _weights_of_boxes(ours, host):
+    boxes = torch.arange(16.0).view(4, 4)
+    weight = torch.tensor([1.0, 2.0, 0.0, 3.0])
+    plain = host(reduction='none')(boxes, boxes.sqrt())
+    torch.testing.assert_close(host(reduction='none')(boxes, boxes.sqrt(), weight), plain * weight)
+    torch.testing.assert_close(ours(reduction='none')(boxes, boxes.sqrt(), weight), plain * weight.unsqueeze(1))
+    with pytest.raises(RuntimeError, match='size'):
+        host()(boxes[:3], boxes[:3], weight[:3])
+
+
+@shows('SIoULoss', 'without width')
+def _no_width(ours, host):
+    """Where the first pair's loss is NaN, mmdet's gradient of its other coordinates is 0: NaN is not between bounds."""
+    boxes = torch.tensor([[5.0, 5.0, 5.0, 50.0], [10.0, 10.0, 20.0, 30.0]]).double()
+    call = {
+        'pred': boxes.requires_grad_(),
+        'target': torch.tensor([[0.0, 0.0, 0.0, 0.0], [15.0, 5.0, 40.0, 25.0]]).double(),
+    }
+    got, want = (evaluate(loss(reduction='none', neg_gamma=True), call) for loss in (ours, host))
+    assert np.isnan(want['loss'][0])
+    assert all(np.isfinite(x).all() for x in got.values())
+    for name, value in got.items():
+        np.testing.assert_allclose(value[1], want[name][1], rtol=1e-9)
 
 
 @shows('CrossEntropyLoss', 'negative mask label')
