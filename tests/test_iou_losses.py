@@ -330,6 +330,14 @@ def test_bounded_iou_weights_of_boxes():
     torch.testing.assert_close(loss(pred, target, weight), loss(pred, target) * weight.unsqueeze(1))
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_weights_of_0_keep_the_shape(name):
+    loss = build_loss({'type': name, 'reduction': 'none'})
+    for weight in (torch.zeros(3), torch.zeros(3, 4)):
+        found = loss(random_boxes(3), random_boxes(3, seed=1), weight)
+        assert found.tolist() == ([[0.0] * 4] * 3 if name == 'BoundedIoULoss' else [0.0] * 3)
+
+
 def test_bounded_iou_weights_of_one_axis():
     """Without weight on x and width, NaN in x does not count; with weight on either it does."""
     pred, target, weight = random_boxes(2), random_boxes(2, seed=1), torch.tensor([[0.0, 1.0, 0.0, 2.0]] * 2).double()
