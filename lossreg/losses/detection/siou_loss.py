@@ -80,7 +80,8 @@ def siou_loss(
 def _shape_cost(p: Tensor, t: Tensor) -> Tensor:
     """(1 - exp(-|p - t| / max(p, t)))^4; 0 where both are 0."""
     largest = torch.maximum(p, t)
-    omega = (p - t).abs() / torch.where(largest == 0, 1.0, largest)
+    # |p - t| / max = 1 - min / max, whose gradient is no difference of large numbers
+    omega = torch.where(largest == 0, 0.0, 1.0 - torch.minimum(p, t) / torch.where(largest == 0, 1.0, largest))
     square = (1.0 - torch.exp(-omega)).square()
     return square * square
 
