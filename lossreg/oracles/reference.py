@@ -52,3 +52,12 @@ def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | Non
     else:
         result = loss.sum() / (avg_factor + EPS) if avg_factor != 0 else 0.0  # the same
     return np.asarray(options['loss_weight'] * result, dtype=np.float64)
+
+
+def torch_reduce(loss: Array, options: Options) -> Array:
+    """The reduction of torch's classes: ``reduction``, unless the deprecated ``reduce`` or ``size_average`` is given."""
+    size_average, each = options.get('size_average'), options.get('reduce')
+    reduction = options['reduction']
+    if size_average is not None or each is not None:
+        reduction = 'none' if each is False else 'sum' if size_average is False else 'mean'
+    return reduce(loss, {'reduction': reduction, 'loss_weight': 1.0})
