@@ -36,6 +36,14 @@ def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
     return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
 
 
+def positive_part(x: Tensor) -> Tensor:
+    """max(0, x), with gradient 1 at 0 as torch's clamp has it.
+
+    ``clamp(min=0)`` becomes ONNX Runtime's Clip, which makes float32's largest number of inf.
+    """
+    return torch.where(x < 0, 0.0, x)
+
+
 def total(x: Tensor) -> Tensor:
     """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
     return x.sum(-1).sum() if x.dim() > 0 else x
