@@ -122,7 +122,8 @@ def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value, users: Sequence[tupl
     for at, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[at] = new
-            old.name, new.name = f'{old.name}_raw', old.name
+            # an output may be replaced twice, by different operators
+            old.name, new.name = f'{old.name}_before_{new.producer().op_type}', old.name
 
 
 def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
