@@ -1,0 +1,198 @@
+"""Triplet margin loss of given triplets, with a p-norm."""
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import check_same_shape, legacy_reduction, positive_part, reduce_loss, upcast
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, no_broadcast
+
+
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
+    r"""Distance of each pair of vectors, with gradient 0 at distance 0.
+
+    .. math::
+        d = \Big(\sum_i |x_{1,i} - x_{2,i} + \epsilon|^p\Big)^{1/p}
+
+    Args:
+        x1: vectors (..., D).
+        x2: vectors of the same shape.
+        p: the norm, > 0; infinity is the largest difference.
+        eps: added to every difference, as in torch.
+
+    Returns:
+        (...).
+    """
+    difference = upcast(x1) - upcast(x2) + eps
+    if p == 2.0:
+        squares = (difference * difference).sum(-1)
+        equal = squares == 0
+        return torch.where(equal, 0.0, torch.where(equal, 1.0, squares).sqrt())
+    size = difference.abs()
+    if p == 1.0:
+        return size.sum(-1)
+    if p == torch.inf:
+        # onnxruntime's maximum drops NaN
+        return torch.where(torch.isnan(size).any(-1), torch.nan, size.amax(-1))
+    # in units of the largest difference no power overflows; a norm scales, so the unit needs no gradient
+    unit = size.detach().amax(-1)
+    unit = torch.where((unit > 0) & (unit < torch.inf), unit, 1.0)
+    share = size / unit.unsqueeze(-1)
+    nothing = share == 0
+    powers = torch.where(nothing, 0.0, torch.where(nothing, 1.0, share).pow(p)).sum(-1)
+    equal = powers == 0
+    return unit * torch.where(equal, 0.0, torch.where(equal, 1.0, powers).pow(1.0 / p))
+
+
+def triplet_hinge(
+    to_positive: Tensor, to_negative: Tensor, positive_to_negative: Optional[Tensor], margin: float
+) -> Tensor:
+    r"""The hinge of distances that both losses of given triplets share.
+
+    .. math::
+        \ell = \max\big(0,\; m + d(a, p) - \min(d(a, n),\, d(p, n))\big)
+
+    Args:
+        to_positive: d(a, p), of any shape.
+        to_negative: d(a, n).
+        positive_to_negative: d(p, n); None leaves it out of the minimum.
+        margin: m.
+
+    Returns:
+        The losses, of the same shape.
+    """
+    nearest = to_negative
+    if positive_to_negative is not None:
+        nearest = torch.minimum(to_negative, positive_to_negative)
+    # m + d(a, p) - d(a, n)
+    return positive_part(margin + to_positive - nearest)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+) -> Tensor:
+    r"""Triplet margin loss of each triplet.
+
+    .. math::
+        \ell = \max\big(0,\; m + d(a, p) - d(a, n)\big), \qquad
+        d(x, y) = \lVert x - y + \epsilon \rVert_p
+
+    With ``swap`` the smaller of d(a, n) and d(p, n) takes the place of d(a, n).
+
+    Args:
+        anchor: vectors a, (N, D), or one (D).
+        positive: vectors p of the same shape.
+        negative: vectors n of the same shape.
+        margin: m, how much farther the negative must be than the positive.
+        p: the norm, > 0.
+        eps: added to every difference, as in torch.
+        swap: whether the positive may take the anchor's place.
+
+    Returns:
+        (N), or 0-d.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(positive, anchor, 'positive', 'anchor')
+    check_same_shape(negative, anchor, 'negative', 'anchor')
+    between: Optional[Tensor] = None
+    if swap:
+        between = pairwise_distance(positive, negative, p, eps)
+    to_positive = pairwise_distance(anchor, positive, p, eps)
+    return triplet_hinge(to_positive, pairwise_distance(anchor, negative, p, eps), between, margin)
+
+
+@LOSSES.register_module()
+class TripletMarginLoss(nn.Module):
+    """Triplet margin loss with torch's call and numbers; see :func:`triplet_margin_loss` for the formula.
+
+    Args:
+        margin: how much farther the negative must be than the positive, > 0.
+        p: the norm, > 0.
+        eps: added to every difference.
+        swap: whether the positive takes the anchor's place where it is nearer to the negative.
+        size_average: deprecated; False means ``reduction='sum'``.
+        reduce: deprecated; False means ``reduction='none'``.
+        reduction: ``none``, ``mean`` (over triplets) or ``sum``.
+
+    Shapes:
+        Three times (N, D), or three times (D). Returns a scalar, or (N) with reduction ``none``. An empty batch gives
+        0.
+
+    Raises:
+        ValueError: ``margin`` or ``p`` is not above 0, unknown ``reduction``, shapes do not match.
+
+    Reference:
+        Balntas et al., Learning shallow convolutional feature descriptors with triplet losses, BMVC 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        size_average: Optional[bool] = None,
+        reduce: Optional[bool] = None,
+        reduction: str = 'mean',
+    ) -> None:
+        super().__init__()
+        if not margin > 0:
+            raise ValueError(f'margin must be > 0, got {margin}')
+        if not p > 0:
+            raise ValueError(f'p must be > 0, got {p}')
+        self.margin = float(margin)
+        self.p = float(p)
+        self.eps = float(eps)
+        self.swap = swap
+        self.size_average = size_average
+        self.reduce = reduce
+        self.reduction = legacy_reduction(size_average, reduce, reduction)
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Computes the loss of triplets."""
+        loss = triplet_margin_loss(anchor, positive, negative, self.margin, self.p, self.eps, self.swap)
+        return reduce_loss(loss, self.reduction, None)
+
+
+def _call(name: str, shape: str, batch: Optional[str]) -> Call:
+    """A call with vectors of one shape."""
+    names = ('anchor', 'positive', 'negative')
+    return Call(name, tuple(Input(name, Role.FEATURES, shape, differentiable=True) for name in names), batch=batch)
+
+
+TripletMarginLoss.spec = LossSpec(
+    functions=(triplet_margin_loss,),
+    calls=(_call('triplets', 'N D', None), _call('unbatched', 'D', '')),
+    variants={
+        'default': {},
+        'manhattan': {'p': 1.0, 'margin': 0.5},
+        'cubic': {'p': 3.0, 'eps': 1e-4},
+        'half': {'p': 0.5, 'reduction': 'sum'},
+        'swap': {'swap': True, 'margin': 2.0},
+        'legacy': {'size_average': False, 'reduce': True},
+        'none': {'reduction': 'none', 'swap': True},
+    },
+    references=('https://bmva-archive.org.uk/bmvc/2016/papers/paper119/index.html',),
+    stands_in_for=(HostClass('torch.TripletMarginLoss'),),
+    differences=(
+        no_broadcast('torch.TripletMarginLoss', 'tests/test_torch_pairs.py'),
+        Difference(
+            'torch.TripletMarginLoss',
+            'p of 0 or below raises ValueError; torch computes with it',
+            'it is no norm, and has no gradient',
+            'tests/test_torch_pairs.py',
+        ),
+    ),
+)
