@@ -50,9 +50,12 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     return torch.where(torch.isnan(y), torch.nan, alike + apart)
 
 
-def _length(x: Tensor) -> Tensor:
-    """sqrt(|x|^2 + 1e-12), from the square in units of 1e-12: the exporter drops additions of so small a number."""
-    return ((x * x).sum(-1) * 1e12 + 1.0).sqrt() * 1e-6
+def _length(x: Tensor, eps: float = 9.999999960041972e-13) -> Tensor:
+    """sqrt(|x|^2 + eps), from the square in units of eps: the exporter drops the addition of a number below 1e-8.
+
+    ``eps`` is 1e-12 as torch holds it, in float32.
+    """
+    return ((x * x).sum(-1) / eps + 1.0).sqrt() * eps**0.5
 
 
 @LOSSES.register_module()

@@ -9,13 +9,14 @@ from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
 def cosine_embedding_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of 1 - cos(a, b) where y = 1, and of max(0, cos(a, b) - margin) where y = -1.
 
-    cos(a, b) = a·b / sqrt((a·a + 1e-12) (b·b + 1e-12)), as torch has it. The call ``unbatched`` has one pair.
+    cos(a, b) = a·b / sqrt((a·a + ε) (b·b + ε)), where ε is 1e-12 in float32, as torch has it. The call ``unbatched``
+    has one pair.
     """
-    y = inputs['target']
+    y, eps = inputs['target'], float(np.float32(1e-12))
     losses = np.zeros(y.shape)
     for n in np.ndindex(y.shape):
         a, b = inputs['input1'][n], inputs['input2'][n]
-        cosine = (a * b).sum() / np.sqrt(((a * a).sum() + 1e-12) * ((b * b).sum() + 1e-12))
+        cosine = (a * b).sum() / np.sqrt(((a * a).sum() + eps) * ((b * b).sum() + eps))
         alike, apart = 1 - cosine, np.maximum(cosine - options['margin'], 0)
         losses[n] = {1.0: alike, -1.0: apart}.get(float(y[n]), np.nan)
     return torch_reduce(losses, options)
