@@ -1,5 +1,6 @@
 """Cosine embedding loss."""
 
+import math
 from typing import ClassVar, Optional
 
 import torch
@@ -55,7 +56,7 @@ def _length(x: Tensor, eps: float = 9.999999960041972e-13) -> Tensor:
 
     ``eps`` is 1e-12 as torch holds it, in float32.
     """
-    return ((x * x).sum(-1) / eps + 1.0).sqrt() * eps**0.5
+    return ((x * x).sum(-1) / eps + 1.0).sqrt() * math.sqrt(eps)
 
 
 @LOSSES.register_module()
