@@ -36,7 +36,9 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> byt
     except ImportError as error:
         raise MissingBackendError(f"{error.name} is missing; install it with pip install 'lossreg[export]'") from error
     model: ir.Model = _translate(unit, grad, program, opset)
+    onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model)
+    onnx_graph.mend_open_clips(model)
     onnx_graph.guard_shapes(model, unit)
     onnx_graph.strip(model)
     model.metadata_props[METADATA_KEY] = encode(metadata(unit, grad))
@@ -62,6 +64,7 @@ def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> 
             (),
             dynamo=True,
             verbose=False,
+            optimize=False,  # it drops additions of up to 1e-8: `tidy` does what is exact
             opset_version=opset,
             dynamic_shapes=dimension_names(unit),
             input_names=[i.name for i in unit.inputs],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from onnxscript import ir
+from onnx_ir.passes import common
+from onnxscript import ir, optimizer
 
 from lossreg.unit import Unit
 
@@ -22,6 +23,37 @@ def strip(model: ir.Model) -> None:
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
+
+
+def tidy(model: ir.Model) -> None:
+    """Inlines functions, folds constants and drops what is unused or computed twice: nothing that changes a number."""
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    passes = (
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )
+    for apply in passes:
+        apply(model)
+
+
+def mend_open_clips(model: ir.Model) -> None:
+    """Gives every clip both bounds: ONNX Runtime takes the largest finite number for one that is absent."""
+    for node in model.graph.all_nodes():
+        if node.op_type == 'Clip':
+            node.resize_inputs(3)
+            for at, side, bound in ((1, 'min', -np.inf), (2, 'max', np.inf)):
+                if node.inputs[at] is None:
+                    infinity = np.array(bound, node.inputs[0].dtype.numpy())
+                    node.replace_input_with(at, _constant(model.graph, f'{node.outputs[0].name}_no_{side}', infinity))
 
 
 def mend_empty_reductions(model: ir.Model) -> None:
