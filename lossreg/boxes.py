@@ -89,6 +89,16 @@ def intersection_and_union(p_size: Tensor, t_size: Tensor, inner: Tensor) -> Tup
     return intersection, area(p_size) + area(t_size) - intersection
 
 
+def empty_area(p_size: Tensor, t_size: Tensor, inner: Tensor, intersection: Tensor) -> Tensor:
+    """E - U: the part of the smallest box around both that neither covers; exactly 0 where one is inside the other.
+
+    With i the signed ``inner``: (w_t - i_w)(h_p - i_h) + (w_p - i_w)(h_t - i_h) - (i_w i_h - I), where little cancels.
+    """
+    p_width, p_height = (p_size - inner).unbind(0)
+    t_width, t_height = (t_size - inner).unbind(0)
+    return t_width * p_height + p_width * t_height - (area(inner) - intersection)
+
+
 def centre_offset(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
     """From the centre of the first box to that of the second."""
     # differences of near coordinates are exact, those of their sums would not be

@@ -17,6 +17,7 @@ EVERY = [{'type': name} for name in NAMES] + [
     {'type': 'IoULoss', 'mode': 'square'},
     {'type': 'SIoULoss', 'neg_gamma': True},
     *({'type': 'AlphaIoULoss', 'mode': mode, 'alpha': 1.5} for mode in ALPHA_MODES),
+    {'type': 'AlphaIoULoss', 'mode': 'giou', 'alpha': 0.5},
 ]
 
 

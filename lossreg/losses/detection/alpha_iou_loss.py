@@ -14,6 +14,7 @@ from lossreg.boxes import (
     check_box_format,
     corners,
     counted_boxes,
+    empty_area,
     hull_size,
     inner_size,
     intersection_and_union,
@@ -42,7 +43,7 @@ def alpha_iou_loss(
 
     I is the area of the intersection, U that of the union, E that of the smallest box around both and c its diagonal,
     :math:`\rho` the distance of the centres; :math:`\beta` and v are those of :func:`ciou_loss`, where they are called
-    alpha and v. U, E and :math:`c^2` are kept at or above ``eps``.
+    alpha and v. The denominators U, E and :math:`c^2` are kept at or above ``eps``.
 
     Args:
         pred: boxes, (N, 4).
@@ -66,13 +67,13 @@ def alpha_iou_loss(
     t1, t2 = corners(target, box_format)
     p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
     intersection, union = intersection_and_union(p_size, t_size, inner)
-    union = union.clamp(min=eps)
-    iou = intersection / union
+    iou = intersection / union.clamp(min=eps)
     loss = 1.0 - _power(iou, alpha)
     hull = hull_size(p_size, t_size, inner)
     if mode == 'giou':
-        hull_area = area(hull).clamp(min=eps)
-        loss = loss + _power((hull_area - union) / hull_area, alpha)
+        # E - U as a difference of areas is rounding where it should be 0, and a power < 2 makes that large
+        empty = empty_area(p_size, t_size, inner, intersection)
+        loss = loss + _power(empty / area(hull).clamp(min=eps), alpha)
     if mode == 'diou' or mode == 'ciou':
         distance = squared_length(centre_offset(p1, p2, t1, t2)) / squared_length(hull).clamp(min=eps)
         loss = loss + _power(distance, alpha)

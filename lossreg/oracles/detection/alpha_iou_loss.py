@@ -16,7 +16,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def alpha_iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - IoU^α + Σ penalty^α; union, hull and squared diagonal are at least eps.
+    """1 - IoU^α + Σ penalty^α; denominators are at least eps.
 
     Penalties: (E - U)/E for 'giou', ρ²/c² for 'diou', ρ²/c² and β v for 'ciou', none for 'iou'.
     """
@@ -24,14 +24,14 @@ def alpha_iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
     def loss(a: Array, b: Array) -> float:
         overlap = intersection(a, b)
-        union = np.maximum(area(a) + area(b) - overlap, eps)
-        hull = np.maximum(np.prod(hull_size(a, b)), eps)
-        iou = overlap / union
+        union = area(a) + area(b) - overlap
+        hull = np.prod(hull_size(a, b))
+        iou = overlap / np.maximum(union, eps)
         distance = np.sum(centre_distance(a, b) ** 2) / np.maximum(np.sum(hull_size(a, b) ** 2), eps)
         v = aspect_difference(a, b, eps)
         penalties = {
             'iou': [],
-            'giou': [np.maximum((hull - union) / hull, 0.0)],
+            'giou': [np.maximum(hull - union, 0.0) / np.maximum(hull, eps)],
             'diou': [distance],
             'ciou': [distance, trade_off(iou, v) * v],
         }[mode]
