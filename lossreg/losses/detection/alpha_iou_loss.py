@@ -71,9 +71,13 @@ def alpha_iou_loss(
     loss = 1.0 - _power(iou, alpha)
     hull = hull_size(p_size, t_size, inner)
     if mode == 'giou':
-        # E - U as a difference of areas is rounding where it should be 0, and a power < 2 makes that large
-        empty = empty_area(p_size, t_size, inner, intersection)
-        loss = loss + _power(empty / area(hull).clamp(min=eps), alpha)
+        # (E - U) / E: near 0 from E - U without cancellation, since a power < 2 makes its rounding large; near 1 as
+        # 1 - U / E, whose gradient is no difference of large numbers
+        hull_area = area(hull)
+        floored = hull_area.clamp(min=eps)
+        empty = empty_area(p_size, t_size, inner, intersection) / floored
+        full = union / floored
+        loss = loss + _power(torch.where((full < 0.5) & (hull_area >= eps), 1.0 - full, empty), alpha)
     if mode == 'diou' or mode == 'ciou':
         distance = squared_length(centre_offset(p1, p2, t1, t2)) / squared_length(hull).clamp(min=eps)
         loss = loss + _power(distance, alpha)
