@@ -6,7 +6,7 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Optional
+from typing import Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -188,6 +188,13 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
         f"size_average and reduce are deprecated, write reduction='{meant}'", DeprecationWarning, stacklevel=3
     )
     return meant
+
+
+def as_weight(weight: Optional[Union[Tensor, Sequence[float]]]) -> Optional[Tensor]:
+    """A weight as a config (a list) or code (a tensor) gives it, as a tensor for a buffer. For constructors only."""
+    if weight is None:
+        return None
+    return upcast(weight) if isinstance(weight, Tensor) else torch.as_tensor(weight, dtype=torch.float32)
 
 
 def check_reduction(reduction: str) -> None:
