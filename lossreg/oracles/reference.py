@@ -54,10 +54,17 @@ def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | Non
     return np.asarray(options['loss_weight'] * result, dtype=np.float64)
 
 
-def torch_reduce(loss: Array, options: Options) -> Array:
-    """The reduction of torch's classes: ``reduction``, unless the deprecated ``reduce`` or ``size_average`` is given."""
+def reduce_as_torch(loss: Array, options: Options, count: float | None = None) -> Array:
+    """The losses ('none'), their sum, or their mean: Σ / count, where count is their number unless given.
+
+    ``reduction`` yields to torch's deprecated pair: ``reduce=False`` means 'none', ``size_average=False`` 'sum'.
+    """
     size_average, each = options.get('size_average'), options.get('reduce')
     reduction = options['reduction']
     if size_average is not None or each is not None:
         reduction = 'none' if each is False else 'sum' if size_average is False else 'mean'
-    return reduce(loss, {'reduction': reduction, 'loss_weight': 1.0})
+    if reduction == 'none':
+        return loss
+    count = loss.size if count is None else count
+    divisor = 1.0 if reduction == 'sum' else count
+    return np.asarray(loss.sum() / divisor if divisor else 0.0)  # nothing to average over: 0
