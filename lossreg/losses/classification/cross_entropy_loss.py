@@ -58,21 +58,42 @@ def cross_entropy(
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
     check_class_map(label, cls_score, 'label', 'cls_score')
-    legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
-    valid = label != ignore_index
-    index = torch.where(legal & valid, label, 0).long()
-    logits = upcast(cls_score)
     if weight is not None:
         check_same_shape(weight, label, 'weight', 'label')
-        weight = upcast(weight)
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
+    legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
+    return label_cross_entropy(cls_score, label, legal, weight, class_weight, ignore_index, label_smoothing)
+
+
+def label_cross_entropy(
+    scores: Tensor,
+    label: Tensor,
+    legal: Tensor,
+    weight: Optional[Tensor],
+    class_weight: Optional[Tensor],
+    ignore_index: int,
+    label_smoothing: float = 0.0,
+    normalised: bool = False,
+) -> Tuple[Tensor, Tensor]:
+    """:func:`cross_entropy` of shapes and labels that are checked: the core it shares with torch.nn's classes.
+
+    ``legal`` tells which labels are; ``normalised`` that the scores are log-probabilities.
+    """
+    valid = label != ignore_index
+    index = torch.where(legal & valid, label, 0).long()
+    logits = upcast(scores)
+    if weight is not None:
+        weight = upcast(weight)
+    if class_weight is not None:
         class_weight = class_weight.to(logits.dtype)
         if label_smoothing == 0.0:
             # c_y is one more weight of the sample
             weight = class_weight[index] if weight is None else weight * class_weight[index]
     counted = valid if weight is None else (valid & (weight != 0)) | ~legal
-    log_p = F.log_softmax(keep(logits, counted.unsqueeze(1)), dim=1)
+    log_p = keep(logits, counted.unsqueeze(1))
+    if not normalised:
+        log_p = F.log_softmax(log_p, dim=1)
     # -log p_y
     loss = -log_p.gather(1, index.unsqueeze(1)).squeeze(1)
     if label_smoothing > 0.0:

@@ -1,0 +1,168 @@
+"""Negative log-likelihood, as torch.nn has it."""
+
+from typing import Any, ClassVar, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    as_weight,
+    average,
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_size,
+    legacy_reduction,
+    total,
+)
+from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Optional[Tensor] = None, ignore_index: int = -100
+) -> Tuple[Tensor, Tensor]:
+    r"""Negative log-likelihood of each sample.
+
+    .. math::
+        \ell_i = -w_{y_i} x_{i y_i}
+
+    Args:
+        input: log-probabilities x, (N, C), (N, C, d1, ..., dk) or (C).
+        target: y, integers in [0, C) or ``ignore_index``, (N), (N, d1, ..., dk) or a scalar.
+        weight: w, (C). Where it is 0 at the label, NaN in ``input`` does not count.
+        ignore_index: samples with this label contribute 0.
+
+    Returns:
+        The losses, of the shape of ``target``, and the weight of each in a mean: w at its label, 0 where ignored.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    return weighted_label_losses(input, target, weight, ignore_index, 0.0, True)
+
+
+def weighted_label_losses(
+    input: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor],
+    ignore_index: int,
+    label_smoothing: float,
+    normalised: bool,
+) -> Tuple[Tensor, Tensor]:
+    """Cross-entropy of class indices and each sample's weight in a mean, for torch's shapes, (C) among them.
+
+    ``normalised`` tells that ``input`` holds log-probabilities.
+    """
+    scores, label = input, target
+    if input.dim() == 1:
+        check_dim(target, 0, 'target')
+        scores, label = input.unsqueeze(0), target.unsqueeze(0)
+    check_class_map(label, scores, 'target', 'input')
+    if weight is not None:
+        check_size(scores, 1, weight.numel(), 'input', 'class weights')
+    legal = check_labels(label, scores.size(1), ignore_index, 'target')
+    loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
+    share = valid.to(loss.dtype)
+    if weight is not None:
+        # w_y
+        share = share * weight.to(loss.dtype)[torch.where(legal & valid, label, 0).long()]
+    if input.dim() == 1:
+        return loss.squeeze(0), share.squeeze(0)
+    return loss, share
+
+
+def reduce_by_share(loss: Tensor, share: Tensor, reduction: str) -> Tensor:
+    """The losses, their sum, or their mean: their sum over the sum of the shares, 0 where that is 0."""
+    if reduction == 'none':
+        return loss
+    return total(loss) if reduction == 'sum' else average(total(loss), total(share))
+
+
+@LOSSES.register_module()
+class NLLLoss(nn.Module):
+    """Negative log-likelihood with torch.nn's call and numbers; see :func:`nll_loss` for the formula.
+
+    The mean is weighted: the sum of the losses over the sum of the weights of the labels that are not ignored.
+
+    Args:
+        weight: a weight for each class.
+        size_average: deprecated, see ``reduction``.
+        ignore_index: label that contributes 0; it may be a class.
+        reduce: deprecated, see ``reduction``.
+        reduction: ``none``, ``mean`` or ``sum``. ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``.
+
+    Shapes:
+        Log-probabilities (N, C), (N, C, d1, ..., dk) or (C), class indices without C. Returns a scalar, or the shape
+        of the indices with reduction ``none``. An empty batch, everything ignored or all weights 0 give 0 (torch: NaN).
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
+    """
+
+    spec: ClassVar[LossSpec]
+    weight: Optional[Tensor]
+
+    def __init__(
+        self,
+        weight: Optional[Union[Tensor, Sequence[float]]] = None,
+        size_average: Optional[bool] = None,
+        ignore_index: int = -100,
+        reduce: Optional[bool] = None,
+        reduction: str = 'mean',
+    ) -> None:
+        super().__init__()
+        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.size_average = size_average
+        self.ignore_index = ignore_index
+        self.reduce = reduce
+        self.reduction = legacy_reduction(size_average, reduce, reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss of log-probabilities and class indices."""
+        loss, share = nll_loss(input, target, self.weight, self.ignore_index)
+        return reduce_by_share(loss, share, self.reduction)
+
+
+def class_count(loss: Any) -> Mapping[str, int]:
+    """The size of C, where an instance has class weights."""
+    return {} if loss.weight is None else {'C': loss.weight.numel()}
+
+
+def indices_call(name: str, role: Role, scores: str, labels: str, batch: Optional[str] = None) -> Call:
+    """A call with class indices and the loss's ``ignore_index``."""
+    return Call(
+        name,
+        (
+            Input('input', role, scores, differentiable=True),
+            Input('target', Role.LABELS, labels, classes='C', ignore=lambda loss: int(loss.ignore_index)),
+        ),
+        batch=batch,
+    )
+
+
+NLLLoss.spec = LossSpec(
+    functions=(nll_loss,),
+    calls=(
+        indices_call('labels', Role.LOG_PROBABILITIES, 'N C', 'N'),
+        indices_call('pixels', Role.LOG_PROBABILITIES, 'N C H W', 'N H W'),
+        indices_call('unbatched', Role.LOG_PROBABILITIES, 'C', '', batch=''),
+    ),
+    variants={
+        'default': {},
+        'weight': {'weight': [0.5, 0.0, 2.0, 1.25], 'ignore_index': 3},
+        'sum': {'reduction': 'sum', 'ignore_index': 255},
+        'none': {'reduction': 'none', 'weight': [0.5, 1.0, 2.0, 1.25]},
+        'size_average': {'size_average': False},
+        'reduce': {'reduce': False},
+    },
+    sizes=class_count,
+    references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
+    stands_in_for=(HostClass('torch.NLLLoss'),),
+)
