@@ -20,5 +20,5 @@ def nll_loss(call: str, inputs: Inputs, options: Options) -> Array:
         if label == options['ignore_index'] or weight[label] == 0:
             continue
         losses[i] = -weight[label] * scores[i][label]
-        weights += weight[label]
+        weights += float(weight[label])
     return reduce_as_torch(losses, options, weights)

@@ -22,7 +22,7 @@ def torch_cross_entropy_loss(call: str, inputs: Inputs, options: Options) -> Arr
     for i in np.ndindex(losses.shape):
         if indices and (target[i] == options['ignore_index'] or (weight[target[i]] == 0 and smoothing == 0)):
             continue
-        count += weight[target[i]] if indices else 1
+        count += float(weight[target[i]]) if indices else 1.0
         log_p = log_softmax(scores[i])
         for k in range(classes):
             t = float(target[i] == k) if indices else target[i][k]
