@@ -240,7 +240,7 @@ def test_worked_values(config, arguments, expected):
 NOTHING = {
     'all ignored': ({'type': 'TorchCrossEntropyLoss'}, torch.full((3, 4), NAN), torch.full((3,), -100)),
     'no samples': ({'type': 'TorchCrossEntropyLoss'}, torch.zeros(0, 4), torch.zeros(0, 4)),
-    'no weight': ({'type': 'TorchCrossEntropyLoss', 'weight': [0, 1]}, torch.full((3, 2), NAN), torch.tensor([0, 0, 0])),
+    'no weight': ({'type': 'TorchCrossEntropyLoss', 'weight': [0, 1]}, torch.full((2, 2), NAN), torch.tensor([0, 0])),
     'log-probabilities': ({'type': 'NLLLoss', 'ignore_index': 2}, torch.full((3, 4), NAN), torch.full((3,), 2)),
     'no labels': ({'type': 'MultiLabelMarginLoss'}, torch.full((3, 4), NAN), torch.full((3, 4), -1)),
     'all labels': ({'type': 'MultiLabelMarginLoss'}, torch.full((1, 3), NAN), torch.tensor([[2, 0, 1]])),

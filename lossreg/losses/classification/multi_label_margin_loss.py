@@ -1,0 +1,155 @@
+"""Multi-label margin loss, as torch.nn has it."""
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    average_over,
+    check_labels,
+    check_same_shape,
+    choose,
+    keep,
+    legacy_reduction,
+    poison,
+    total,
+    upcast,
+)
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> Tensor:
+    r"""Multi-label margin loss of each sample.
+
+    .. math::
+        \ell_n = \frac{1}{C} \sum_{j \in y_n} \sum_{k \notin y_n} \max(0,\; m - x_{nj} + x_{nk})
+
+    A label that y holds twice counts twice. One sort of the C scores takes the place of the C x C differences: those
+    of the set, less the margin, and the others are ordered together, and running sums give each label's violations.
+    These are float64, because sums of large scores cancel.
+
+    Args:
+        input: scores x, (N, C) or (C).
+        target: the labels y of each sample, integers, of the shape of ``input``; those up to the first -1 count.
+        margin: m.
+
+    Returns:
+        The losses, (N) or a scalar. A sample whose set is empty or full contributes 0, even if it is NaN.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range, even behind the first -1 (eager on the CPU; elsewhere that sample's loss is
+            NaN).
+    """
+    check_same_shape(target, input, 'target', 'input')
+    classes = input.size(-1)
+    legal = check_labels(target, classes, -1, 'target')
+    counted = (target < 0).to(torch.int64).cumsum(-1) == 0
+    legal_sample = legal.all(-1, keepdim=True)
+    # how often each class is in the set; one class more takes what does not count
+    index = torch.where(counted & legal, target, classes).long()
+    ones = torch.ones_like(index, dtype=torch.float64)
+    none = torch.zeros_like(input[..., :1], dtype=torch.float64)
+    times = torch.cat([torch.zeros_like(ones), none], -1).scatter_add(-1, index, ones)[..., :classes]
+    positive = times > 0
+    pairs = positive.any(-1, keepdim=True) & ~positive.all(-1, keepdim=True)
+    x = upcast(input)
+    # label by label, though one spoils its sample: shapes that differ are refused here by pt2
+    scores = poison(keep(x, pairs | ~legal_sample), legal & legal_sample).double()
+    # x_j - m in the set, x_k elsewhere: the hinge of a pair is the difference of these
+    value = scores - choose(positive, margin, 0.0, scores)
+    # equal values violate nothing: those of the set are put a little higher, by a product, as exporters drop + 1e-30
+    key = value.detach()
+    key = key + keep(key.abs().clamp(1e-17, 1e30) * 1e-13, positive)
+    order = torch.sort(key, dim=-1, descending=True)[1]
+    value, times, positive = value.gather(-1, order), times.gather(-1, order), positive.gather(-1, order)
+    above = (~positive).double().cumsum(-1)
+    violated = positive & (above > 0)
+    # sum_k x_k - n (x_j - m), over the n classes above
+    summed = keep(keep(value, ~positive).cumsum(-1), violated) - above * keep(value, violated)
+    loss = (times * summed).sum(-1) / classes
+    # runtimes sort NaN anywhere
+    loss = poison(loss, (scores == scores).all(-1) & legal_sample.squeeze(-1))
+    return loss.to(x.dtype)
+
+
+@LOSSES.register_module()
+class MultiLabelMarginLoss(nn.Module):
+    """Multi-label margin loss with torch.nn's call and numbers; see :func:`multi_label_margin_loss` for the formula.
+
+    Args:
+        size_average: deprecated, see ``reduction``.
+        reduce: deprecated, see ``reduction``.
+        reduction: ``none``, ``mean`` or ``sum``. ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``.
+        margin: how much higher each class of the set must be than every other; torch.nn has 1.
+
+    Shapes:
+        Scores (N, C) or (C), labels of the same shape, up to the first -1. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch gives 0 (torch: NaN).
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        size_average: Optional[bool] = None,
+        reduce: Optional[bool] = None,
+        reduction: str = 'mean',
+        margin: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.size_average = size_average
+        self.reduce = reduce
+        self.reduction = legacy_reduction(size_average, reduce, reduction)
+        self.margin = float(margin)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss of scores and sets of labels."""
+        loss = multi_label_margin_loss(input, target, self.margin)
+        if self.reduction == 'none':
+            return loss
+        return total(loss) if self.reduction == 'sum' else average_over(total(loss), loss.numel())
+
+
+def _call(name: str, shape: str, batch: Optional[str] = None) -> Call:
+    return Call(
+        name,
+        (
+            Input('input', Role.LOGITS, shape, differentiable=True),
+            Input('target', Role.LABEL_SETS, shape, classes='C'),
+        ),
+        batch=batch,
+    )
+
+
+MultiLabelMarginLoss.spec = LossSpec(
+    functions=(multi_label_margin_loss,),
+    calls=(_call('label_sets', 'N C'), _call('unbatched', 'C', batch='')),
+    variants={
+        'default': {},
+        'margin': {'margin': 0.3},
+        'sum': {'reduction': 'sum', 'margin': 0.0},
+        'none': {'reduction': 'none'},
+        'size_average': {'size_average': False},
+        'reduce': {'reduce': False},
+    },
+    references=('https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html',),
+    stands_in_for=(HostClass('torch.MultiLabelMarginLoss'),),
+    differences=(
+        Difference(
+            'torch.MultiLabelMarginLoss',
+            'a NaN score gives NaN; torch leaves its pairs out',
+            'contract 3: NaN in a counted element reaches the result',
+            'tests/test_torch_classification.py',
+        ),
+    ),
+)
