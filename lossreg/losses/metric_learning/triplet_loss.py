@@ -1,39 +1,39 @@
 """Triplet loss with the hardest positive and negative of the batch."""
 
-from typing import ClassVar, Tuple
+from typing import ClassVar, Final, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_leading_shape, poison, squared_distances, total, upcast
+from lossreg.arith import average, average_over, keep, poison, softplus, total, upcast
+from lossreg.embeddings import (
+    batch_hard_pairs,
+    check_embeddings,
+    distances_of,
+    distances_to,
+    identity_masks,
+    pairwise_squared_distances,
+    squared_lengths,
+    triplets_have_values,
+    valid_anchors,
+)
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
-def batch_hard_pairs(inputs: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
-    """Indices of each anchor's farthest positive and nearest negative, each (N), without gradient.
-
-    An anchor is its own positive. Without any negative the index is N.
-    """
-    # one row of zeros more stands for "none": there is always something to choose from, in an empty batch too
-    distances = squared_distances(inputs, F.pad(inputs, [0, 0, 0, 1]))
-    same = F.pad(targets.unsqueeze(1) == targets.unsqueeze(0), [0, 1])
-    none = torch.arange(distances.size(1), device=inputs.device) == inputs.size(0)
-    # farthest among the same identity
-    positive = torch.where(same, distances, -torch.inf).argmax(1)
-    # nearest among the others
-    nearest, negative = torch.where(same | none, torch.inf, distances).min(1)
-    negative = torch.where(nearest == torch.inf, inputs.size(0), negative)
-    return positive, negative
-
-
-def batch_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.3) -> Tensor:
+def batch_hard_triplet_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    margin: float = 0.3,
+    soft_margin: bool = False,
+    squared: bool = False,
+    floor: float = 1e-12,
+) -> Tensor:
     r"""Batch-hard triplet loss of each anchor.
 
     .. math::
         \ell_a = \max\left(0,\; \max_{p: y_p = y_a} d(a, p) - \min_{n: y_n \ne y_a} d(a, n) + m\right), \qquad
-        d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, 10^{-12})}
+        d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, \epsilon)}
 
     An anchor is its own positive, and contributes 0 without any negative. Pairs are mined without gradient in float64;
     only the N chosen pairs are measured again and differentiated, from their differences, so near-duplicates
@@ -43,6 +43,9 @@ def batch_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.3
         inputs: features f, (N, D).
         targets: identities y, integers, (N).
         margin: m.
+        soft_margin: :math:`\log(1 + e^{\max d - \min d})` instead, without margin.
+        squared: :math:`d = \lVert f_a - f_b \rVert^2` instead.
+        floor: :math:`\epsilon`, which keeps the gradient of equal rows finite.
 
     Returns:
         (N).
@@ -50,37 +53,40 @@ def batch_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.3
     Raises:
         ValueError: shapes do not match.
     """
-    check_dim(inputs, 2, 'inputs')
-    check_dim(targets, 1, 'targets')
-    check_leading_shape(targets, inputs, 1, 'targets', 'inputs')
+    check_embeddings(inputs, targets, 'inputs', 'targets')
     inputs = upcast(inputs)
     positive, negative = batch_hard_pairs(inputs, targets)
-    candidates = F.pad(inputs, [0, 0, 0, 1])
-    # d(a, p) - d(a, n) + m
-    loss = _distance(inputs, candidates, positive) - _distance(inputs, candidates, negative) + margin
-    loss = torch.where(negative == inputs.size(0), 0.0, loss.clamp(min=0.0))
+    # max d(a, p) - min d(a, n)
+    gap = distances_to(inputs, positive, not squared, floor) - distances_to(inputs, negative, not squared, floor)
+    loss = softplus(gap) if soft_margin else (gap + margin).clamp(min=0.0)
+    loss = torch.where(negative == inputs.size(0), 0.0, loss)
     # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
     return poison(loss, (inputs * inputs).sum(1).isfinite())
-
-
-def _distance(inputs: Tensor, candidates: Tensor, index: Tensor) -> Tensor:
-    """Distance of each row of ``inputs`` to the candidate it chose."""
-    difference = inputs - candidates.index_select(0, index)
-    return (difference * difference).sum(1).clamp(min=1e-12).sqrt()
 
 
 @LOSSES.register_module()
 class TripletLoss(nn.Module):
     """Batch-hard triplet loss with mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
 
+    Of the documents that describe it, one has the anchor paired with its farthest negative. It is the nearest: that is
+    the hardest, and that document's own code takes it.
+
     Args:
         margin: how much farther the nearest negative must be than the farthest positive.
-        loss_weight: factor of the result.
+        loss_weight: factor of the loss.
         hard_mining: must be True, as in mmdet.
+        mutual_flag: whether to return the distances too.
+        soft_margin: the smooth log(1 + exp(d_ap - d_an)); ``margin`` is not used.
+        squared: whether distances are squared.
+        skip_invalid: whether to average over those anchors only that have another positive and a negative. Otherwise
+            all count: one without another positive is its own, one without a negative contributes 0.
+        device: ignored. The loss is computed where its inputs are.
+        size_average: False for the sum over anchors; True and None mean the mean.
 
     Shapes:
-        Features (N, D), identities (N). Returns the mean over anchors, a scalar. An empty batch, or one identity only,
-        gives 0 (mmdet raises).
+        Features (N, D), identities (N). Returns the mean over anchors, a scalar, or with ``mutual_flag`` a pair of it
+        and the distances of all rows, (N, N), differentiable too (squared if ``squared``). An empty batch, or one
+        identity only, gives 0 (mmdet raises).
 
     Raises:
         ValueError: ``hard_mining=False``, shapes do not match.
@@ -90,33 +96,87 @@ class TripletLoss(nn.Module):
     """
 
     spec: ClassVar[LossSpec]
+    mutual_flag: Final[bool]
 
-    def __init__(self, margin: float = 0.3, loss_weight: float = 1.0, hard_mining: bool = True) -> None:
+    def __init__(
+        self,
+        margin: float = 0.3,
+        loss_weight: float = 1.0,
+        hard_mining: bool = True,
+        mutual_flag: bool = False,
+        soft_margin: bool = False,
+        squared: bool = False,
+        skip_invalid: bool = False,
+        device: Optional[str] = None,
+        size_average: Optional[bool] = None,
+    ) -> None:
         super().__init__()
         if not hard_mining:
             raise ValueError('only hard mining exists, here as in mmdet; leave hard_mining=True')
         self.margin = float(margin)
         self.loss_weight = float(loss_weight)
         self.hard_mining = hard_mining
+        self.mutual_flag = mutual_flag
+        self.soft_margin = soft_margin
+        self.squared = squared
+        self.skip_invalid = skip_invalid
+        self.device = None if device is None else str(device)
+        self.size_average = size_average
+        self.averages = size_average is not False
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Computes the loss of features and their identities."""
-        loss = batch_hard_triplet_loss(inputs, targets, self.margin)
-        return self.loss_weight * average_over(total(loss), loss.size(0))
+    # Without annotations TorchScript finds out what is returned: with a Union nobody could compute.
+    def forward(self, inputs, targets):  # type: ignore[no-untyped-def]
+        """Computes the loss of features and their identities; with ``mutual_flag``, and the distances."""
+        if self.mutual_flag:
+            return self._loss(inputs, targets), self._distances(inputs)
+        return self._loss(inputs, targets)
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        loss = batch_hard_triplet_loss(inputs, targets, self.margin, self.soft_margin, self.squared)
+        if self.skip_invalid:
+            positive, negative = identity_masks(targets)
+            valid = valid_anchors(positive, negative)
+            summed = total(keep(loss, valid))
+            # a negative that is NaN need not be a valid anchor
+            summed = poison(summed, triplets_have_values(squared_lengths(inputs), positive, negative, infinite=True))
+            mean = average(summed, valid.sum().to(summed.dtype))
+        else:
+            summed = total(loss)
+            mean = average_over(summed, loss.size(0))
+        return self.loss_weight * (mean if self.averages else summed)
+
+    def _distances(self, inputs: Tensor) -> Tensor:
+        x = upcast(inputs)
+        return distances_of(pairwise_squared_distances(x), not self.squared).to(x.dtype)
+
+
+def _call(name: str, mutual: bool, outputs: Tuple[str, ...]) -> Call:
+    """The call of instances with or without ``mutual_flag``."""
+    return Call(
+        name,
+        (
+            Input('inputs', Role.FEATURES, 'N D', differentiable=True),
+            Input('targets', Role.IDENTITIES, 'N'),
+        ),
+        when=lambda loss: loss.mutual_flag == mutual,
+        outputs=outputs,
+    )
 
 
 TripletLoss.spec = LossSpec(
     functions=(batch_hard_triplet_loss,),
     calls=(
-        Call(
-            'features',
-            (
-                Input('inputs', Role.FEATURES, 'N D', differentiable=True),
-                Input('targets', Role.IDENTITIES, 'N'),
-            ),
-        ),
+        _call('features', mutual=False, outputs=('loss',)),
+        _call('mutual', mutual=True, outputs=('loss', 'distances')),
     ),
-    variants={'default': {}, 'wide': {'margin': 1.0, 'loss_weight': 0.5}},
+    variants={
+        'default': {},
+        'wide': {'margin': 1.0, 'loss_weight': 0.5},
+        'soft': {'soft_margin': True, 'size_average': False},
+        'squared': {'squared': True, 'margin': 0.2},
+        'skip_invalid': {'skip_invalid': True, 'size_average': True, 'device': 'cpu'},
+        'mutual': {'mutual_flag': True},
+    },
     references=('https://arxiv.org/abs/1703.07737',),
     stands_in_for=(HostClass('mmdet.TripletLoss'),),
     differences=(

@@ -1,0 +1,166 @@
+"""Distances between the rows of a batch, and what triplet losses mine from them.
+
+All choices (which positive, which negative, which triplets count) are made in float64 and without gradient. A float64
+product keeps near-duplicates apart, ignores the caller's autocast, and chooses alike in every runtime. No tensor
+here is larger than a few times (N, N) or (N, D).
+"""
+
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossreg.arith import check_dim, check_leading_shape, is_plain_eager, keep, total
+
+
+def check_embeddings(embeddings: Tensor, identities: Tensor, embeddings_name: str, identities_name: str) -> None:
+    """Raises ValueError unless these are (N, D) and (N)."""
+    check_dim(embeddings, 2, embeddings_name)
+    check_dim(identities, 1, identities_name)
+    check_leading_shape(identities, embeddings, 1, identities_name, embeddings_name)
+
+
+def squared_lengths(x: Tensor) -> Tensor:
+    """|x_i|^2 as float64, without gradient: NaN or infinite where a row is not finite, and only there."""
+    x = x.detach().double()
+    return (x * x).sum(1)
+
+
+def pairwise_squared_distances(x: Tensor) -> Tensor:
+    """|x_i - x_j|^2 for all pairs of rows, (N, N) as float64, differentiable.
+
+    Computed as |x_i|^2 + |x_j|^2 - 2 x_i x_j, whose error in float64 is about 1e-16 of the squared lengths: 1e-5 of the
+    distance of rows that are 1e-5 of their length apart. Rows closer than 3e-7 of their length, which float32
+    hardly tells apart, are at distance exactly 0. A row that is not finite is infinitely far, or NaN, from all.
+    """
+    reach = squared_lengths(x)
+    # before the product: there NaN would reach the gradient of other rows
+    x = keep(x.double(), (reach < torch.inf).unsqueeze(1))
+    length = (x * x).sum(1)
+    # scaled before the product: fewer numbers, and onnxruntime 1.16 cannot run a float64 product of a transposed tensor
+    d = length.unsqueeze(1) + length.unsqueeze(0) + x @ (x.t() * -2.0)
+    reach = reach.unsqueeze(1) + reach.unsqueeze(0)
+    d = torch.where(d <= reach * 1e-13, 0.0, d)
+    return torch.where(reach < torch.inf, d, reach)
+
+
+def mining_distances(squared: Tensor) -> Tensor:
+    """Squared distances to choose by: rows at distance 0 have the same distances to the last bit.
+
+    A product's rounding differs from row to row, so equal rows would be ranked by chance. What is not finite becomes
+    1e300, for sorting.
+    """
+    squared = squared.detach()
+    index = torch.arange(squared.size(0), device=squared.device)
+    equal = (squared == 0) | (index.unsqueeze(1) == index.unsqueeze(0))
+    # the first row equal to each; a column of 0 more, so that there is always something to choose from
+    first = F.pad(torch.where(equal, index - index.size(0), 0), [0, 1]).amin(1) + index.size(0)
+    chosen = squared.index_select(0, first).index_select(1, first)
+    return torch.where(chosen < torch.inf, chosen, 1e300)
+
+
+def distances_of(squared: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
+    """sqrt(max(d^2, floor)) where the ``root`` is wanted, else d^2. Below the floor the gradient is 0."""
+    return squared.clamp(min=floor).sqrt() if root else squared
+
+
+def identity_masks(identities: Tensor) -> Tuple[Tensor, Tensor]:
+    """Which rows are positives of each anchor, itself not among them, and which are negatives: (N, N) each."""
+    same = identities.unsqueeze(1) == identities.unsqueeze(0)
+    index = torch.arange(identities.size(0), device=identities.device)
+    return same & (index.unsqueeze(1) != index.unsqueeze(0)), ~same
+
+
+def valid_anchors(positive: Tensor, negative: Tensor) -> Tensor:
+    """Which anchors have another positive and a negative, (N)."""
+    return (positive.sum(1) > 0) & (negative.sum(1) > 0)
+
+
+def triplets_have_values(lengths: Tensor, positive: Tensor, negative: Tensor, infinite: bool) -> Tensor:
+    """Whether arithmetic on all valid triplets gives numbers, (): no row of one is NaN.
+
+    Nor is an anchor ``infinite`` where that matters: it is equally far from everything, and inf - inf is NaN.
+
+    Args:
+        lengths: of :func:`squared_lengths`.
+        positive: of :func:`identity_masks`.
+        negative: the same.
+        infinite: whether infinite anchors matter.
+    """
+    anchor = valid_anchors(positive, negative)
+    lost = ~(lengths < torch.inf) if infinite else torch.isnan(lengths)
+    seen = (negative & anchor.unsqueeze(1)).sum(0) > 0
+    return ((anchor & lost) | (seen & torch.isnan(lengths))).sum() == 0
+
+
+def ascending_order(x: Tensor) -> Tensor:
+    """Indices that sort each row of ``x``; among equals the lower index first."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return torch.sort(x, stable=True, dim=1, descending=False)[1]
+    return _ascending_order(x)
+
+
+@torch.jit.unused
+def _ascending_order(x: Tensor) -> Tensor:
+    # The exporter has no stable sort. TopK, which it makes of the other one, takes the lower index first.
+    if x.device.type == 'cpu' and not is_plain_eager(x):
+        return torch.sort(x, dim=1)[1]
+    return torch.sort(x, stable=True, dim=1)[1]
+
+
+def counted_up_to(order: Tensor, counted: Tensor) -> Tensor:
+    """How many ``counted`` entries of its row stand at or before each entry in ``order``, int64, without an N^3 tensor.
+
+    Args:
+        order: of :func:`ascending_order`, (N, M).
+        counted: bool, (N, M).
+    """
+    counts = counted.to(torch.int64).gather(1, order).cumsum(1)
+    return torch.zeros_like(order).scatter(1, order, counts)
+
+
+def batch_hard_pairs(x: Tensor, identities: Tensor) -> Tuple[Tensor, Tensor]:
+    """Indices of each anchor's farthest positive and nearest negative, each (N), without gradient.
+
+    An anchor is its own positive. Without any negative the index is N.
+    """
+    distances = pairwise_squared_distances(x.detach())
+    same = identities.unsqueeze(1) == identities.unsqueeze(0)
+    # a column more stands for "none": there is always something to choose from, in an empty batch too
+    positive = F.pad(torch.where(same, distances, -1.0), [0, 1], value=-2.0).argmax(1)
+    nearest, negative = F.pad(torch.where(same, torch.inf, distances), [0, 1], value=torch.inf).min(1)
+    return positive, torch.where(nearest == torch.inf, x.size(0), negative)
+
+
+def distances_to(x: Tensor, chosen: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
+    """Distance of each row of ``x`` to the row it chose, from their difference; index N means a row of zeros."""
+    difference = x - F.pad(x, [0, 0, 0, 1]).index_select(0, chosen)
+    return distances_of((difference * difference).sum(1), root, floor)
+
+
+def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
+    r"""sum_ij w_ij d_ij, as float64, for constant weights; 0 \cdot d is 0 even where d is infinite.
+
+    The gradient is written out, because that of :func:`pairwise_squared_distances` has float64 products of transposed
+    tensors, which onnxruntime 1.16 cannot run. A second derivative would not be right.
+
+    Args:
+        x: (N, D).
+        squared: their :func:`pairwise_squared_distances`.
+        weights: w, (N, N).
+        root: whether d is the distance, or its square.
+        floor: of :func:`distances_of`.
+    """
+    squared, weights = squared.detach(), weights.detach()
+    d = distances_of(squared, root, floor)
+    value = total(torch.where(weights == 0, 0.0, weights * d))
+    # sum_ij w_ij d_ij has the gradient of sum_ij v_ij |x_i - x_j|^2 with v = w, or for roots w / 2d
+    slope = torch.where((squared > floor) & (squared < torch.inf), weights / (2.0 * d), 0.0) if root else weights
+    slope = slope + slope.t()
+    x = keep(x.double(), (squared_lengths(x) < torch.inf).unsqueeze(1))
+    y = x.detach()
+    # 2 sum_j (v_ij + v_ji) (x_i - x_j)
+    gradient = 2.0 * (slope.sum(1).unsqueeze(1) * y - slope @ y)
+    linear = total(x * gradient)
+    return value + (linear - linear.detach())
