@@ -149,18 +149,6 @@ def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     return value.detach() + (linear - linear.detach())
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2 for all pairs of rows, as float64, without gradient: for mining.
-
-    |a|^2 + |b|^2 - 2ab loses near-duplicates in float32 (0.4 relative error at relative distance 1e-3), and a
-    float32 matrix product follows autocast; a float64 one does neither.
-    """
-    a = a.detach().double()
-    b = b.detach().double()
-    # scaled before the product: fewer numbers, and onnxruntime 1.16 cannot run a float64 product of a transposed tensor
-    return (a * a).sum(1).unsqueeze(1) + (b * b).sum(1).unsqueeze(0) + a @ (b.t() * -2.0)
-
-
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` in its own precision, whatever the caller's autocast says; a scripted module's follows autocast."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]

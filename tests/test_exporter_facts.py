@@ -255,7 +255,7 @@ def test_scripted_matmul_follows_autocast(unit_of):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         lost = scripted(x)
         mined = torch.jit.script(unit_of('TripletLoss').loss)(x, torch.tensor([0, 1]))
-    assert lost.dtype == torch.bfloat16, mended('autocast in scripts', 'squared_distances')
+    assert lost.dtype == torch.bfloat16, mended('autocast in scripts', 'pairwise_squared_distances')
     assert mined.item() == pytest.approx(0.3)
 
 
