@@ -5,7 +5,7 @@ from typing import ClassVar, Final, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_over, keep, poison, softplus, total, upcast
+from lossreg.arith import average, average_over, poison, softplus, total, upcast
 from lossreg.embeddings import (
     batch_hard_pairs,
     check_embeddings,
@@ -28,6 +28,7 @@ def batch_hard_triplet_loss(
     soft_margin: bool = False,
     squared: bool = False,
     floor: float = 1e-12,
+    skip_invalid: bool = False,
 ) -> Tensor:
     r"""Batch-hard triplet loss of each anchor.
 
@@ -46,6 +47,7 @@ def batch_hard_triplet_loss(
         soft_margin: :math:`\log(1 + e^{\max d - \min d})` instead, without margin.
         squared: :math:`d = \lVert f_a - f_b \rVert^2` instead.
         floor: :math:`\epsilon`, which keeps the gradient of equal rows finite.
+        skip_invalid: whether an anchor without another positive contributes 0 as well.
 
     Returns:
         (N).
@@ -56,12 +58,20 @@ def batch_hard_triplet_loss(
     check_embeddings(inputs, targets, 'inputs', 'targets')
     inputs = upcast(inputs)
     positive, negative = batch_hard_pairs(inputs, targets)
+    # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
+    defined = (inputs * inputs).sum(1).isfinite()
+    if skip_invalid:
+        positives, negatives = identity_masks(targets)
+        valid = valid_anchors(positives, negatives)
+        positive = torch.where(valid, positive, inputs.size(0))
+        negative = torch.where(valid, negative, inputs.size(0))
+        # a negative that is NaN need not be a valid anchor itself
+        defined = ~valid | triplets_have_values(squared_lengths(inputs), positives, negatives, infinite=True)
     # max d(a, p) - min d(a, n)
     gap = distances_to(inputs, positive, not squared, floor) - distances_to(inputs, negative, not squared, floor)
     loss = softplus(gap) if soft_margin else (gap + margin).clamp(min=0.0)
     loss = torch.where(negative == inputs.size(0), 0.0, loss)
-    # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
-    return poison(loss, (inputs * inputs).sum(1).isfinite())
+    return poison(loss, defined)
 
 
 @LOSSES.register_module()
@@ -132,18 +142,18 @@ class TripletLoss(nn.Module):
         return self._loss(inputs, targets)
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        loss = batch_hard_triplet_loss(inputs, targets, self.margin, self.soft_margin, self.squared)
-        if self.skip_invalid:
+        loss = batch_hard_triplet_loss(
+            inputs, targets, self.margin, self.soft_margin, self.squared, skip_invalid=self.skip_invalid
+        )
+        summed = total(loss)
+        if not self.averages:
+            reduced = summed
+        elif self.skip_invalid:
             positive, negative = identity_masks(targets)
-            valid = valid_anchors(positive, negative)
-            summed = total(keep(loss, valid))
-            # a negative that is NaN need not be a valid anchor
-            summed = poison(summed, triplets_have_values(squared_lengths(inputs), positive, negative, infinite=True))
-            mean = average(summed, valid.sum().to(summed.dtype))
+            reduced = average(summed, valid_anchors(positive, negative).sum().to(summed.dtype))
         else:
-            summed = total(loss)
-            mean = average_over(summed, loss.size(0))
-        return self.loss_weight * (mean if self.averages else summed)
+            reduced = average_over(summed, loss.size(0))
+        return self.loss_weight * reduced
 
     def _distances(self, inputs: Tensor) -> Tensor:
         x = upcast(inputs)
