@@ -125,11 +125,16 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> Tuple[Tensor, Tensor]:
 
     An anchor is its own positive. Without any negative the index is N.
     """
-    distances = pairwise_squared_distances(x.detach())
-    same = identities.unsqueeze(1) == identities.unsqueeze(0)
-    # a column more stands for "none": there is always something to choose from, in an empty batch too
-    positive = F.pad(torch.where(same, distances, -1.0), [0, 1], value=-2.0).argmax(1)
-    nearest, negative = F.pad(torch.where(same, torch.inf, distances), [0, 1], value=torch.inf).min(1)
+    lengths = squared_lengths(x)
+    anchor = keep(x.detach().double(), (lengths < torch.inf).unsqueeze(1))
+    # one row of zeros more stands for "none": there is always something to choose from, in an empty batch too
+    candidate = F.pad(anchor, [0, 0, 0, 1])
+    # |x_j|^2 - 2 x_i x_j: |x_i|^2 is the same for all that row i chooses from
+    distances = F.pad(lengths, [0, 1]).unsqueeze(0) + anchor @ (candidate.t() * -2.0)
+    same = F.pad(identities.unsqueeze(1) == identities.unsqueeze(0), [0, 1])
+    none = torch.arange(distances.size(1), device=x.device) == x.size(0)
+    positive = torch.where(same, distances, -torch.inf).argmax(1)
+    nearest, negative = torch.where(same | none, torch.inf, distances).min(1)
     return positive, torch.where(nearest == torch.inf, x.size(0), negative)
 
 
