@@ -139,9 +139,13 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def distances_to(x: Tensor, chosen: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
-    """Distance of each row of ``x`` to the row it chose, from their difference; index N means none, and no gradient."""
-    anchor = keep(x, (chosen < x.size(0)).unsqueeze(1))
-    difference = anchor - F.pad(x, [0, 0, 0, 1]).index_select(0, chosen)
+    """Distance of each row of ``x`` to the row it chose, from their difference; index N means none, and no gradient.
+
+    As float64: what counts is the difference of two distances, which may be all but equal.
+    """
+    x = x.double()
+    difference = x - x.index_select(0, chosen.clamp(max=x.size(0) - 1))
+    difference = keep(difference, (chosen < x.size(0)).unsqueeze(1))
     return distances_of((difference * difference).sum(1), root, floor)
 
 

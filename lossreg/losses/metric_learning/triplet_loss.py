@@ -57,19 +57,21 @@ def batch_hard_triplet_loss(
     """
     check_embeddings(inputs, targets, 'inputs', 'targets')
     inputs = upcast(inputs)
-    positive, negative = batch_hard_pairs(inputs, targets)
+    x = inputs.double()
+    positive, negative = batch_hard_pairs(x, targets)
     # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
-    defined = (inputs * inputs).sum(1).isfinite()
+    lengths = squared_lengths(x)
+    defined = lengths < torch.inf
     if skip_invalid:
         positives, negatives = identity_masks(targets)
         valid = valid_anchors(positives, negatives)
         positive = torch.where(valid, positive, inputs.size(0))
         negative = torch.where(valid, negative, inputs.size(0))
         # a negative that is NaN need not be a valid anchor itself
-        defined = ~valid | triplets_have_values(squared_lengths(inputs), positives, negatives, infinite=True)
+        defined = ~valid | triplets_have_values(lengths, positives, negatives, infinite=True)
     # max d(a, p) - min d(a, n)
-    gap = distances_to(inputs, positive, not squared, floor) - distances_to(inputs, negative, not squared, floor)
-    loss = softplus(gap) if soft_margin else (gap + margin).clamp(min=0.0)
+    gap = distances_to(x, positive, not squared, floor) - distances_to(x, negative, not squared, floor)
+    loss = softplus(gap.to(inputs.dtype)) if soft_margin else (gap + margin).clamp(min=0.0).to(inputs.dtype)
     loss = torch.where(negative == inputs.size(0), 0.0, loss)
     return poison(loss, defined)
 
