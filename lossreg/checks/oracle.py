@@ -17,6 +17,9 @@ from lossreg.unit import Unit
 Array = NDArray[np.float64]
 Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], Array | Mapping[str, Array]]
 
+HELD = 'held_'
+"""How the names of what an oracle returns begin that is no output, but has no gradient in the loss."""
+
 
 def oracle_of(unit: Unit) -> Oracle | None:
     """The oracle of a loss, or None if it has none.
@@ -65,8 +68,13 @@ def _filled(value: Any) -> Any:
 
 
 def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor], name: str) -> Array:
-    """The gradient of the oracle's sum with respect to one input, by central differences."""
+    """The gradient of the oracle's sum with respect to one input, by central differences.
+
+    What the oracle returns as ``held_<name>`` is given to it as it is at this point, because the loss has no gradient
+    through it.
+    """
     point = inputs[name].to(torch.float64)
+    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, inputs).items() if n.startswith(HELD)}
     gradient = np.zeros(point.numel())
     for at in range(point.numel()):
         # balances truncation against rounding in float64
@@ -75,6 +83,6 @@ def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor],
         for sign in (1.0, -1.0):
             moved = point.clone()
             moved.view(-1)[at] += sign * step
-            ends.append(float(run_oracle(oracle, unit, {**inputs, name: moved})['loss'].sum()))
+            ends.append(float(run_oracle(oracle, unit, {**inputs, **held, name: moved})['loss'].sum()))
         gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
     return gradient.reshape(tuple(point.shape))
