@@ -1,0 +1,94 @@
+"""What the losses over angles between features and class weights share (``lossreg.losses.face_recognition``)."""
+
+import math
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, matmul, poison, upcast
+
+
+def class_weights(*shape: int) -> nn.Parameter:
+    """A parameter of this shape, drawn as ``nn.init.xavier_uniform_`` draws."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape)))
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raises ValueError unless an option is above 0."""
+    if not value > 0:
+        raise ValueError(f'{name} must be > 0, got {value}')
+
+
+def check_angle(value: float, limit: float, name: str) -> None:
+    """Raises ValueError unless an angular option lies in [0, limit]."""
+    if not 0 <= value <= limit:
+        raise ValueError(f'{name} must be an angle from 0 to {limit:.6g}, got {value}')
+
+
+def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
+    """Checks a loss's inputs.
+
+    Args:
+        features: (N, D).
+        label: (N), from 0 to C - 1.
+        weight: (C, D), or (C, K, D).
+
+    Returns:
+        Which labels are legal, and an index to gather with: the label, or 0 where it is illegal, (N) both.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU.
+    """
+    check_dim(features, 2, 'features')
+    check_dim(label, 1, 'label')
+    check_leading_shape(label, features, 1, 'label', 'features')
+    check_size(features, 1, weight.size(-1), 'features', 'columns of weight')
+    legal = check_labels(label, weight.size(0), None, 'label')
+    # zeros of the features' batch, not a number: so a traced graph knows that both batches are equal
+    return legal, torch.where(legal, label, torch.zeros(features.size(0), dtype=torch.long, device=label.device))
+
+
+def lengths(x: Tensor) -> Tensor:
+    """Length of each row, with the last dimension kept as 1; at least 1e-12, with gradient 0 there."""
+    squared = (x * x).sum(-1, keepdim=True)
+    # not clamp(min=...), of which ONNX Runtime makes a finite number at inf
+    return torch.where(squared < 1e-24, 1e-24, squared).sqrt()
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Each row over its length, as ``F.normalize``: a zero row stays zero, with a finite gradient."""
+    return x / lengths(x)
+
+
+def cosines(features: Tensor, weight: Tensor, s: float = 1.0) -> Tensor:
+    """s cos of the angle between every row of ``features`` (N, D) and of ``weight`` (C, D): (N, C)."""
+    x = normalize(upcast(features))
+    # scaled here, not the larger product
+    return matmul(x if s == 1.0 else x * s, normalize(weight.to(x.dtype)).t())
+
+
+def target_of(scores: Tensor, index: Tensor) -> Tensor:
+    """The score of each sample's own class: (N) of (N, C)."""
+    return scores.gather(1, index.unsqueeze(1)).squeeze(1)
+
+
+def with_target(scores: Tensor, index: Tensor, target: Tensor) -> Tensor:
+    """``scores`` with the score of each sample's own class replaced."""
+    return scores.scatter(1, index.unsqueeze(1), target.unsqueeze(1))
+
+
+def add_angle(cosine: Tensor, m: float) -> Tensor:
+    """cos(theta + m) of cos(theta) in [-1, 1].
+
+    The sine is at least sqrt(1e-7): its derivative is infinite at cos = 1.
+    """
+    sine = ((1.0 - cosine) * (1.0 + cosine)).clamp(min=1e-7).sqrt()
+    return cosine * math.cos(m) - sine * math.sin(m)
+
+
+def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:
+    """-log p_y of each sample, NaN where its label is illegal."""
+    return poison(-target_of(F.log_softmax(logits, dim=1), index), legal)
