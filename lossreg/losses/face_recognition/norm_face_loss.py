@@ -1,0 +1,104 @@
+"""NormFace: softmax loss over scaled cosines."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
+from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.margins import check_inputs, check_positive, class_weights, cosines, softmax_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, LossSpec
+
+
+def norm_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 16.0) -> Tensor:
+    r"""Cross-entropy of each sample over scaled cosines: neither length counts.
+
+    .. math::
+        \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
+        z_{ij} = s \cos\theta_{ij} = s\, \frac{x_i}{|x_i|} \cdot \frac{w_j}{|w_j|}
+
+    Args:
+        features: x, (N, D).
+        label: y, integers in [0, C), (N).
+        weight: w, one vector a class, (C, D).
+        s: scale of the logits, > 0.
+
+    Returns:
+        (N).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    check_dim(weight, 2, 'weight')
+    legal, index = check_inputs(features, label, weight)
+    # z_ij = s cos theta_ij
+    return softmax_loss(cosines(features, weight, s), index, legal)
+
+
+@LOSSES.register_module()
+class NormFaceLoss(nn.Module):
+    """NormFace; see :func:`norm_face_loss` for the formula.
+
+    The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
+    uniform rule. ``forward`` takes another in its place.
+
+    Args:
+        in_features: D, the size of a feature.
+        num_classes: C.
+        s: scale of the logits, > 0.
+        reduction: ``none``, ``mean`` or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Features (N, D), labels (N), weight (C, D). Returns a scalar, or (N) with reduction ``none``. An empty batch
+        gives 0. A zero vector has cosine 0 to every other.
+
+    Raises:
+        ValueError: ``s`` is not positive, shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Wang et al., NormFace: L2 Hypersphere Embedding for Face Verification, ACM MM 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        s: float = 16.0,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        check_positive(s, 's')
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.s = float(s)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+        self.weight = class_weights(num_classes, in_features)
+
+    def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss; ``weight`` replaces the module's own."""
+        classes = self.weight if weight is None else weight
+        check_size(classes, 0, self.num_classes, 'weight', 'classes')
+        loss = norm_face_loss(features, label, classes, self.s)
+        return self.loss_weight * reduce_loss(loss, self.reduction, None)
+
+
+NormFaceLoss.spec = LossSpec(
+    functions=(norm_face_loss,),
+    calls=(Call('features', INPUTS),),
+    variants={
+        'default': {'in_features': 6, 'num_classes': 10},
+        'sum': {'in_features': 4, 'num_classes': 7, 's': 30.0, 'reduction': 'sum', 'loss_weight': 0.5},
+        'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1704.06369',),
+    sizes=sizes_of,
+)
