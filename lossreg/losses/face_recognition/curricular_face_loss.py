@@ -1,0 +1,174 @@
+"""CurricularFace: ArcFace whose hard negatives gain weight as training goes on."""
+
+import math
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
+from lossreg.losses.face_recognition.arc_face_loss import arc_target
+from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.margins import (
+    add_angle,
+    check_angle,
+    check_inputs,
+    check_positive,
+    class_weights,
+    cosines,
+    softmax_loss,
+    target_of,
+    with_target,
+)
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Input, LossSpec, Role
+
+
+def curricular_face_loss(
+    features: Tensor,
+    label: Tensor,
+    t: Tensor,
+    weight: Tensor,
+    s: float = 64.0,
+    m: float = 0.5,
+    momentum: float = 0.99,
+) -> Tuple[Tensor, Tensor]:
+    r"""Cross-entropy of each sample, with an angular margin, and harder negatives modulated by the training stage.
+
+    .. math::
+        \ell_i = -\log \frac{e^{s z_{i y_i}}}{\sum_j e^{s z_{ij}}}, \qquad
+        z_{i y_i} = \cos(\theta_{i y_i} + m), \qquad
+        z_{ij} = \begin{cases}
+            \cos\theta_{ij} & \text{where } \cos\theta_{ij} \le \cos(\theta_{i y_i} + m) \\
+            \cos\theta_{ij}\, (t' + \cos\theta_{ij}) & \text{elsewhere}
+        \end{cases}
+
+    with :math:`t' = \mu t + (1 - \mu) \frac1N \sum_i \cos\theta_{i y_i}`, which has no gradient. Beyond
+    :math:`\theta = \pi - m` the target is :math:`\cos\theta - m \sin(\pi - m)`, as in the authors' code.
+
+    Args:
+        features: x, (N, D).
+        label: y, integers in [0, C), (N).
+        t: the stage of the training so far, a scalar; 0 at the start.
+        weight: w, one vector a class, (C, D).
+        s: scale of the logits, > 0.
+        m: margin, an angle from 0 to pi.
+        momentum: mu, from 0 to 1.
+
+    Returns:
+        The losses, (N), and t'. A batch without a legal label leaves t.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    check_dim(weight, 2, 'weight')
+    legal, index = check_inputs(features, label, weight)
+    cosine = cosines(features, weight)
+    # rounding leaves [-1, 1]
+    own = target_of(cosine, index).clamp(-1.0, 1.0)
+    # t' = mu t + (1 - mu) mean cos theta_y
+    counted = total(legal.to(own.dtype))
+    mean = average(total(keep(own.detach(), legal)), counted)
+    next_t = torch.where(counted == 0, t, momentum * upcast(t) + (1.0 - momentum) * mean).detach().to(t.dtype)
+    # cos theta (t' + cos theta) of negatives above cos(theta_y + m)
+    hard = cosine > add_angle(own, m).unsqueeze(1)
+    modulated = torch.where(hard, cosine * (next_t + cosine), cosine)
+    logits = s * with_target(modulated, index, arc_target(own, m, True, False))
+    return softmax_loss(logits, index, legal), next_t
+
+
+@LOSSES.register_module()
+class CurricularFaceLoss(nn.Module):
+    """CurricularFace; see :func:`curricular_face_loss` for the formula.
+
+    The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
+    uniform rule, and the stage of the training: ``t``, a buffer, 0 at the start. ``forward`` moves it in training mode
+    only, and always computes with the moved one. Artefacts take ``t`` and return ``next_t``.
+
+    Args:
+        in_features: D, the size of a feature.
+        num_classes: C.
+        s: scale of the logits, > 0.
+        m: margin, an angle from 0 to pi.
+        momentum: share of ``t`` that a batch leaves, from 0 to 1.
+        reduction: ``none``, ``mean`` or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Features (N, D), labels (N), weight (C, D), t a scalar. Returns a scalar, or (N) with reduction ``none``. An
+        empty batch gives 0 and leaves ``t``. A zero vector has cosine 0 to every other.
+
+    Raises:
+        ValueError: ``s`` is not positive, ``m`` no such angle, ``momentum`` not in [0, 1], shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Huang et al., CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition, CVPR 2020.
+    """
+
+    spec: ClassVar[LossSpec]
+    t: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        s: float = 64.0,
+        m: float = 0.5,
+        momentum: float = 0.99,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        check_positive(s, 's')
+        check_angle(m, math.pi, 'm')
+        if not 0 <= momentum <= 1:
+            raise ValueError(f'momentum must be in [0, 1], got {momentum}')
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.s = float(s)
+        self.m = float(m)
+        self.momentum = float(momentum)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+        self.weight = class_weights(num_classes, in_features)
+        self.register_buffer('t', torch.zeros(()))
+
+    def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss and, in training mode, moves ``t``; ``weight`` replaces the module's own."""
+        loss, next_t = self.step(features, label, self.t, weight)
+        if self.training:
+            self.t = next_t
+        return loss
+
+    def step(
+        self, features: Tensor, label: Tensor, t: Tensor, weight: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor]:
+        """Computes the loss and the next ``t``, and changes nothing."""
+        classes = self.weight if weight is None else weight
+        check_size(classes, 0, self.num_classes, 'weight', 'classes')
+        loss, next_t = curricular_face_loss(features, label, t, classes, self.s, self.m, self.momentum)
+        return self.loss_weight * reduce_loss(loss, self.reduction, None), next_t
+
+
+CurricularFaceLoss.spec = LossSpec(
+    functions=(curricular_face_loss,),
+    calls=(Call('features', (*INPUTS, Input('t', Role.SCALE, '', state=True)), method='step'),),
+    variants={
+        'default': {'in_features': 6, 'num_classes': 10},
+        'sum': {
+            'in_features': 4,
+            'num_classes': 7,
+            's': 30.0,
+            'm': 1.2,
+            'momentum': 0.5,
+            'reduction': 'sum',
+            'loss_weight': 0.5,
+        },
+        'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/2004.00288', 'https://github.com/HuangYG123/CurricularFace'),
+    sizes=sizes_of,
+)
