@@ -70,7 +70,7 @@ def curricular_face_loss(
     # t' = mu t + (1 - mu) mean cos theta_y
     counted = total(legal.to(own.dtype))
     mean = average(total(keep(own.detach(), legal)), counted)
-    next_t = torch.where(counted == 0, t, momentum * upcast(t) + (1.0 - momentum) * mean).detach().to(t.dtype)
+    next_t = torch.where(counted == 0, t, momentum * upcast(t) + (1.0 - momentum) * mean).detach()
     # cos theta (t' + cos theta) of negatives above cos(theta_y + m)
     hard = cosine > add_angle(own, m).unsqueeze(1)
     modulated = torch.where(hard, cosine * (next_t + cosine), cosine)
@@ -140,7 +140,7 @@ class CurricularFaceLoss(nn.Module):
         """Computes the loss and, in training mode, moves ``t``; ``weight`` replaces the module's own."""
         loss, next_t = self.step(features, label, self.t, weight)
         if self.training:
-            self.t = next_t
+            self.t = next_t.to(self.t.dtype)
         return loss
 
     def step(

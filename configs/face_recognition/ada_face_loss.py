@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.AdaFaceLoss', in_features=6, num_classes=10)
