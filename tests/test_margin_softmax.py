@@ -352,3 +352,17 @@ def test_what_does_not_fit_is_named(name):
 def test_options_that_mean_nothing_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):
         build(name, **options)
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [('ArcFaceLoss', {}), ('ArcFaceLoss', {'return_logits': True}), ('CurricularFaceLoss', {}), ('AdaFaceLoss', {})],
+)
+def test_scripted_forward_returns_and_keeps_what_eager_does(name, options):
+    loss = build(name, **options)
+    scripted = torch.jit.script(deepcopy(loss))
+    for training in (True, False):
+        arguments = batch(seed=int(training))
+        torch.testing.assert_close(scripted.train(training)(*arguments), loss.train(training)(*arguments))
+        torch.testing.assert_close(dict(scripted.named_buffers()), dict(loss.named_buffers()))
