@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CenterLoss', num_classes=10, feat_dim=2)
