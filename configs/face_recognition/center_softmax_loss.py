@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CenterSoftmaxLoss', num_classes=10, feat_dim=2)

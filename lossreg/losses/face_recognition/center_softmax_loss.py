@@ -1,0 +1,124 @@
+"""Softmax cross-entropy of features, with center loss."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import average_over, check_dim, check_same_shape, check_size, matmul, total, upcast
+from lossreg.losses.classification.cross_entropy_loss import cross_entropy
+from lossreg.losses.metric_learning.center_loss import center_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Input, LossSpec, Role
+
+
+def center_softmax_loss(
+    features: Tensor, label: Tensor, weight: Tensor, centers: Tensor, lamda: float = 0.2, squared: bool = False
+) -> Tuple[Tensor, Tensor]:
+    r"""Cross-entropy of a linear layer without bias, and lamda times the center loss.
+
+    .. math::
+        z_{ij} = x_i \cdot w_j, \qquad
+        \ell = -\frac{1}{N} \sum_i \log \mathrm{softmax}(z_i)_{y_i} + \lambda\, \ell_{center}(x, y, c)
+
+    with the center loss of :func:`center_loss`.
+
+    Args:
+        features: x, (N, D).
+        label: y, integers in [0, C), (N).
+        weight: w, (C, D).
+        centers: c, (C, D).
+        lamda: factor of the center loss.
+        squared: whether distances to the centres are squared.
+
+    Returns:
+        The logits z, (N, C), and the loss, a scalar.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN).
+    """
+    check_dim(features, 2, 'features')
+    check_dim(weight, 2, 'weight')
+    check_same_shape(centers, weight, 'centers', 'weight')
+    check_size(features, 1, weight.size(1), 'features', 'columns of weight')
+    center = center_loss(features, label, centers, squared)
+    x = upcast(features)
+    logits = matmul(x, weight.to(x.dtype).t())
+    # the center loss has checked the labels: none is ignored
+    nll, _ = cross_entropy(logits, label)
+    return logits, average_over(total(nll), label.size(0)) + lamda * center
+
+
+@LOSSES.register_module()
+class CenterSoftmaxLoss(nn.Module):
+    """Softmax cross-entropy with center loss; see :func:`center_softmax_loss` for the formula.
+
+    The class weights and the centres are parameters, to be trained with the network.
+
+    Args:
+        num_classes: C.
+        feat_dim: D.
+        lamda: factor of the center loss.
+        squared: whether distances to the centres are squared, as in the paper.
+
+    Shapes:
+        Features (N, D), labels (N); ``weight`` and ``centers``, each (C, D), if given, stand in for the parameters.
+        Returns the logits, (N, C), and the loss, a scalar. An empty batch gives 0.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; elsewhere the loss is NaN.
+
+    Reference:
+        Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition, ECCV 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, num_classes: int, feat_dim: int, lamda: float = 0.2, squared: bool = False) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.feat_dim = feat_dim
+        self.lamda = float(lamda)
+        self.squared = squared
+        self.centers = nn.Parameter(10.0 * torch.randn(num_classes, feat_dim))
+        self.weight = nn.Parameter(torch.empty(num_classes, feat_dim))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(
+        self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None, centers: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor]:
+        """Computes the logits and the loss; ``weight`` and ``centers`` stand in for the parameters."""
+        weight = self.weight if weight is None else weight
+        centers = self.centers if centers is None else centers
+        return center_softmax_loss(features, label, weight, centers, self.lamda, self.squared)
+
+
+def _sizes(loss: CenterSoftmaxLoss) -> Mapping[str, int]:
+    """The parameters fix the number of classes and of features."""
+    return {'C': loss.num_classes, 'D': loss.feat_dim}
+
+
+CenterSoftmaxLoss.spec = LossSpec(
+    functions=(center_softmax_loss,),
+    calls=(
+        Call(
+            'features',
+            (
+                Input('features', Role.FEATURES, 'N D', differentiable=True),
+                Input('label', Role.LABELS, 'N', classes='C'),
+                Input('weight', Role.FEATURES, 'C D', optional=True, differentiable=True),
+                Input('centers', Role.FEATURES, 'C D', optional=True, differentiable=True),
+            ),
+            outputs=('logits', 'loss'),
+        ),
+    ),
+    variants={
+        'default': {'num_classes': 5, 'feat_dim': 4},
+        'squared': {'num_classes': 4, 'feat_dim': 6, 'lamda': 0.003, 'squared': True},
+    },
+    references=('https://ydwen.github.io/papers/WenECCV16.pdf',),
+    sizes=_sizes,
+)
