@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.LabelSmoothLoss', label_smooth_val=0.1)
