@@ -37,9 +37,9 @@ def _smoothed(t: Array, options: Options) -> Array:
     """original: (1 - ε) t + ε/K. classy_vision: (t + ε/K) / (1 + ε). multi_label: 1 - ε where t > 0, else ε."""
     eps = options['label_smooth_val']
     if options['mode'] == 'original':
-        return (1 - eps) * t + eps / len(t)
+        return np.asarray((1 - eps) * t + eps / len(t))
     if options['mode'] == 'classy_vision':
-        return (t + eps / len(t)) / (1 + eps)
+        return np.asarray((t + eps / len(t)) / (1 + eps))
     return np.where(np.isnan(t), t, np.where(t > 0, 1 - eps, eps))
 
 

@@ -1,0 +1,96 @@
+"""Cross-entropy with the label's smoothing spread over the other classes."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import average_over, check_class_map, check_dim, check_labels, poison, total, upcast
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Input, LossSpec, Role
+
+
+def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    r"""Cross-entropy of each sample against a label of which a part belongs to the other classes.
+
+    .. math::
+        \ell_i = -(1 - s) \log p_{i y_i} - \frac{s}{C - 1} \sum_{k \ne y_i} \log p_{ik}
+
+    with p the softmax of x. It is the usual smoothing with :math:`\epsilon = s\,C / (C - 1)`. With one class it is 0.
+
+    Args:
+        input: logits x, (N, C).
+        target: y, integers in [0, C), (N).
+        smoothing: s, from 0 to 1.
+
+    Returns:
+        (N).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    check_dim(input, 2, 'input')
+    check_class_map(target, input, 'target', 'input')
+    legal = check_labels(target, input.size(1), None, 'target')
+    index = torch.where(legal, target, 0).long().unsqueeze(1)
+    log_p = F.log_softmax(upcast(input), dim=1)
+    loss = torch.zeros_like(log_p[:, 0])
+    # -(1 - s) log p_y - s / (C - 1) sum of the others' log p_k; a part of 0 is left out: 0 log 0 = 0
+    if smoothing < 1.0:
+        loss = loss - (1.0 - smoothing) * log_p.gather(1, index).squeeze(1)
+    if smoothing > 0.0:
+        # the class is left out of the sum, not subtracted from it: it may be by far the largest
+        others = torch.where(torch.arange(input.size(1), device=index.device) == index, 0.0, log_p).sum(1)
+        loss = loss - smoothing * average_over(others, input.size(1) - 1)
+    return poison(loss, legal)
+
+
+@LOSSES.register_module()
+class SeedLabelSmoothLoss(nn.Module):
+    """Label smoothing over the other classes; see :func:`seed_label_smooth_loss` for the formula.
+
+    Args:
+        smoothing: the part of the label that belongs to the other classes, from 0 to 1.
+
+    Shapes:
+        Scores (N, C), labels (N). Returns the mean over samples, a scalar. An empty batch gives 0.
+
+    Raises:
+        ValueError: ``smoothing`` out of [0, 1], shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016, whose smoothing includes
+        the class itself.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= smoothing <= 1.0:
+            raise ValueError(f'smoothing must be in [0, 1], got {smoothing}')
+        self.smoothing = float(smoothing)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss of logits and their labels."""
+        loss = seed_label_smooth_loss(input, target, self.smoothing)
+        return average_over(total(loss), loss.size(0))
+
+
+SeedLabelSmoothLoss.spec = LossSpec(
+    functions=(seed_label_smooth_loss,),
+    calls=(
+        Call(
+            'labels',
+            (
+                Input('input', Role.LOGITS, 'N C', differentiable=True),
+                Input('target', Role.LABELS, 'N', classes='C'),
+            ),
+        ),
+    ),
+    variants={'default': {}, 'smoothed': {'smoothing': 0.1}, 'others': {'smoothing': 1.0}},
+    references=('https://arxiv.org/abs/1512.00567',),
+)

@@ -1,0 +1,199 @@
+"""Binary cross-entropy of the positives and of as many hard negatives (OHEM)."""
+
+from typing import ClassVar, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    average,
+    binary_cross_entropy_with_logits,
+    check_class_map,
+    check_same_shape,
+    keep,
+    negative_log,
+    poison,
+    total,
+    upcast,
+)
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Input, LossSpec, Role
+
+
+def balance_cross_entropy_loss(
+    pred: Tensor,
+    gt: Tensor,
+    mask: Optional[Tensor] = None,
+    negative_ratio: float = 3.0,
+    eps: float = 1e-6,
+    logits: bool = False,
+    origin: bool = False,
+) -> Tuple[Tensor, Tensor]:
+    r"""Binary cross-entropy of the positives P and the hardest negatives H, over their number.
+
+    .. math::
+        \ell = \frac{\sum_{i \in P} \ell_i + \sum_{i \in H} \ell_i}{|P| + |H| + \epsilon}, \qquad
+        |H| = \min(|N|, \lfloor r |P| \rfloor), \qquad
+        \ell_i = -t_i \log p_i - (1 - t_i) \log(1 - p_i)
+
+    Positives have :math:`\lfloor t_i \rfloor = 1`, negatives N have :math:`\lfloor 1 - t_i \rfloor = 1`, and a soft
+    target is neither. Of equally hard negatives the first count. Without positives all elements do, soft ones too:
+    :math:`\ell = \sum_i \ell_i / (|N| + \epsilon)`.
+
+    Args:
+        pred: probabilities p, or logits, of any shape.
+        gt: targets t in [0, 1], of the same shape; NaN gives NaN.
+        mask: of the shape of ``pred``, or that without dimension 1. Where it is 0 nothing counts, not even NaN.
+        negative_ratio: r, >= 0.
+        eps: keeps the quotient finite.
+        logits: whether ``pred`` holds logits. Probabilities outside [0, 1] give NaN; the logarithm of 0 is -100, as in
+            torch, with gradient 0.
+        origin: whether the losses of all elements are wanted; without positives the loss is 0 then.
+
+    Returns:
+        The loss, a scalar, and the losses of the elements, 0 where masked, of the shape of ``pred``. Those of soft
+        targets, where they do not count, are 0 unless ``origin``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(gt, pred, 'gt', 'pred')
+    x, t = upcast(pred), upcast(gt)
+    counted = torch.ones_like(t, dtype=torch.bool)
+    if mask is not None:
+        if mask.dim() != pred.dim():
+            check_class_map(mask, pred, 'mask', 'pred')
+            mask = mask.unsqueeze(1).expand_as(pred)
+        check_same_shape(mask, pred, 'mask', 'pred')
+        counted = mask != 0
+    known = ((t == t) | ~counted).all()
+    positive = counted & (t.trunc() == 1)
+    negative = counted & ((1.0 - t).trunc() == 1)
+    positives, negatives = positive.sum(), negative.sum()
+    if not origin:
+        # beside positives, soft targets do not count
+        counted = counted & (positive | negative | (positives == 0))
+    x, t = keep(x, counted), keep(t, counted)
+    if logits:
+        loss = binary_cross_entropy_with_logits(x, t)
+    else:
+        # -t log p - (1 - t) log(1 - p), each product left out where its factor is 0
+        positive_part = torch.where(t == 0, 0.0, t * negative_log(x))
+        loss = positive_part + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - x))
+    loss = keep(loss, counted)
+    # in float64, because float32 does not hold the number of a large batch's positives
+    number = torch.minimum(negatives, (positives.double() * negative_ratio).floor().long())
+    chosen = positive | hardest(loss.detach(), negative, number)
+    number = positives + number
+    if not origin:
+        chosen = chosen | (positives == 0)
+        number = torch.where(positives == 0, negatives, number)
+    balance = average(total(keep(loss, chosen)), number.to(loss.dtype) + eps)
+    return poison(balance, known), loss
+
+
+def hardest(loss: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
+    """Which candidates have the largest losses, ``count`` in number: NaN before all else, of equals the first.
+
+    Args:
+        loss: >= 0 or NaN, of any shape, without gradient.
+        candidate: which elements may be chosen, of the same shape.
+        count: how many are, an integer tensor, at most as many as there are candidates.
+
+    Returns:
+        Booleans of the shape of ``loss``.
+    """
+    # runtimes do not agree on where NaN is sorted
+    key = torch.where(candidate, torch.where(loss != loss, torch.inf, loss), -1.0).flatten()
+    # one element more, so that there is always a largest one
+    ordered, _ = F.pad(key, [0, 1], value=-1.0).sort(descending=True)
+    least = ordered.gather(0, (count - 1).clamp(min=0).view(1))
+    above = key > least
+    equal = key == least
+    first = equal.long().cumsum(0) <= count - above.sum()
+    return (above | (equal & first)).view(loss.shape)
+
+
+@LOSSES.register_module()
+class BalanceCrossEntropyLoss(nn.Module):
+    """Binary cross-entropy with the hardest negatives; see :func:`balance_cross_entropy_loss` for the formula.
+
+    Args:
+        negative_ratio: at most this many negatives for each positive, >= 0.
+        eps: keeps the quotient finite.
+        return_origin: whether the losses of all elements are returned too; the loss is 0 without positives then.
+        logits: whether predictions are logits.
+
+    Shapes:
+        Predictions and targets (N, 1, H, W), or any other shape; the mask (N, H, W), or like them. Returns a scalar, or
+        that and the losses of all elements. An empty batch and a mask of zeros give 0.
+
+    Raises:
+        ValueError: negative ``negative_ratio``, shapes do not match.
+
+    Reference:
+        Shrivastava et al., Training Region-based Object Detectors with Online Hard Example Mining, CVPR 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, negative_ratio: float = 3.0, eps: float = 1e-6, return_origin: bool = False, logits: bool = False
+    ) -> None:
+        super().__init__()
+        if negative_ratio < 0:
+            raise ValueError(f'negative_ratio must be >= 0, got {negative_ratio}')
+        self.negative_ratio = float(negative_ratio)
+        self.eps = float(eps)
+        self.return_origin = return_origin
+        self.logits = logits
+
+    def forward(
+        self, pred: Tensor, gt: Tensor, return_origin: Optional[bool] = None, mask: Optional[Tensor] = None
+    ) -> Union[Tensor, Tuple[Tensor, Tensor]]:
+        """Computes the loss, or the loss and those of all elements; ``return_origin`` replaces the constructor's."""
+        if self.return_origin if return_origin is None else return_origin:
+            return self.with_origin(pred, gt, mask)
+        return self.balance(pred, gt, mask)
+
+    def balance(self, pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """The loss alone."""
+        return balance_cross_entropy_loss(pred, gt, mask, self.negative_ratio, self.eps, self.logits)[0]
+
+    def with_origin(self, pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """The loss, which is 0 without positives, and the losses of all elements."""
+        return balance_cross_entropy_loss(pred, gt, mask, self.negative_ratio, self.eps, self.logits, True)
+
+
+def _call(name: str, logits: bool, origin: bool) -> Call:
+    """A call with predictions of one kind. It names a method, because the type that ``forward`` returns is open."""
+    return Call(
+        name,
+        (
+            Input('pred', Role.LOGITS if logits else Role.PROBABILITIES, 'N 1 H W', differentiable=True),
+            Input('gt', Role.TARGETS, 'N 1 H W'),
+            Input('mask', Role.BINARY, 'N H W', optional=True),
+        ),
+        when=lambda loss: loss.logits == logits and loss.return_origin == origin,
+        outputs=('loss', 'origin') if origin else ('loss',),
+        method='with_origin' if origin else 'balance',
+    )
+
+
+BalanceCrossEntropyLoss.spec = LossSpec(
+    functions=(balance_cross_entropy_loss,),
+    calls=(
+        _call('probabilities', logits=False, origin=False),
+        _call('origin', logits=False, origin=True),
+        _call('logits', logits=True, origin=False),
+        _call('logits_origin', logits=True, origin=True),
+    ),
+    variants={
+        'default': {},
+        'origin': {'return_origin': True},
+        'logits': {'logits': True, 'negative_ratio': 0.7, 'eps': 1.0},
+        'logits_origin': {'logits': True, 'return_origin': True, 'negative_ratio': 100.0},
+    },
+    references=('https://arxiv.org/abs/1604.03540',),
+)
