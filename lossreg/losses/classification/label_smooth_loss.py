@@ -111,7 +111,7 @@ def label_smooth_cross_entropy(
         target = (torch.arange(cls_score.size(1), device=label.device) == label.unsqueeze(1)).to(x.dtype)
     else:
         check_same_shape(label, cls_score, 'label', 'cls_score')
-        target = upcast(label)
+        target = label.to(x.dtype)
     if weight is not None:
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, cls_score, 1, 'weight', 'cls_score')
