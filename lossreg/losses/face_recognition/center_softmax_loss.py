@@ -1,5 +1,6 @@
 """Softmax cross-entropy of features, with center loss."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Optional, Tuple
 
@@ -84,8 +85,9 @@ class CenterSoftmaxLoss(nn.Module):
         self.lamda = float(lamda)
         self.squared = squared
         self.centers = nn.Parameter(10.0 * torch.randn(num_classes, feat_dim))
-        self.weight = nn.Parameter(torch.empty(num_classes, feat_dim))
-        nn.init.xavier_uniform_(self.weight)
+        # Xavier's uniform distribution
+        bound = math.sqrt(6.0 / (num_classes + feat_dim))
+        self.weight = nn.Parameter(bound * (2.0 * torch.rand(num_classes, feat_dim) - 1.0))
 
     def forward(
         self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None, centers: Optional[Tensor] = None
