@@ -149,6 +149,21 @@ def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     return value.detach() + (linear - linear.detach())
 
 
+def kth_largest(x: Tensor, k: Tensor) -> Tensor:
+    """The ``k``-th largest element of a vector, k from 1, of shape (1) and without gradient. NaN has no place in it."""
+    x = x.detach()
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(x):
+            return _kth_largest_in_eager(x, k)
+    return x.sort(descending=True)[0].gather(0, (k - 1).view(1))
+
+
+@torch.jit.unused
+def _kth_largest_in_eager(x: Tensor, k: Tensor) -> Tensor:
+    # selects, and so takes an eighth of the time of sorting; no exporter knows it
+    return x.kthvalue(x.numel() + 1 - int(k))[0].view(1)
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` in its own precision, whatever the caller's autocast says; a scripted module's follows autocast."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
