@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lossreg.arith import kth_largest
 from lossreg.registry import build_loss
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
@@ -274,6 +276,17 @@ def test_softmax_focal_loss_keeps_its_digits_far_out(gap):
 
 
 # OHEM
+
+
+@pytest.mark.parametrize('k', [1, 2, 6, 7])
+def test_kth_largest_is_the_sorted_one_in_eager_and_scripted(k):
+    x = torch.tensor([3.0, math.inf, -1.0, 0.5, 3.0, -1.0, math.inf])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        scripted = torch.jit.script(kth_largest)
+    expected = torch.tensor(sorted(x.tolist(), reverse=True)[k - 1 : k])
+    for function in (kth_largest, scripted):
+        assert torch.equal(function(x, torch.tensor(k)), expected)
 
 
 def document_ohem(pred, gt, ratio=3.0, eps=1e-6, return_origin=False, mask=None):

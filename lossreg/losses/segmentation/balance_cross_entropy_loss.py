@@ -12,6 +12,7 @@ from lossreg.arith import (
     check_class_map,
     check_same_shape,
     keep,
+    kth_largest,
     negative_log,
     poison,
     total,
@@ -107,8 +108,7 @@ def hardest(loss: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
     # runtimes do not agree on where NaN is sorted
     key = torch.where(candidate, torch.where(loss != loss, torch.inf, loss), -1.0).flatten()
     # one element more, so that there is always a largest one
-    ordered, _ = F.pad(key, [0, 1], value=-1.0).sort(descending=True)
-    least = ordered.gather(0, (count - 1).clamp(min=0).view(1))
+    least = kth_largest(F.pad(key, [0, 1], value=-1.0), count.clamp(min=1))
     above = key > least
     equal = key == least
     first = equal.long().cumsum(0) <= count - above.sum()
