@@ -6,7 +6,7 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,6 @@ def keep(x: Tensor, counted: Tensor) -> Tensor:
 def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
     """One of two numbers for each element, in the dtype of ``like``: ``torch.where`` of two numbers is float32."""
     return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
-
-
-def positive_part(x: Tensor) -> Tensor:
-    """max(0, x), with gradient 1 at 0 as torch's clamp has it.
-
-    ``clamp(min=0)`` becomes ONNX Runtime's Clip, which makes float32's largest number of inf.
-    """
-    return torch.where(x < 0, 0.0, x)
 
 
 def total(x: Tensor) -> Tensor:
@@ -193,11 +185,9 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
     return meant
 
 
-def as_weight(weight: Optional[Union[Tensor, Sequence[float]]]) -> Optional[Tensor]:
+def as_weight(weight: Optional[Union[Tensor, float, Sequence[Any]]]) -> Optional[Tensor]:
     """A weight as a config (a list) or code (a tensor) gives it, as a tensor for a buffer. For constructors only."""
-    if weight is None:
-        return None
-    return upcast(weight) if isinstance(weight, Tensor) else torch.as_tensor(weight, dtype=torch.float32)
+    return None if weight is None else upcast(torch.as_tensor(weight))
 
 
 def check_reduction(reduction: str) -> None:

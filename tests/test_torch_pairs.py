@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from lossreg import exporters
-from lossreg.arith import positive_part
 from lossreg.checks import Status, check_unit
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss
@@ -487,11 +486,3 @@ def test_labels_out_of_range():
         with pytest.raises(IndexError, match=f'target holds {label}, but labels go from 0 to 2'):
             loss(torch.zeros(1, 3), torch.tensor([label]))
         assert torch.jit.script(loss)(torch.zeros(1, 3), torch.tensor([label])).isnan()
-
-
-def test_positive_part():
-    x = torch.tensor([-INF, -1.0, 0.0, 2.0, INF, NAN], requires_grad=True)
-    value = positive_part(x)
-    np.testing.assert_array_equal(value.detach().numpy(), [0.0, 0.0, 0.0, 2.0, INF, NAN])
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    assert gradient.tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]

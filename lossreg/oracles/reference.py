@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 Inputs: TypeAlias = Mapping[str, NDArray[Any]]
@@ -30,14 +30,24 @@ def log_softmax(x: Array) -> Array:
     return result
 
 
-def log_sigmoid(x: float) -> float:
+def log_sigmoid(x: ArrayLike) -> Array:
     """log σ(x) = min(x, 0) - log(1 + exp(-|x|)). Note that 1 - σ(x) = σ(-x)."""
-    return float(np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x))))
+    result: Array = np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))
+    return result
 
 
-def times(coefficient: float, value: float) -> float:
+def times(coefficient: ArrayLike, value: ArrayLike) -> Array:
     """coefficient · value, with the limit 0 · inf = 0 of 0 · log 0. NaN stays NaN."""
-    return 0.0 if coefficient == 0 and np.isinf(value) else coefficient * value
+    coefficient, value = np.asarray(coefficient, np.float64), np.asarray(value, np.float64)
+    return np.where((coefficient == 0) & np.isinf(value), 0.0, coefficient * value)
+
+
+def weighted(losses: Array, weight: ArrayLike | None) -> Array:
+    """w · loss; what has weight 0 does not count, even if it is NaN."""
+    if weight is None:
+        return losses
+    w = np.asarray(weight, np.float64)
+    return np.where(w == 0, 0.0, w * losses)
 
 
 def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None) -> Array:

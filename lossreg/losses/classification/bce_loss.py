@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional, Tuple, Union
 
-import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_weight,
     check_broadcast,
     check_same_shape,
     keep,
@@ -84,7 +84,7 @@ class BCELoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_buffer(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight), persistent=False)
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -92,11 +92,6 @@ class BCELoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Computes the loss."""
         return reduce_loss(bce_loss(input, target, self.weight), self.reduction, None)
-
-
-def as_buffer(weight: Optional[Union[Tensor, Sequence[Any]]]) -> Optional[Tensor]:
-    """Weights as a tensor; integers as float32."""
-    return None if weight is None else upcast(torch.as_tensor(weight))
 
 
 def weighted_calls(role: Role, options: Tuple[str, ...]) -> Tuple[Call, ...]:

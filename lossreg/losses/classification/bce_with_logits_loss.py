@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_weight,
     binary_cross_entropy_with_logits,
     check_broadcast,
     check_same_shape,
@@ -14,7 +15,7 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.losses.classification.bce_loss import as_buffer, weight_sizes, weighted_calls
+from lossreg.losses.classification.bce_loss import weight_sizes, weighted_calls
 from lossreg.losses.regression.l1_loss import TEST
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
@@ -89,11 +90,11 @@ class BCEWithLogitsLoss(nn.Module):
         pos_weight: Optional[Union[Tensor, Sequence[Any]]] = None,
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_buffer(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight), persistent=False)
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
-        self.register_buffer('pos_weight', as_buffer(pos_weight), persistent=False)
+        self.register_buffer('pos_weight', as_weight(pos_weight), persistent=False)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Computes the loss."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_weight,
     average_by,
     average_over,
     binary_cross_entropy_with_logits,
@@ -271,7 +272,7 @@ class CrossEntropyLoss(nn.Module):
         self.loss_weight = float(loss_weight)
         self.avg_non_ignore = avg_non_ignore
         self.label_smoothing = float(label_smoothing)
-        weights = None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+        weights = as_weight(class_weight)
         self.register_buffer('class_weight', weights, persistent=False)
 
     def forward(

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, positive_part, reduce_loss, upcast
+from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -45,7 +45,7 @@ def hinge_loss(input: Tensor, target: Tensor, margin: float = 1.0, squared: bool
         ValueError: shapes do not match.
     """
     # max(0, m - t s)
-    hinge = positive_part(margin - signed_scores(input, target))
+    hinge = (margin - signed_scores(input, target)).clamp(min=0.0)
     return hinge * hinge if squared else hinge
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_weight,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
@@ -197,9 +198,9 @@ class LabelSmoothLoss(nn.Module):
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
         self.sigmoid = mode == 'multi_label' if use_sigmoid is None else use_sigmoid
-        class_weights = None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+        class_weights = as_weight(class_weight)
         self.register_buffer('class_weight', class_weights, persistent=False)
-        pos_weights = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float32)
+        pos_weights = as_weight(pos_weight)
         self.register_buffer('pos_weight', pos_weights, persistent=False)
 
     def forward(

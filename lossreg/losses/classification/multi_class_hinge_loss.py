@@ -11,7 +11,6 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     poison,
-    positive_part,
     reduce_loss,
     upcast,
 )
@@ -58,7 +57,7 @@ def multi_class_hinge_loss(
     label = torch.where(legal, target, 0).long().unsqueeze(1)
     wrong = torch.arange(input.size(1), device=input.device) != label
     # max(0, m + s_j - s_y)
-    hinges = torch.where(wrong, positive_part(scores - scores.gather(1, label) + margin), 0.0)
+    hinges = torch.where(wrong, (scores - scores.gather(1, label) + margin).clamp(min=0.0), 0.0)
     if squared:
         hinges = hinges * hinges
     if formulation == 'weston_watkins':

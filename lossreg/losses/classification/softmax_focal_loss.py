@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_weight,
     average,
     check_class_map,
     check_labels,
@@ -140,7 +141,7 @@ class SoftmaxFocalLoss(nn.Module):
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
-        weights = None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32)
+        weights = as_weight(alpha)
         self.register_buffer('alpha', weights, persistent=False)
 
     def forward(

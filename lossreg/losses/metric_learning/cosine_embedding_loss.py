@@ -11,7 +11,6 @@ from lossreg.arith import (
     check_leading_shape,
     check_same_shape,
     legacy_reduction,
-    positive_part,
     reduce_loss,
     upcast,
 )
@@ -47,7 +46,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     # two roots, because the product of the squares would overflow from vectors of length 4e9 on
     cosine = (x1 * x2).sum(-1) / (_length(x1) * _length(x2))
     alike = torch.where(y == 1, 1.0 - cosine, 0.0)
-    apart = torch.where(y == -1, positive_part(cosine - margin), 0.0)
+    apart = torch.where(y == -1, (cosine - margin).clamp(min=0.0), 0.0)
     return torch.where(torch.isnan(y), torch.nan, alike + apart)
 
 

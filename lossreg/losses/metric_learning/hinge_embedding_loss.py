@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, positive_part, reduce_loss, upcast
+from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, no_broadcast
 
@@ -30,7 +30,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> 
     """
     check_same_shape(target, input, 'target', 'input')
     x, y = upcast(input), upcast(target)
-    apart = torch.where(y != 1, positive_part(margin - x), 0.0)
+    apart = torch.where(y != 1, (margin - x).clamp(min=0.0), 0.0)
     alike = torch.where(y != -1, x, 0.0)
     return torch.where(torch.isnan(y), torch.nan, apart + alike)
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, positive_part, reduce_loss, upcast
+from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, no_broadcast
 
@@ -34,7 +34,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
     else:
         check_same_shape(target, input1, 'target', 'input1')
     # max(0, -y (x_1 - x_2) + m)
-    return positive_part(margin - upcast(target) * (upcast(input1) - upcast(input2)))
+    return (margin - upcast(target) * (upcast(input1) - upcast(input2))).clamp(min=0.0)
 
 
 @LOSSES.register_module()

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, positive_part, reduce_loss, upcast
+from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, no_broadcast
 
@@ -67,7 +67,7 @@ def triplet_hinge(
     if positive_to_negative is not None:
         nearest = torch.minimum(to_negative, positive_to_negative)
     # m + d(a, p) - d(a, n)
-    return positive_part(margin + to_positive - nearest)
+    return (margin + to_positive - nearest).clamp(min=0.0)
 
 
 def triplet_margin_loss(

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import log_sigmoid, times, torch_reduce, weighted
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduce_as_torch, times, weighted
 
 
 @np.errstate(all='ignore')
@@ -12,4 +11,4 @@ def bce_with_logits_loss(call: str, inputs: Inputs, options: Options) -> Array:
     x, t = inputs['input'], inputs['target']
     c = np.asarray(1.0 if options['pos_weight'] is None else options['pos_weight'], np.float64)
     losses = -(times(c * t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
-    return torch_reduce(weighted(losses, options['weight']), options)
+    return reduce_as_torch(weighted(losses, options['weight']), options)

@@ -75,7 +75,7 @@ def _masks(inputs: Inputs, options: Options) -> Array:
 
 def _binary(x: float, t: float, pos_weight: float = 1.0) -> float:
     """ℓ = -(c t log σ(x) + (1 - t) log σ(-x)), with c = pos_weight."""
-    return -(times(pos_weight * t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
+    return -float(times(pos_weight * t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
 
 
 def _class_weight(options: Options, classes: int) -> Array:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -13,4 +13,4 @@ def hinge_loss(call: str, inputs: Inputs, options: Options) -> Array:
     for n in np.ndindex(s.shape):
         hinge = np.maximum(options['margin'] - t[n] * s[n], 0)
         losses[n] = hinge**2 if options['squared'] else hinge
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

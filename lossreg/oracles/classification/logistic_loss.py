@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -12,4 +12,4 @@ def logistic_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = np.zeros(s.shape)
     for n in np.ndindex(s.shape):
         losses[n] = -log_sigmoid(float(t[n] * s[n]))
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -17,4 +17,4 @@ def multi_class_hinge_loss(call: str, inputs: Inputs, options: Options) -> Array
         hinges = [np.maximum(options['margin'] + s[j] - s[y], 0) for j in range(len(s)) if j != y]
         hinges = [hinge**2 if options['squared'] else hinge for hinge in hinges]
         losses[n] = np.sum(hinges) if options['formulation'] == 'weston_watkins' else np.max(hinges, initial=0)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -12,5 +12,5 @@ def seed_label_smooth_loss(call: str, inputs: Inputs, options: Options) -> Array
     total = 0.0
     for x, y in zip(scores, labels, strict=True):
         for k, log_p in enumerate(log_softmax(x)):
-            total -= times(1 - smoothing if k == y else smoothing / (len(x) - 1), log_p)
+            total -= float(times(1 - smoothing if k == y else smoothing / (len(x) - 1), log_p))
     return np.asarray(total / max(len(scores), 1))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -12,4 +12,4 @@ def square_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = np.zeros(s.shape)
     for n in np.ndindex(s.shape):
         losses[n] = (1 - t[n] * s[n]) ** 2
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -30,7 +30,7 @@ def focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 def _sigmoid(x: float) -> tuple[float, float, float, float]:
     """p = σ(x), 1 - p, and their logarithms."""
-    log_p, log_q = log_sigmoid(x), log_sigmoid(-x)
+    log_p, log_q = float(log_sigmoid(x)), float(log_sigmoid(-x))
     return np.exp(log_p), np.exp(log_q), log_p, log_q
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import times, torch_reduce
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch, times
 
 
 @np.errstate(all='ignore')
@@ -17,4 +16,4 @@ def kl_div_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = times(t, log_t) - times(t, x)
     if options['reduction'] == 'batchmean' and options['size_average'] is None and options['reduce'] is None:
         return np.asarray(losses.sum() / max(len(x), 1), dtype=np.float64)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -19,4 +19,4 @@ def cosine_embedding_loss(call: str, inputs: Inputs, options: Options) -> Array:
         cosine = (a * b).sum() / np.sqrt(((a * a).sum() + eps) * ((b * b).sum() + eps))
         alike, apart = 1 - cosine, np.maximum(cosine - options['margin'], 0)
         losses[n] = {1.0: alike, -1.0: apart}.get(float(y[n]), np.nan)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

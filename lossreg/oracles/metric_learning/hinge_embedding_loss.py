@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -13,4 +13,4 @@ def hinge_embedding_loss(call: str, inputs: Inputs, options: Options) -> Array:
     for n in np.ndindex(x.shape):
         alike, apart = x[n], np.maximum(options['margin'] - x[n], 0)
         losses[n] = {1.0: alike, -1.0: apart}.get(float(y[n]), np.nan)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -17,4 +17,4 @@ def margin_ranking_loss(call: str, inputs: Inputs, options: Options) -> Array:
     for place in np.ndindex(losses.shape):
         of_pair, of_target = ((place[0], 0), place[1]) if outer else (place, place)
         losses[place] = np.maximum(-y[of_target] * (a[of_pair] - b[of_pair]) + options['margin'], 0)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

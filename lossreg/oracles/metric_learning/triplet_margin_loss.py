@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -18,7 +18,7 @@ def triplet_margin_loss(call: str, inputs: Inputs, options: Options) -> Array:
         if options['swap']:
             to_negative = np.minimum(to_negative, _distance(positive[n], negative[n], options))
         losses[n] = np.maximum(options['margin'] + _distance(anchor[n], positive[n], options) - to_negative, 0)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)
 
 
 def _distance(x: Array, y: Array, options: Options) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, torch_reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -21,7 +21,7 @@ def triplet_margin_with_distance_loss(call: str, inputs: Inputs, options: Option
         if options['swap']:
             to_negative = np.minimum(to_negative, distance(positive[n], negative[n]))
         losses[n] = np.maximum(options['margin'] + distance(anchor[n], positive[n]) - to_negative, 0)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)
 
 
 def _euclidean(x: Array, y: Array) -> float:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import torch_reduce
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
@@ -19,4 +18,4 @@ def gaussian_nll_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = (np.log(v) + (x - t) ** 2 / v) / 2
     if options['full']:
         losses = losses + np.log(2 * np.pi) / 2
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import times, torch_reduce
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch, times
 
 
 @np.errstate(all='ignore')
@@ -17,4 +16,4 @@ def poisson_nll_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = rate - times(t, log_rate)
     if options['full']:
         losses = losses + np.where(t > 1, t * np.log(t) - t + np.log(2 * np.pi * t) / 2, 0.0)
-    return torch_reduce(losses, options)
+    return reduce_as_torch(losses, options)

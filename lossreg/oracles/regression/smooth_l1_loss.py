@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import weighted
-from lossreg.oracles.reference import Array, Inputs, Options, reduce
+from lossreg.oracles.reference import Array, Inputs, Options, reduce, weighted
 
 
 @np.errstate(all='ignore')

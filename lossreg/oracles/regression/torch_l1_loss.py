@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from lossreg.oracles.elementwise import torch_reduce
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 
 
 @np.errstate(all='ignore')
 def torch_l1_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of |x - t|."""
-    return torch_reduce(np.abs(inputs['input'] - inputs['target']), options)
+    return reduce_as_torch(np.abs(inputs['input'] - inputs['target']), options)

@@ -40,7 +40,7 @@ def balance_cross_entropy_loss(call: str, inputs: Inputs, options: Options) -> A
 def _binary(p: float, t: float, logits: bool) -> float:
     """-(t log p + (1 - t) log(1 - p)), logarithms at least -100, as torch has it; with p the sigmoid of a logit."""
     if logits:
-        return -(times(t, log_sigmoid(p)) + times(1 - t, log_sigmoid(-p)))
+        return -float(times(t, log_sigmoid(p)) + times(1 - t, log_sigmoid(-p)))
     if not 0 <= p <= 1:
         return np.nan
     return -(t * max(float(np.log(p)), -100.0) + (1 - t) * max(float(np.log1p(-p)), -100.0))
