@@ -255,6 +255,18 @@ def test_gradient_of_near_duplicates():
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
 
 
+def test_a_soft_margin_sees_the_difference_of_long_distances():
+    """Float32 distances of 1e4 are right to 1e-3, which would be as far off in the gradient."""
+    x = 1e4 * torch.eye(3)
+    x[2, 1:] = tensor([0.5, 1e4])  # the positive, and the negative of row 0 all but as far
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = x.to(dtype).requires_grad_()
+        value = batch_hard_triplet_loss(leaf, tensor([0, 1, 0]), soft_margin=True)[0]
+        results.append(torch.autograd.grad(value, leaf)[0].double())
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize('squared', [False, True])
 def test_mutual_distances_can_be_trained_on(squared):
     x, y = batch(7, 4, 3)
