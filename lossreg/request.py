@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.errors import ConfigError
-from lossreg.registry import build_loss, constructor_options, loss_class
+from lossreg.registry import build_loss, loss_class
 from lossreg.spec import Call, calls_of, spec_of
 from lossreg.unit import Unit
 
@@ -98,10 +99,10 @@ def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:
 def _given(loss: nn.Module) -> dict[str, Any]:
     """The constructor arguments of an instance that are not the defaults: a loss keeps each under its name."""
     given = {}
-    for name, default in constructor_options(type(loss), {}).items():
-        value = getattr(loss, name, default)
+    for name, parameter in inspect.signature(type(loss)).parameters.items():
+        value = getattr(loss, name, parameter.default)
         value = value.tolist() if isinstance(value, Tensor) else value
-        if value != default:
+        if value != parameter.default:
             given[name] = value
     return given
 

@@ -57,7 +57,7 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> byt
 
 
 def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> Any:
-    with warnings.catch_warnings(), _registry_built_once(), _quiet_exporter():
+    with warnings.catch_warnings(), _registry_built_once(), _decomposed_once(), _quiet_exporter():
         warnings.simplefilter('ignore')
         exported = torch.onnx.export(
             program,
@@ -111,6 +111,31 @@ def _registry_built_once() -> Iterator[None]:
         return registry
 
     with mock.patch.object(ONNXRegistry, 'from_torchlib', staticmethod(copy_of_first)):
+        yield
+
+
+@contextmanager
+def _decomposed_once() -> Iterator[None]:
+    """Lets the exporter leave out its decomposition, a second trace, where a program needs none.
+
+    As above, a later torch without these private names is slower, nothing else.
+    """
+    try:
+        from torch.onnx._internal.exporter import _decomp, _fx_passes
+
+        decompose = _fx_passes.decompose_with_registry
+        implemented = _decomp.get_onnx_implemented_overloads
+        table_without = _decomp.create_onnx_friendly_decomposition_table
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def decompose_if_needed(program: ExportedProgram, registry: Any) -> ExportedProgram:
+        table = table_without(set(implemented(registry)))
+        targets = {node.target for node in program.graph.nodes if node.op == 'call_function'}
+        return program if targets.isdisjoint(table) else decompose(program, registry)
+
+    with mock.patch.object(_fx_passes, 'decompose_with_registry', decompose_if_needed):
         yield
 
 

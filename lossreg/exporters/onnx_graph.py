@@ -48,7 +48,7 @@ def tidy(model: ir.Model) -> None:
 def mend_open_clips(model: ir.Model) -> None:
     """Gives every clip both bounds: ONNX Runtime takes the largest finite number for one that is absent."""
     for node in model.graph.all_nodes():
-        if node.op_type == 'Clip':
+        if node.op_type == 'Clip' and node.inputs[0].dtype.is_floating_point():
             node.resize_inputs(3)
             for at, side, bound in ((1, 'min', -np.inf), (2, 'max', np.inf)):
                 if node.inputs[at] is None:

@@ -7,10 +7,12 @@ records both as plain operators. Its graph is then exported like any module.
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch._decomp import get_decompositions
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -37,11 +39,39 @@ def trace(unit: Unit, grad: bool) -> ExportedProgram:
     examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
-        graph = make_fx(FlatLoss(unit, grad), tracing_mode='symbolic', _allow_non_fake_inputs=True)(*examples)
+        tracer = make_fx(
+            FlatLoss(unit, grad),
+            tracing_mode='symbolic',
+            decomposition_table=_decompositions(),
+            _allow_non_fake_inputs=True,
+        )
+        graph = tracer(*examples)
         _name_inputs(graph, unit)
         program = torch.export.export(graph, examples, dynamic_shapes=_dynamic_dims(unit))
     _forget_sources(program)
     return program
+
+
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """Operators of gradients that ONNX has no translation for. What is left of them makes the exporter trace again."""
+    aten = torch.ops.aten
+    operators = [
+        aten._log_softmax_backward_data,
+        aten._softmax_backward_data,
+        aten.index_add,
+        aten.rsub,
+        aten.sgn,
+        aten.sigmoid_backward,
+        aten.smooth_l1_loss,
+        aten.smooth_l1_loss_backward,
+        aten.huber_loss,
+        aten.huber_loss_backward,
+        aten.mse_loss_backward,
+        aten.softplus_backward,
+        aten.tanh_backward,
+    ]
+    return dict(get_decompositions(operators))
 
 
 def dimension_names(unit: Unit) -> tuple[dict[int, Any] | None, ...]:
