@@ -17,6 +17,7 @@ from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lossreg.arith import average_over, binary_cross_entropy_with_logits, poison, total
+from lossreg.exporters import build
 from lossreg.runtimes import OnnxRuntime
 
 NAN, INF = math.nan, math.inf
@@ -122,11 +123,11 @@ def test_logarithm_of_sigmoid_is_infinite(function):
 
 
 def test_multilabel_margin_loss_is_wrong():
-    """The decomposition is wrong (pytorch #185464). We have no such loss yet."""
+    """The decomposition is wrong (pytorch #185464). Ours sorts instead."""
     x, target = torch.randn(4, 5), torch.tensor([[3, 0, -1, 1, 2]] * 4)
     run, _ = exported_by_torch(F.multilabel_margin_loss, x, target)
     wrong = abs(run(x, target)[0] - F.multilabel_margin_loss(x, target).item())
-    assert wrong > 0.1, mended('F.multilabel_margin_loss', 'nothing: no loss uses it')
+    assert wrong > 0.1, mended('F.multilabel_margin_loss', 'nothing: ours is faster')
 
 
 @pytest.mark.filterwarnings('ignore:overflow encountered in cast')
@@ -134,6 +135,16 @@ def test_double_constants_pass_through_float():
     """A Python number beyond float32's range becomes infinite in a float64 graph."""
     run, _ = exported_by_torch(lambda x: torch.where(x > 0, 1e300, x.double()), torch.zeros(2))
     assert run(floats(1.0))[0] == INF, mended('float64 constants', 'nothing: batch_hard_pairs does without a sentinel')
+
+
+def test_small_additions_are_dropped(unit_of):
+    """The exporter's optimiser takes 1e-8 for 0, and every eps below it. onnx_graph.tidy leaves it out."""
+    run, _ = exported_by_torch(lambda x: torch.log(x + 1e-8), torch.zeros(2))
+    assert run(floats(0.0, 0.0))[0][0] == -INF, mended('small additions', 'onnx_graph.tidy')
+    unit = unit_of({'type': 'PoissonNLLLoss', 'log_input': False, 'reduction': 'none'})
+    ours = OnnxRuntime(build(unit, ['onnx'], grad=False)['onnx'])
+    loss = ours({'input': torch.zeros(2, 3), 'target': torch.ones(2, 3)})['loss']
+    np.testing.assert_allclose(loss, -np.log(1e-8), rtol=1e-6)
 
 
 def test_python_max_of_a_size():
@@ -158,6 +169,14 @@ def test_sigmoid_flushes_to_zero():
     assert run_node('Sigmoid', floats(-18.0, -20.0)).tolist() == [0.0, 0.0], mended('Sigmoid', 'focal loss')
     assert run_node('Softplus', floats(-18.0))[0] == pytest.approx(1.523e-8, rel=1e-3)
     assert run_node('Softplus', floats(500.0, -500.0)).tolist() == [500.0, 0.0]
+
+
+def test_clip_cuts_infinity(unit_of):
+    """Without an upper bound it is float32's largest number. onnx_graph.mend_open_clips gives it one."""
+    clipped = run_node('Clip', floats(INF, -1.0), np.array(0.0, np.float32))
+    assert clipped.tolist() == [np.finfo(np.float32).max, 0.0], mended('Clip', 'mend_open_clips')
+    ours = OnnxRuntime(build(unit_of('HingeLoss'), ['onnx'], grad=False)['onnx'])
+    assert ours({'input': torch.full((2,), -INF), 'target': torch.ones(2)})['loss'] == INF
 
 
 def test_mean_of_nothing_is_zero():

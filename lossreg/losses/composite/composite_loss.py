@@ -50,8 +50,10 @@ class CompositeLoss(nn.Module):
             raise ValueError(f'{sorted(set(losses) & set(penalties or {}))} name a loss and a penalty')
         self.losses = dict(losses)
         self.penalties = penalties if penalties is None else dict(penalties)
-        terms = [term_of(name, term, penalty=False) for name, term in self.losses.items()]
-        terms += [term_of(name, term, penalty=True) for name, term in (self.penalties or {}).items()]
+        terms = [
+            *(term_of(name, term, penalty=False) for name, term in self.losses.items()),
+            *(term_of(name, term, penalty=True) for name, term in (self.penalties or {}).items()),
+        ]
         Dimensions(terms).sizes(least=False)
         self.terms = sum_of(terms)
 

@@ -145,7 +145,7 @@ def _consistent(loss: CTCLoss, drawn: Mapping[str, Tensor]) -> Dict[str, Tensor]
     labels = torch.where(targets == loss.blank, (targets + 1) % classes, targets)
     if loss.zero_infinity:
         return {'targets': labels}
-    frames = frames.clamp(min=min(3, drawn['log_probs'].shape[0]))
+    frames = frames.clamp(min=3).clamp(max=drawn['log_probs'].shape[0])
     return {'targets': labels, 'input_lengths': frames, 'target_lengths': torch.minimum(lengths, (frames - 1) // 2)}
 
 
