@@ -50,8 +50,8 @@ def loss_class(name: str | type[nn.Module]) -> type[nn.Module]:
     """
     if isinstance(name, type):
         return name
-    losses = load_losses()
     plain = name.removeprefix('lossreg.') if isinstance(name, str) else str(name)
+    losses = LOSSES.module_dict if plain in LOSSES.module_dict else load_losses()
     if plain not in losses:
         near = difflib.get_close_matches(plain, losses, n=1, cutoff=0.5)
         hint = f'did you mean {near[0]!r}?' if near else 'see `lossreg list` for all names'

@@ -12,12 +12,15 @@ from lossreg.checks.oracle import HELD, Oracle, finite_differences, oracle_of, r
 from lossreg.checks.rows import Row, RowMaker, Status, first_line
 from lossreg.compare import Agreement, Outputs, compare
 from lossreg.runtimes import Eager
-from lossreg.samples import Case, Expect, edge_cases, invalid_cases, numeric_cases
+from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance
 from lossreg.unit import Unit
 
 FLOAT64 = Tolerance(1e-7, 1e-9, 'options held in float32 and softplus beyond 20 are that far from float64')
 FINITE_DIFFERENCES = Tolerance(1e-5, 1e-7, 'central differences are no more exact than that')
+
+FEW = (3, 4, 2, 3, 2)
+"""Sizes for finite differences, which run the oracle twice for every number."""
 
 
 def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
@@ -32,9 +35,9 @@ def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         for dtype, maker in makers.items():
             yield maker.judge(case.name, _values, unit, oracle, case, dtype, device)
-        if oracle is not None and case.name == 'ordinary, traced shape':
-            grad_maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
-            yield grad_maker.judge('finite differences', _gradient, unit, oracle, case)
+    if oracle is not None:
+        maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
+        yield maker.judge('finite differences', _gradient, unit, oracle, draw(unit, sizes=unit.sizes(FEW), seed=1))
     for case in invalid_cases(unit):
         yield makers[torch.float32].judge(case.name, _refused, unit, case, device)
 
@@ -58,9 +61,9 @@ def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, d
     return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
 
 
-def _gradient(unit: Unit, oracle: Oracle, case: Case) -> Agreement:
-    found = Eager(unit, grad=True, dtype=torch.float64)(case.inputs)
-    expected = {f'grad_{i.name}': finite_differences(oracle, unit, case.inputs, i.name) for i in unit.differentiable}
+def _gradient(unit: Unit, oracle: Oracle, inputs: Mapping[str, Tensor]) -> Agreement:
+    found = Eager(unit, grad=True, dtype=torch.float64)(inputs)
+    expected = {f'grad_{i.name}': finite_differences(oracle, unit, inputs, i.name) for i in unit.differentiable}
     return compare(found, expected, FINITE_DIFFERENCES)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossreg.registry import constructor_options, loss_class
 from lossreg.unit import Unit
@@ -47,23 +47,23 @@ def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict
     """
     tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **inputs}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
-    options = _with_defaults(unit.config)
+    options = _with_defaults(type(unit.loss), unit.config)
     with np.errstate(all='ignore'):
         value = oracle(unit.call.name, arrays, options)
     found = value if isinstance(value, Mapping) else {'loss': value}
     return {name: np.asarray(array, np.float64) for name, array in found.items()}
 
 
-def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(cls: type[nn.Module], config: Mapping[str, Any]) -> dict[str, Any]:
     """All constructor arguments and the type, by its plain name, of a loss and of the losses nested in its config."""
-    cls = loss_class(config['type'])
     given = {key: value for key, value in config.items() if key != 'type'}
     return {'type': cls.__name__, **{key: _filled(v) for key, v in constructor_options(cls, given).items()}}
 
 
 def _filled(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return _with_defaults(value) if 'type' in value else {key: _filled(v) for key, v in value.items()}
+        nested = 'type' in value
+        return _with_defaults(loss_class(value['type']), value) if nested else {k: _filled(v) for k, v in value.items()}
     return [_filled(v) for v in value] if isinstance(value, list) else value
 
 
