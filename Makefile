@@ -20,11 +20,11 @@ demo: install
 
 # What CI runs. Documents first, so that a new loss needs no edit of them.
 test: install docs lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # Every variant x call x set of optional inputs.
 test-all: install
-	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m exhaustive
 
 lint: install
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ test-torch:
 # Against the real mmdet and mmpose.
 test-openmmlab:
 	bash tests/openmmlab/install.sh .venv-openmmlab
-	.venv-openmmlab/bin/python -m pytest -m openmmlab -n $(JOBS) tests/openmmlab
+	.venv-openmmlab/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab
 
 # Files of this version in the oldest onnxruntime they promise to load in.
 test-onnxruntime: install

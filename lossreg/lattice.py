@@ -114,7 +114,9 @@ def _step(state: Tensor, emission: Tensor, skip: Tensor, counted: Tensor) -> Ten
     before = F.pad(state, [2, 0], value=-torch.inf)
     # alpha(t, l) = log p(t, l) + log(e^alpha(t-1, l) + e^alpha(t-1, l-1) + [skip] e^alpha(t-1, l-2))
     reached = _log_sum_exp(torch.stack([state, before[:, 1:-1], torch.where(skip, before[:, :-2], -torch.inf)], -1))
-    return torch.where(counted.unsqueeze(1), reached + emission, state)
+    # a NaN that no alignment reaches does not count
+    reached = torch.where(reached == -torch.inf, -torch.inf, reached + emission)
+    return torch.where(counted.unsqueeze(1), reached, state)
 
 
 def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> byt
     onnx_graph.mend_empty_reductions(model)
     onnx_graph.mend_open_clips(model)
     onnx_graph.guard_shapes(model, unit)
+    onnx_graph.name_uniquely(model)
     onnx_graph.strip(model)
     model.metadata_props[METADATA_KEY] = encode(metadata(unit, grad))
     model.producer_name, model.producer_version = 'lossreg', ''

@@ -28,7 +28,7 @@ def strip(model: ir.Model) -> None:
 def tidy(model: ir.Model) -> None:
     """Inlines functions, folds constants and drops what is unused or computed twice: nothing that changes a number."""
     optimizer.inline(model)
-    optimizer.fold_constants(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True)
     passes = (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
@@ -39,10 +39,14 @@ def tidy(model: ir.Model) -> None:
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
-        common.NameFixPass(),
     )
     for apply in passes:
         apply(model)
+
+
+def name_uniquely(model: ir.Model) -> None:
+    """Gives values of inner graphs, which the mends have added to, names that no other graph has."""
+    common.NameFixPass()(model)
 
 
 def mend_open_clips(model: ir.Model) -> None:
@@ -62,7 +66,7 @@ def mend_empty_reductions(model: ir.Model) -> None:
     ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over
     every axis is right without an axes input; any other is followed by a Reshape, which changes only an empty result.
     """
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         if node.op_type not in REDUCTIONS or node.inputs[0] is None or node.inputs[0].shape is None:
             continue
         rank = len(node.inputs[0].shape)
@@ -97,8 +101,8 @@ def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None
         indices = _constant(graph, f'{reduced.name}_kept', np.array(kept, np.int64))
         shape = ir.node('Gather', [size.outputs[0], indices])
     reshape = ir.node('Reshape', [reduced, shape.outputs[0]], attributes={'allowzero': 1})
-    graph.insert_after(node, [size, shape, reshape])
-    _replace(graph, reduced, reshape.outputs[0], users)
+    node.graph.insert_after(node, [size, shape, reshape])
+    _replace(node.graph, reduced, reshape.outputs[0], users)
 
 
 def guard_shapes(model: ir.Model, unit: Unit) -> None:

@@ -31,8 +31,9 @@ def _negative_log_likelihood(log_p: Array, labels: list[int], blank: int) -> flo
                 ways.append(previous[at - 1])
             if at >= 2 and state != states[at - 2]:
                 ways.append(previous[at - 2])
-            alpha[at] = np.logaddexp.reduce(ways) + frame[state]
-        normaliser += float(np.log(np.nansum(np.exp(frame))))
+            reached = np.logaddexp.reduce(ways)
+            alpha[at] = -np.inf if reached == -np.inf else reached + frame[state]
+        normaliser += 0.0 if np.isnan(frame).any() else float(np.logaddexp.reduce(frame))
     return normaliser - float(np.logaddexp.reduce(alpha[-2:]))
 
 
