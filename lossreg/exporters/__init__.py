@@ -77,7 +77,8 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
     """The bytes of a unit in several formats, traced once, not verified."""
     built: dict[str, bytes] = {}
     program = None
-    for format in formats:
+    # the ONNX exporter changes the program it is given, so it comes last
+    for format in sorted(formats, key=lambda format: format == 'onnx'):
         if format == 'torchscript':
             built[format] = to_torchscript(unit, grad)
             continue

@@ -14,15 +14,10 @@ def _states(labels: list[int], blank: int) -> list[int]:
 
 
 def _negative_log_likelihood(log_p: Array, labels: list[int], blank: int) -> float:
-    """-log of the sum over alignments, by the forward recursion, plus Σ_t log Σ_c p(t, c).
-
-    The second sum is 0 for probabilities; with it, the derivative is that of the normalised sequence, which torch
-    gives. A NaN that no alignment takes does not count, as in torch.
-    """
+    """-log of the sum over alignments, by the forward recursion. A NaN that no alignment takes does not count."""
     states = _states(labels, blank)
     alpha = np.full(len(states), -np.inf)  # log of the probability of all that leads to a state
     alpha[0] = 0.0
-    normaliser = 0.0
     for frame in log_p:
         previous = alpha.copy()
         for at, state in enumerate(states):
@@ -33,24 +28,35 @@ def _negative_log_likelihood(log_p: Array, labels: list[int], blank: int) -> flo
                 ways.append(previous[at - 2])
             reached = np.logaddexp.reduce(ways)
             alpha[at] = -np.inf if reached == -np.inf else reached + frame[state]
-        normaliser += 0.0 if np.isnan(frame).any() else float(np.logaddexp.reduce(frame))
-    return normaliser - float(np.logaddexp.reduce(alpha[-2:]))
+    return -float(np.logaddexp.reduce(alpha[-2:]))
 
 
-def ctc_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """Each sample by its own frames and labels; 'mean' divides by the number of labels, then by the batch."""
+def _normaliser(log_p: Array) -> float:
+    """Σ_t log Σ_c p(t, c): 0 for probabilities, up to rounding."""
+    return 0.0 if np.isnan(log_p).any() else float(sum(np.logaddexp.reduce(frame) for frame in log_p))
+
+
+def ctc_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
+    """Each sample by its own frames and labels; 'mean' divides by the number of labels, then by the batch.
+
+    Its derivative is that of the normalised sequence, as torch has it: the change of the normaliser is added, which is
+    0 at the point itself.
+    """
     log_p, targets = inputs['log_probs'], inputs['targets']
     frames, lengths = np.atleast_1d(inputs['input_lengths']), np.atleast_1d(inputs['target_lengths'])
     if call == 'sample':
         log_p, targets = log_p[:, None], targets[None]
+    normalisers = np.array([_normaliser(log_p[: frames[n], n]) for n in range(len(frames))])
+    change = normalisers - inputs.get('held_normalisers', normalisers)
     losses = []
     for n in range(len(frames)):
         labels = [int(label) for label in targets[n, : lengths[n]]]
-        loss = _negative_log_likelihood(log_p[: frames[n], n], labels, options['blank'])
+        loss = _negative_log_likelihood(log_p[: frames[n], n], labels, options['blank']) + change[n]
         if np.isinf(loss) and options['zero_infinity']:
             loss = 0.0
         losses.append(loss / max(lengths[n], 1) if options['reduction'] == 'mean' else loss)
     if options['reduction'] == 'none':
-        return np.array(losses[0] if call == 'sample' else losses, np.float64)
-    total = np.sum(losses)
-    return np.asarray(total / max(len(losses), 1) if options['reduction'] == 'mean' else total, np.float64)
+        reduced = np.array(losses[0] if call == 'sample' else losses, np.float64)
+    else:
+        reduced = np.sum(losses) / (max(len(losses), 1) if options['reduction'] == 'mean' else 1)
+    return {'loss': np.asarray(reduced), 'held_normalisers': normalisers}
