@@ -108,7 +108,7 @@ class Call:
         arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
             the input, the tuple of inputs, or the dict of inputs by key, that it takes.
         when: whether an instance can be called so.
-        outputs: what it returns, in order; the one named ``loss`` is differentiated. All are floating point.
+        outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
         method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
             state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
@@ -128,6 +128,11 @@ class Call:
     batch: str | None = None
     consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda module, drawn: EMPTY
     is_sum: bool = False
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The outputs whose sum is differentiated: ``loss``, or where none is named so, all whose names begin so."""
+        return ('loss',) if 'loss' in self.outputs else tuple(n for n in self.outputs if n.startswith('loss'))
 
     def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
@@ -217,30 +222,6 @@ class LossSpec:
     at_least: Callable[[Any], Mapping[str, int]] = lambda module: EMPTY
     tolerance: Tolerance = Tolerance()
     oracle: str = ''
-
-
-AVG_FACTOR = Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean')
-"""The input that OpenMMLab's detectors average by."""
-
-
-def zero_avg_factor(host: str) -> Difference:
-    """The difference that every loss averaged by ``avg_factor`` has from its host's."""
-    return Difference(
-        host,
-        'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
-        'contract 2: nothing to average over gives exactly 0',
-        'tests/test_contract.py',
-    )
-
-
-def no_broadcast(host: str, test: str) -> Difference:
-    """The difference that losses have whose host broadcasts inputs of different shapes."""
-    return Difference(
-        host,
-        'inputs of different shapes are an error; the host broadcasts them, some with a warning',
-        'contract 5: a forgotten dimension would train on the wrong pairs',
-        test,
-    )
 
 
 def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:

@@ -194,10 +194,12 @@ MAY_IMPORT = {
     'boxes.py': {'arith'},
     'embeddings.py': {'arith'},
     'margins.py': {'arith'},
+    'conventions.py': {'spec'},
     'lattice.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec', 'walk',
+        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
+        'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

@@ -26,8 +26,9 @@ from lossreg.arith import (
     total,
     upcast,
 )
+from lossreg.conventions import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def cross_entropy(

@@ -23,9 +23,10 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
+from lossreg.conventions import AVG_FACTOR
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def smooth_label(label: Tensor, eps: float, mode: str = 'original') -> Tensor:

@@ -21,8 +21,9 @@ from lossreg.arith import (
     total,
     upcast,
 )
+from lossreg.conventions import AVG_FACTOR
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Input, LossSpec, Role
+from lossreg.spec import Call, Input, LossSpec, Role
 
 
 def softmax_focal_loss(

@@ -20,7 +20,7 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.losses.detection.giou_loss import BOX_CALLS
+from lossreg.conventions import BOX_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_reduction, keep, reduce_loss, upcast
 from lossreg.boxes import centre_offset, check_box_format, check_boxes, corners, smoothed
+from lossreg.conventions import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def bounded_iou_loss(

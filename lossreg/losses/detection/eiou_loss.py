@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
 from lossreg.boxes import area, check_box_format, corners, counted_boxes, inner_size, smoothed
-from lossreg.losses.detection.giou_loss import BOX_CALLS, scalar_without_weight
+from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, zero_avg_factor
+from lossreg.spec import HostClass, LossSpec
 
 
 def eiou_loss(

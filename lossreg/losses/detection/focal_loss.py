@@ -22,8 +22,9 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
+from lossreg.conventions import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def sigmoid_focal_loss(

@@ -5,17 +5,10 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import (
-    area,
-    check_box_format,
-    corners,
-    counted_boxes,
-    hull_size,
-    inner_size,
-    intersection_and_union,
-)
+from lossreg.boxes import area, check_box_format, corners, counted_boxes, hull_size, inner_size, intersection_and_union
+from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, Difference, HostClass, Input, LossSpec, Role, zero_avg_factor
+from lossreg.spec import HostClass, LossSpec
 
 
 def giou_loss(
@@ -111,33 +104,6 @@ class GIoULoss(nn.Module):
         reduction = self.reduction if reduction_override is None else reduction_override
         loss = giou_loss(pred, target, weight, self.eps, self.box_format)
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
-
-
-def _call(name: str, weight_shape: str, optional: bool) -> Call:
-    """A call with weights of one shape."""
-    return Call(
-        name,
-        (
-            Input('pred', Role.BOXES, 'N 4', differentiable=True),
-            Input('target', Role.BOXES, 'N 4'),
-            Input('weight', Role.WEIGHTS, weight_shape, optional=optional),
-            AVG_FACTOR,
-        ),
-    )
-
-
-BOX_CALLS = (_call('boxes', 'N', optional=True), _call('coordinate_weights', 'N 4', optional=False))
-"""The calls of every loss with one number a pair of boxes."""
-
-
-def scalar_without_weight(host: str) -> Difference:
-    """The difference that mmdet's shortcut for weights of 0 makes."""
-    return Difference(
-        host,
-        "all weights 0 with reduction='none' gives (N) zeros; mmdet gives one scalar 0",
-        'the shape of the result does not depend on values, or no graph could hold it',
-        'tests/test_contract.py',
-    )
 
 
 GIoULoss.spec = LossSpec(

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
 from lossreg.boxes import check_box_format, corners, counted_boxes, inner_size, intersection_and_union
-from lossreg.losses.detection.giou_loss import BOX_CALLS
+from lossreg.conventions import BOX_CALLS, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, zero_avg_factor
+from lossreg.spec import HostClass, LossSpec
 
 
 def iou_loss(

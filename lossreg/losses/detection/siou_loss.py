@@ -16,9 +16,9 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.losses.detection.giou_loss import BOX_CALLS, scalar_without_weight
+from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import Difference, HostClass, LossSpec, zero_avg_factor
+from lossreg.spec import Difference, HostClass, LossSpec
 
 
 def siou_loss(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_reduction, check_size, reduce_loss, total, upcast
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.margins import (
     check_angle,
     check_inputs,
@@ -201,7 +201,7 @@ AdaFaceLoss.spec = LossSpec(
         Call(
             'features',
             (
-                *INPUTS,
+                *CLASSIFIER_INPUTS,
                 Input('batch_mean', Role.SCALE, '', state=True),
                 Input('batch_std', Role.SCALE, '', state=True),
             ),
@@ -223,5 +223,5 @@ AdaFaceLoss.spec = LossSpec(
         'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
     },
     references=('https://arxiv.org/abs/2204.00964', 'https://github.com/mk-minchul/AdaFace'),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

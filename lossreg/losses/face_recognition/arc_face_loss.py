@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.margins import (
     add_angle,
     check_angle,
@@ -166,10 +166,10 @@ class ArcFaceLoss(nn.Module):
 ArcFaceLoss.spec = LossSpec(
     functions=(arc_face_loss,),
     calls=(
-        Call('features', INPUTS, method='loss_alone', when=lambda loss: not loss.return_logits),
+        Call('features', CLASSIFIER_INPUTS, method='loss_alone', when=lambda loss: not loss.return_logits),
         Call(
             'logits',
-            INPUTS,
+            CLASSIFIER_INPUTS,
             method='logits_and_loss',
             when=lambda loss: loss.return_logits,
             outputs=('logits', 'loss'),
@@ -183,5 +183,5 @@ ArcFaceLoss.spec = LossSpec(
         'logits': {'in_features': 6, 'num_classes': 10, 'return_logits': True},
     },
     references=('https://arxiv.org/abs/1801.07698',),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

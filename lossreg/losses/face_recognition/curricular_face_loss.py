@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
 from lossreg.margins import (
     add_angle,
     check_angle,
@@ -155,7 +155,7 @@ class CurricularFaceLoss(nn.Module):
 
 CurricularFaceLoss.spec = LossSpec(
     functions=(curricular_face_loss,),
-    calls=(Call('features', (*INPUTS, Input('t', Role.SCALE, '', state=True)), method='step'),),
+    calls=(Call('features', (*CLASSIFIER_INPUTS, Input('t', Role.SCALE, '', state=True)), method='step'),),
     variants={
         'default': {'in_features': 6, 'num_classes': 10},
         'sum': {
@@ -170,5 +170,5 @@ CurricularFaceLoss.spec = LossSpec(
         'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
     },
     references=('https://arxiv.org/abs/2004.00288', 'https://github.com/HuangYG123/CurricularFace'),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

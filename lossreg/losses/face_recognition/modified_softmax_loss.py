@@ -1,26 +1,14 @@
 """Softmax loss over classes of unit length."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Optional
+from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, matmul, reduce_loss, upcast
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.margins import check_inputs, class_weights, normalize, softmax_loss
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Input, LossSpec, Role
-
-INPUTS = (
-    Input('features', Role.FEATURES, 'N D', differentiable=True),
-    Input('label', Role.LABELS, 'N', classes='C'),
-    Input('weight', Role.FEATURES, 'C D', optional=True, differentiable=True),
-)
-"""What the losses of this family take: the module holds ``weight`` as a parameter, an artefact can take it as input."""
-
-
-def sizes_of(loss: Any) -> Mapping[str, int]:
-    """An instance's parameter fixes the number of classes and of features."""
-    return {'C': loss.num_classes, 'D': loss.in_features}
+from lossreg.spec import Call, LossSpec
 
 
 def modified_softmax_loss(features: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -96,12 +84,12 @@ class ModifiedSoftmaxLoss(nn.Module):
 
 ModifiedSoftmaxLoss.spec = LossSpec(
     functions=(modified_softmax_loss,),
-    calls=(Call('features', INPUTS),),
+    calls=(Call('features', CLASSIFIER_INPUTS),),
     variants={
         'default': {'in_features': 6, 'num_classes': 10},
         'sum': {'in_features': 4, 'num_classes': 7, 'reduction': 'sum', 'loss_weight': 0.5},
         'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
     },
     references=('https://arxiv.org/abs/1704.08063',),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

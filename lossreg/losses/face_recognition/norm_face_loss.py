@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.margins import check_inputs, check_positive, class_weights, cosines, softmax_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
@@ -93,12 +93,12 @@ class NormFaceLoss(nn.Module):
 
 NormFaceLoss.spec = LossSpec(
     functions=(norm_face_loss,),
-    calls=(Call('features', INPUTS),),
+    calls=(Call('features', CLASSIFIER_INPUTS),),
     variants={
         'default': {'in_features': 6, 'num_classes': 10},
         'sum': {'in_features': 4, 'num_classes': 7, 's': 30.0, 'reduction': 'sum', 'loss_weight': 0.5},
         'none': {'in_features': 6, 'num_classes': 10, 'reduction': 'none'},
     },
     references=('https://arxiv.org/abs/1704.06369',),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, choose, matmul, reduce_loss, upcast
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.margins import (
     check_inputs,
     check_positive,
@@ -123,12 +123,12 @@ class SphereFaceLoss(nn.Module):
 
 SphereFaceLoss.spec = LossSpec(
     functions=(sphere_face_loss,),
-    calls=(Call('features', INPUTS),),
+    calls=(Call('features', CLASSIFIER_INPUTS),),
     variants={
         'default': {'in_features': 6, 'num_classes': 10},
         'sum': {'in_features': 4, 'num_classes': 7, 'm': 3, 'reduction': 'sum', 'loss_weight': 0.5},
         'none': {'in_features': 6, 'num_classes': 10, 'm': 1, 'reduction': 'none'},
     },
     references=('https://arxiv.org/abs/1704.08063',),
-    sizes=sizes_of,
+    sizes=classifier_sizes,
 )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
+from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.losses.face_recognition.modified_softmax_loss import INPUTS, sizes_of
 from lossreg.margins import (
     check_angle,
     check_inputs,
@@ -149,7 +149,13 @@ class SubCenterArcFaceLoss(nn.Module):
 SubCenterArcFaceLoss.spec = LossSpec(
     functions=(sub_center_arc_face_loss,),
     calls=(
-        Call('features', (*INPUTS[:2], Input('weight', Role.FEATURES, 'C K D', optional=True, differentiable=True))),
+        Call(
+            'features',
+            (
+                *CLASSIFIER_INPUTS[:2],
+                Input('weight', Role.FEATURES, 'C K D', optional=True, differentiable=True),
+            ),
+        ),
     ),
     variants={
         'default': {'in_features': 6, 'num_classes': 10},
@@ -158,5 +164,5 @@ SubCenterArcFaceLoss.spec = LossSpec(
         'none': {'in_features': 4, 'num_classes': 7, 'k': 1, 'reduction': 'none', 'loss_weight': 0.5},
     },
     references=('https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/1445_ECCV_2020_paper.php',),
-    sizes=lambda loss: {**sizes_of(loss), 'K': loss.k},
+    sizes=lambda loss: {**classifier_sizes(loss), 'K': loss.k},
 )

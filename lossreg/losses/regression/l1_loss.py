@@ -5,18 +5,9 @@ from typing import ClassVar, Optional, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.conventions import MMDET_CALLS, no_broadcast, no_shortcut, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import (
-    AVG_FACTOR,
-    Call,
-    Difference,
-    HostClass,
-    Input,
-    LossSpec,
-    Role,
-    no_broadcast,
-    zero_avg_factor,
-)
+from lossreg.spec import HostClass, LossSpec
 
 
 def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
@@ -95,40 +86,9 @@ class L1Loss(nn.Module):
         return self.loss_weight * reduce_loss(l1_loss(pred, target, weight), reduction, avg_factor)
 
 
-def weighted_calls() -> Tuple[Call, ...]:
-    """The calls of mmdet's element-wise losses: predictions, targets and weights of one shape."""
-    return tuple(
-        Call(
-            name,
-            (
-                Input('pred', Role.LOGITS, shape, differentiable=True),
-                Input('target', Role.LOGITS, shape),
-                Input('weight', Role.WEIGHTS, shape, optional=True),
-                AVG_FACTOR,
-            ),
-        )
-        for name, shape in (('vectors', 'N D'), ('images', 'N C H W'))
-    )
-
-
-TEST = 'tests/test_torch_regression.py'
-"""Where the differences of these losses are pinned."""
-
-
-def no_shortcut(host: str) -> Difference:
-    """The difference from mmdet's way out of a batch without targets or without a positive weight."""
-    return Difference(
-        host,
-        "no weight above 0, or an empty batch: the formula as ever, element by element with reduction='none'; mmdet "
-        'returns one scalar, the sum of pred * weight or 0',
-        'the shape of the result, and what a negative weight means, do not depend on values',
-        TEST,
-    )
-
-
 L1Loss.spec = LossSpec(
     functions=(l1_loss,),
-    calls=weighted_calls(),
+    calls=MMDET_CALLS,
     variants={
         'default': {},
         'detr': {'loss_weight': 5.0},
@@ -137,5 +97,9 @@ L1Loss.spec = LossSpec(
     },
     references=('https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',),
     stands_in_for=(HostClass('mmdet.L1Loss'),),
-    differences=(zero_avg_factor('mmdet.L1Loss'), no_shortcut('mmdet.L1Loss'), no_broadcast('mmdet.L1Loss', TEST)),
+    differences=(
+        zero_avg_factor('mmdet.L1Loss'),
+        no_shortcut('mmdet.L1Loss'),
+        no_broadcast('mmdet.L1Loss', 'tests/test_torch_regression.py'),
+    ),
 )

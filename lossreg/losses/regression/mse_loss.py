@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.losses.regression.l1_loss import TEST, counted_pair, weighted_calls
+from lossreg.conventions import MMDET_CALLS, no_broadcast, zero_avg_factor
+from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, no_broadcast, zero_avg_factor
+from lossreg.spec import HostClass, LossSpec
 
 
 def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
@@ -76,7 +77,7 @@ class MSELoss(nn.Module):
 
 MSELoss.spec = LossSpec(
     functions=(mse_loss,),
-    calls=weighted_calls(),
+    calls=MMDET_CALLS,
     variants={
         'default': {},
         'weighted': {'loss_weight': 0.01},
@@ -85,5 +86,5 @@ MSELoss.spec = LossSpec(
     },
     references=('https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',),
     stands_in_for=(HostClass('mmdet.MSELoss'),),
-    differences=(zero_avg_factor('mmdet.MSELoss'), no_broadcast('mmdet.MSELoss', TEST)),
+    differences=(zero_avg_factor('mmdet.MSELoss'), no_broadcast('mmdet.MSELoss', 'tests/test_torch_regression.py')),
 )

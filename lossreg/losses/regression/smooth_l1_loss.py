@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.losses.regression.l1_loss import TEST, counted_pair, no_shortcut, weighted_calls
+from lossreg.conventions import MMDET_CALLS, no_broadcast, no_shortcut, zero_avg_factor
+from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, no_broadcast, zero_avg_factor
+from lossreg.spec import HostClass, LossSpec
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, beta: float = 1.0) -> Tensor:
@@ -83,7 +84,7 @@ class SmoothL1Loss(nn.Module):
 
 SmoothL1Loss.spec = LossSpec(
     functions=(smooth_l1_loss,),
-    calls=weighted_calls(),
+    calls=MMDET_CALLS,
     variants={
         'default': {},
         'rpn': {'beta': 1.0 / 9.0, 'loss_weight': 2.0},
@@ -95,6 +96,6 @@ SmoothL1Loss.spec = LossSpec(
     differences=(
         zero_avg_factor('mmdet.SmoothL1Loss'),
         no_shortcut('mmdet.SmoothL1Loss'),
-        no_broadcast('mmdet.SmoothL1Loss', TEST),
+        no_broadcast('mmdet.SmoothL1Loss', 'tests/test_torch_regression.py'),
     ),
 )

@@ -1,13 +1,14 @@
 """L1 loss, called as in torch, and the calls of the losses called like it."""
 
-from typing import Any, Callable, ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss
-from lossreg.losses.regression.l1_loss import TEST, l1_loss
+from lossreg.conventions import no_broadcast, torch_calls
+from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, HostClass, Input, LossSpec, Role, always, no_broadcast
+from lossreg.spec import HostClass, LossSpec
 
 
 @LOSSES.register_module()
@@ -45,30 +46,6 @@ class TorchL1Loss(nn.Module):
         return reduce_loss(l1_loss(input, target), self.reduction, None)
 
 
-def torch_calls(
-    role: Role = Role.LOGITS,
-    target: Role = Role.LOGITS,
-    names: Tuple[str, str] = ('vectors', 'images'),
-    when: Callable[[Any], bool] = always,
-) -> Tuple[Call, ...]:
-    """The calls of torch's element-wise losses: inputs and targets of one shape, as vectors and as images.
-
-    Args:
-        role: of the input.
-        target: of the target.
-        names: of the two calls.
-        when: which instances allow them.
-    """
-    return tuple(
-        Call(
-            name,
-            (Input('input', role, shape, differentiable=True), Input('target', target, shape)),
-            when=when,
-        )
-        for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
-    )
-
-
 TorchL1Loss.spec = LossSpec(
     functions=(l1_loss,),
     calls=torch_calls(),
@@ -80,5 +57,5 @@ TorchL1Loss.spec = LossSpec(
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.L1Loss.html',),
     stands_in_for=(HostClass('torch.L1Loss'),),
-    differences=(no_broadcast('torch.L1Loss', TEST),),
+    differences=(no_broadcast('torch.L1Loss', 'tests/test_torch_regression.py'),),
 )

@@ -5,10 +5,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import total
+from lossreg.conventions import PENALTY_CALLS
 from lossreg.losses.regularization.l1_penalty import l1_penalty
 from lossreg.losses.regularization.l2_penalty import l2_penalty
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec import LossSpec
 
 
 def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tensor:
@@ -62,14 +63,9 @@ class ElasticNetPenalty(nn.Module):
         return self.loss_weight * elastic_net_penalty(input, self.l1, self.l2)
 
 
-def _call(name: str, shape: str) -> Call:
-    """A call with a tensor of one shape."""
-    return Call(name, (Input('input', Role.FEATURES, shape, differentiable=True),))
-
-
 ElasticNetPenalty.spec = LossSpec(
     functions=(elastic_net_penalty,),
-    calls=(_call('matrix', 'N D'), _call('vector', 'N')),
+    calls=PENALTY_CALLS,
     variants={
         'default': {},
         'lasso': {'l1': 0.5, 'l2': 0.0},

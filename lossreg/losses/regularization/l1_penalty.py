@@ -5,8 +5,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
+from lossreg.conventions import PENALTY_CALLS
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec import LossSpec
 
 
 def l1_penalty(input: Tensor) -> Tensor:
@@ -56,14 +57,9 @@ class L1Penalty(nn.Module):
         return self.loss_weight * reduce_loss(l1_penalty(input), self.reduction, None)
 
 
-def _call(name: str, shape: str) -> Call:
-    """A call with a tensor of one shape."""
-    return Call(name, (Input('input', Role.FEATURES, shape, differentiable=True),))
-
-
 L1Penalty.spec = LossSpec(
     functions=(l1_penalty,),
-    calls=(_call('matrix', 'N D'), _call('vector', 'N')),
+    calls=PENALTY_CALLS,
     variants={
         'default': {},
         'mean': {'reduction': 'mean', 'loss_weight': 0.01},

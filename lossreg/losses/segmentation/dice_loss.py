@@ -15,8 +15,9 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
+from lossreg.conventions import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import AVG_FACTOR, Call, HostClass, Input, LossSpec, Role, zero_avg_factor
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 def dice_loss(
