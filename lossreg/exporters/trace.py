@@ -47,6 +47,7 @@ def trace(unit: Unit, grad: bool) -> ExportedProgram:
         )
         graph = tracer(*examples)
         _name_inputs(graph, unit)
+        _write_nothing_in_place(graph)
         program = torch.export.export(graph, examples, dynamic_shapes=_dynamic_dims(unit))
     _forget_sources(program)
     return program
@@ -61,8 +62,10 @@ def _decompositions() -> dict[Any, Any]:
         aten._softmax_backward_data,
         aten.index_add,
         aten.rsub,
+        aten.select_backward,
         aten.sgn,
         aten.sigmoid_backward,
+        aten.slice_backward,
         aten.smooth_l1_loss,
         aten.smooth_l1_loss_backward,
         aten.huber_loss,
@@ -102,6 +105,24 @@ def _name_inputs(graph: torch.fx.GraphModule, unit: Unit) -> None:
     placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
     for node, spec in zip(placeholders, unit.inputs, strict=True):
         node.target = node.name = spec.name
+
+
+def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
+    """Replaces the writes in autograd's own formulas (those of minimum and clamp), which would cost a second trace.
+
+    They write into what they have just made, of which nobody holds a view.
+    """
+    aten = torch.ops.aten
+    functional = {
+        aten.logical_and_.default: aten.logical_and.default,
+        aten.masked_fill_.Scalar: aten.masked_fill.Scalar,
+    }
+    seen: set[torch.fx.Node] = set()
+    for node in graph.graph.nodes:
+        seen.add(node)
+        if node.target in functional:
+            node.target = functional[node.target]
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in seen)
     graph.recompile()
 
 
