@@ -120,13 +120,13 @@ def _names(term: Term) -> Iterator[str]:
 
 def _value(graph: fx.Graph, term: Term, use: Mapping[str, str], values: Mapping[str, fx.Node]) -> fx.Node:
     """One call of a term's loss, as a scalar."""
-    arguments = term.call.arrange({name: values[given] for name, given in use.items()})
-    result = graph.call_module(term.name, kwargs=arguments)
-    outputs = term.call.outputs
-    if term.call.returns_dict or len(outputs) > 1:
-        key = 'loss' if term.call.returns_dict else outputs.index('loss')
-        result = graph.call_function(operator.getitem, (result, key))
-    return graph.call_method('sum', (result,))
+    call = term.call
+    result = graph.call_module(term.name, kwargs=call.arrange({name: values[given] for name, given in use.items()}))
+    if not call.returns_dict and len(call.outputs) == 1:
+        return graph.call_method('sum', (result,))
+    keys = call.losses if call.returns_dict else [call.outputs.index(name) for name in call.losses]
+    losses = [graph.call_function(operator.getitem, (result, key)) for key in keys]
+    return _added(graph, [graph.call_method('sum', (loss,)) for loss in losses])
 
 
 def _added(graph: fx.Graph, nodes: Sequence[fx.Node]) -> fx.Node:

@@ -87,7 +87,7 @@ class Unit:
 class FlatLoss(nn.Module):
     """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
 
-    Inputs come in exported order. Outputs are what the call returns and, with ``grad``, the gradient of the loss's sum
+    Inputs come in exported order. Outputs are what the call returns and, with ``grad``, the gradient of the losses' sum
     with respect to every differentiable input.
     """
 
@@ -105,8 +105,8 @@ class FlatLoss(nn.Module):
         leaves = {i.name: named[i.name].detach().requires_grad_(True) for i in self.unit.differentiable}
         with torch.enable_grad():
             results = self._results({**named, **leaves})
-            loss = results[self.unit.results.index('loss')]
-            grads = torch.autograd.grad([loss.sum()], list(leaves.values()), materialize_grads=True)
+            losses = [results[self.unit.results.index(name)].sum() for name in self.unit.call.losses]
+            grads = torch.autograd.grad(losses, list(leaves.values()), materialize_grads=True)
         return (*(result.detach() for result in results), *grads)
 
     def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

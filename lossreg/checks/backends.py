@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lossreg.checks.eager import exactly_zero
+from lossreg.checks.eager import exactly_zero, losses_of
 from lossreg.checks.rows import Row, RowMaker, Status, first_line
-from lossreg.compare import Agreement, compare
+from lossreg.compare import Agreement, Outputs, compare
 from lossreg.errors import LossregError, MissingBackendError
 from lossreg.exporters import build
 from lossreg.formats import BACKENDS, SUFFIXES
@@ -60,11 +60,12 @@ def compare_rows(maker: RowMaker, runtime: Runtime, eager: Runtime) -> Iterator[
 
 
 def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Runtime) -> Agreement:
-    found, expected = runtime(case.inputs), eager(case.inputs)
+    found = runtime(case.inputs)
+    expected: Outputs = eager(case.inputs)
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, expected['loss'].shape, case.inputs)
+        return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
     if case.expect is Expect.VALUE:
-        expected = {'loss': expected['loss']}
+        expected = losses_of(unit, expected)
     return compare(found, expected, unit.spec.tolerance, scaled=not case.smooth)
 
 
@@ -74,10 +75,11 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
         found = runtime(case.inputs)
     except Exception:  # each runtime has errors of its own
         return Agreement(0.0, 0.0)
-    outputs = {name: value for name, value in found.items() if name == 'loss' or name not in unit.results}
+    losses = unit.call.losses
+    outputs = {name: value for name, value in found.items() if name in losses or name not in unit.results}
     sound = [name for name, value in outputs.items() if not np.isnan(value).any()]
     allowed = max(len(outputs) - 2, 0) if unit.call.is_sum and case.expect is Expect.BAD_LABEL else 0
-    if 'loss' in sound or len(sound) > allowed:
+    if any(name in losses for name in sound) or len(sound) > allowed:
         return Agreement(np.inf, np.inf, f'{sound[0]} is {outputs[sound[0]].ravel()[:1]} instead of NaN or an error')
     return Agreement(0.0, 0.0)
 

@@ -25,7 +25,7 @@ FEW = (3, 4, 2, 3, 2)
 
 def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
     """All eager rows of one unit: values, gradients, edges, and what must be refused."""
-    oracle = oracle_of(unit)
+    oracle = oracle_of(type(unit.loss))
     makers = {
         dtype: RowMaker(unit, 'eager', grad=False, host=host, dtype=str(dtype).removeprefix('torch.'))
         for dtype in (torch.float32, torch.float64)
@@ -46,17 +46,17 @@ def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, d
     """The loss against the oracle (without one, against float64 eager); gradients finite, or 0 where they must be."""
     found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
     if oracle is None:
-        expected = {'loss': Eager(unit, grad=False, dtype=torch.float64)(case.inputs)['loss']}
+        expected = losses_of(unit, Eager(unit, grad=False, dtype=torch.float64)(case.inputs))
     else:
         expected = {n: a for n, a in run_oracle(oracle, unit, case.inputs).items() if not n.startswith(HELD)}
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, expected['loss'].shape, case.inputs)
+        return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
     if case.expect is Expect.NUMBERS:
         for name, value in found.items():
             if not np.isfinite(value).all():
                 return Agreement(np.inf, np.inf, f'{name} is not finite')
     if case.expect is Expect.VALUE:
-        expected = {'loss': expected['loss']}
+        expected = losses_of(unit, expected)
     tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
     return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
 
@@ -81,14 +81,21 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
         needed = 1 if case.expect is Expect.BAD_LABEL else 2
         missing = f'the message names {named}, of {list(case.culprits)}: {message}' if len(named) < needed else ''
         return Agreement(0.0, 0.0, missing)
-    if device != 'cpu' and case.expect is Expect.BAD_LABEL and np.isnan(found['loss']).any():
+    losses = losses_of(unit, found)
+    if device != 'cpu' and case.expect is Expect.BAD_LABEL and all(np.isnan(loss).any() for loss in losses.values()):
         return Agreement(0.0, 0.0)
-    return Agreement(np.inf, np.inf, f'returned {found["loss"]} instead of raising {wanted.__name__}')
+    return Agreement(np.inf, np.inf, f'returned {losses} instead of raising {wanted.__name__}')
 
 
-def exactly_zero(unit: Unit, found: Outputs, shape: tuple[int, ...], inputs: Mapping[str, Tensor]) -> Agreement:
+def losses_of(unit: Unit, outputs: Outputs) -> Outputs:
+    """The outputs that are differentiated."""
+    return {name: outputs[name] for name in unit.call.losses}
+
+
+def exactly_zero(unit: Unit, found: Outputs, losses: Outputs, inputs: Mapping[str, Tensor]) -> Agreement:
     """Whether loss and gradients are exactly 0, and of their shapes: an empty array of another would be 0 as well."""
-    shapes = {'loss': shape, **{f'grad_{i.name}': tuple(inputs[i.name].shape) for i in unit.differentiable}}
+    shapes = {name: loss.shape for name, loss in losses.items()}
+    shapes |= {f'grad_{i.name}': tuple(inputs[i.name].shape) for i in unit.differentiable}
     for name, value in found.items():
         if name not in shapes:
             continue

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lossreg.registry import constructor_options, loss_class
+from lossreg.spec import spec_of
 from lossreg.unit import Unit
 
 Array = NDArray[np.float64]
@@ -21,20 +22,20 @@ HELD = 'held_'
 """How the names of what an oracle returns begin that is no output, but has no gradient in the loss."""
 
 
-def oracle_of(unit: Unit) -> Oracle | None:
-    """The oracle of a loss, or None if it has none.
+def oracle_of(cls: type[nn.Module]) -> Oracle | None:
+    """The oracle of a loss class, or None if it has none.
 
     It is the one its spec names, or the function named like the loss's file in the package ``oracles`` that
     mirrors ``losses``.
     """
-    module = type(unit.loss).__module__
+    module, spec = cls.__module__, spec_of(cls)
     package, _, place = module.rpartition('.losses.')
-    named = unit.spec.oracle or f'{package}.oracles.{place}:{module.rpartition(".")[2]}'
+    named = spec.oracle or f'{package}.oracles.{place}:{module.rpartition(".")[2]}'
     where, _, function = named.partition(':')
     try:
         oracle: Oracle = getattr(importlib.import_module(where), function)
     except ModuleNotFoundError:
-        if unit.spec.oracle:
+        if spec.oracle:
             raise
         return None
     return oracle
@@ -55,15 +56,17 @@ def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict
 
 
 def _with_defaults(cls: type[nn.Module], config: Mapping[str, Any]) -> dict[str, Any]:
-    """All constructor arguments and the type, by its plain name, of a loss and of the losses nested in its config."""
+    """All constructor arguments of a loss, and the same, with its ``oracle``, of each loss nested in its config."""
     given = {key: value for key, value in config.items() if key != 'type'}
-    return {'type': cls.__name__, **{key: _filled(v) for key, v in constructor_options(cls, given).items()}}
+    return {key: _filled(value) for key, value in constructor_options(cls, given).items()}
 
 
 def _filled(value: Any) -> Any:
     if isinstance(value, Mapping):
-        nested = 'type' in value
-        return _with_defaults(loss_class(value['type']), value) if nested else {k: _filled(v) for k, v in value.items()}
+        if 'type' not in value:
+            return {key: _filled(item) for key, item in value.items()}
+        cls = loss_class(value['type'])
+        return {'oracle': oracle_of(cls), **_with_defaults(cls, value)}
     return [_filled(v) for v in value] if isinstance(value, list) else value
 
 
@@ -83,6 +86,7 @@ def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor],
         for sign in (1.0, -1.0):
             moved = point.clone()
             moved.view(-1)[at] += sign * step
-            ends.append(float(run_oracle(oracle, unit, {**inputs, **held, name: moved})['loss'].sum()))
+            found = run_oracle(oracle, unit, {**inputs, **held, name: moved})
+            ends.append(sum(float(found[loss].sum()) for loss in unit.call.losses))
         gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
     return gradient.reshape(tuple(point.shape))

@@ -52,7 +52,8 @@ def forward_source(unit: Unit, grad: bool) -> str:
     if unit.call.returns_dict:
         lines += [f"result_{name} = results['{name}']" for name in unit.results]
     if grad:
-        lines.append(f'grads = torch.autograd.grad([result_loss.sum()], [{", ".join(leaves)}], allow_unused=True)')
+        losses = ', '.join(f'result_{name}.sum()' for name in unit.call.losses)
+        lines.append(f'grads = torch.autograd.grad([{losses}], [{", ".join(leaves)}], allow_unused=True)')
     for at, name in enumerate(leaves):
         lines += [
             f'grad_{name} = grads[{at}]',

@@ -6,7 +6,8 @@
 
 * ``call`` is the name of one of the loss's calls (``LossSpec.calls``).
 * ``inputs`` maps exported input names to float64 or int64 arrays. An optional input that is absent has no key.
-* ``options`` holds every constructor argument of the loss class, defaults filled in.
+* ``options`` holds every constructor argument of the loss class, defaults filled in. In place of the config of a nested
+  loss stand that one's options, with its oracle as ``oracle``.
 * The result is the loss in float64: 0-d, or element-wise with ``reduction='none'``; or a dict of it, as ``loss``, and
   of further outputs by name. ``held_<name>`` in it is a quantity without gradient (a margin from detached statistics):
   central differences give it back among ``inputs``, and the oracle then takes it from there.

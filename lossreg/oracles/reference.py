@@ -1,8 +1,6 @@
 """What several oracles need: the types, two logarithms, and the reduction."""
 
-import importlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,14 +11,6 @@ Inputs: TypeAlias = Mapping[str, NDArray[Any]]
 Options: TypeAlias = Mapping[str, Any]
 
 EPS = 2.0**-23  # of float32; OpenMMLab adds it to avg_factor
-
-
-def oracle_named(name: str) -> Callable[[str, Inputs, Options], Array]:
-    """The oracle of the loss class ``name``, for a loss that is made of others: GIoULoss has giou_loss."""
-    (path,) = (p for p in Path(__file__).parent.glob('*/*.py') if p.stem.replace('_', '') == name.lower())
-    oracle: Callable[[str, Inputs, Options], Array]
-    oracle = getattr(importlib.import_module(f'lossreg.oracles.{path.parent.name}.{path.stem}'), path.stem)
-    return oracle
 
 
 def log_softmax(x: Array) -> Array:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options, oracle_named
+from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def composite_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """L = Σ_i w_i ℓ_i + Σ_j v_j Σ_x Φ_j(x), and each term before its weight, by the oracles of its losses."""
+    """L = Σ_i w_i ℓ_i + Σ_j v_j Σ_x Φ_j(x), and each term before its weight, by its own oracle."""
     parts: dict[str, Array] = {}
     total: Any = 0.0
     for name, term in {**options['losses'], **(options['penalties'] or {})}.items():
@@ -27,5 +27,5 @@ def _uses(term: Options, is_penalty: bool) -> list[Mapping[str, str]]:
 
 def _one(term: Options, names: Mapping[str, str], inputs: Inputs) -> np.float64:
     given = {own: inputs[name] for own, name in names.items()}
-    value = oracle_named(term['loss']['type'])(term.get('call', ''), given, term['loss'])
-    return np.float64(np.sum(value))
+    value = term['loss']['oracle'](term.get('call', ''), given, term['loss'])
+    return np.float64(np.sum(value['loss'] if isinstance(value, Mapping) else value))
