@@ -21,11 +21,13 @@ install --no-deps torchvision==0.28.0
 # mmcv without compiled operators; no loss needs one.
 install mmcv-lite==2.1.0
 
-# The hosts, one line each.
-install mmdet==3.3.0
-install json-tricks munkres scipy && install --no-deps mmpose==1.3.2  # its dependency chumpy no longer builds
+# The hosts and what they import. Their own requirements name packages that no longer build, or older ones.
+install scipy shapely six terminaltables tqdm prettytable einops mat4py modelindex json-tricks munkres ordered-set ftfy \
+  regex joblib pycocotools importlib-metadata matplotlib numba rapidfuzz pyclipper lmdb scikit-image trimesh
 # The wheel of this dependency of mmpose is built for numpy 1.
 install --no-deps --no-build-isolation --no-binary xtcocotools xtcocotools==1.14.3
+install --no-deps mmdet==3.3.0 mmpose==1.3.2 mmsegmentation==1.2.2 mmpretrain==1.2.0 mmrazor==1.0.0 mmrotate==1.0.0rc1 \
+  mmyolo==0.6.0 mmaction2==1.2.0 mmdet3d==1.4.0 mmocr==1.0.1 mmagic==1.2.0
 
 install onnx onnxscript onnxruntime-gpu pytest pytest-xdist hypothesis
 install --no-deps --editable "$root"
