@@ -18,6 +18,7 @@ from lossreg.artefact import (
     write_atomically,
 )
 from lossreg.errors import CheckError, ConfigError
+from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
 from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
@@ -77,6 +78,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
     """The bytes of a unit in several formats, traced once, not verified."""
     built: dict[str, bytes] = {}
     program = None
+    signature = Signature.of(unit, grad)
     # the ONNX exporter changes the program it is given, so it comes last
     for format in sorted(formats, key=lambda format: format == 'onnx'):
         if format == 'torchscript':
@@ -87,9 +89,9 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
 
         program = trace(unit, grad) if program is None else program
         if format == 'pt2':
-            built[format] = pt2.to_pt2(unit, grad, program)
+            built[format] = pt2.to_pt2(program, signature)
         else:
-            built[format] = onnx.to_onnx(unit, grad, program, opset)
+            built[format] = onnx.to_onnx(program, signature, opset)
     return built
 
 

@@ -14,6 +14,11 @@ from unittest import mock
 import pytest
 from torch import nn
 
+HOSTS = (
+    'mmdet', 'mmpose', 'mmseg', 'mmpretrain', 'mmrazor', 'mmyolo', 'mmrotate', 'mmaction', 'mmdet3d', 'mmocr', 'mmagic',
+)  # fmt: skip
+"""The packages whose losses ours stand in for, in the order in which they take plain names."""
+
 IN_MODELS = ('mmocr',)
 """Packages that offer their losses in ``models``, not in ``models.losses``."""
 
