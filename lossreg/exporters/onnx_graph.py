@@ -146,7 +146,7 @@ def guard_shapes(model: ir.Model, signature: Signature) -> None:
 
 def _guard_input(graph: ir.Graph, value: ir.Value, scalar: ir.Value, nodes: Sequence[ir.Node]) -> None:
     """Lets all that takes an input take its product with ``scalar``, which ``nodes`` compute."""
-    users = list(value.uses())
+    users = [(user, index) for user, index in value.uses() if user not in nodes]
     guarded = ir.node('Mul', [value, scalar])
     guarded.outputs[0].shape, guarded.outputs[0].type = value.shape, value.type
     graph.insert_before(graph[0], [*nodes, guarded])

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from lossreg.errors import MissingBackendError
 from lossreg.exporters.signature import Signature
@@ -55,13 +58,28 @@ def trace_module(
         tracer = make_fx(
             module, tracing_mode='symbolic', decomposition_table=dict(decompositions), _allow_non_fake_inputs=True
         )
-        graph = tracer(*examples)
+        graph = tracer(*_symbolic(examples, signature))
         _name_inputs(graph, signature)
         _write_nothing_in_place(graph)
         dims = tuple(dict.fromkeys(port.dynamic, Dim.DYNAMIC) or None for port in signature.inputs)
         program = torch.export.export(graph, examples, dynamic_shapes=dims)
     _forget_sources(program)
     return program
+
+
+def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor]:
+    """The examples as tensors without data, whose sizes are symbols where the signature has one, and numbers elsewhere.
+
+    ``make_fx`` alone would make every size a symbol: tracing a network takes ten times as long then.
+    """
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    made: list[Tensor] = []
+    for number, (example, port) in enumerate(zip(examples, signature.inputs, strict=True)):
+        sizes = [DimDynamic.DUCK if axis in port.dynamic else DimDynamic.STATIC for axis in range(example.dim())]
+        context: StatelessSymbolicContext[Any, Any] = StatelessSymbolicContext(dynamic_sizes=sizes)
+        source = ConstantSource(f'input{number}')
+        made.append(mode.from_tensor(example, source=source, symbolic_context=context))
+    return made
 
 
 @cache
@@ -106,8 +124,11 @@ def dimension_names(signature: Signature) -> tuple[dict[int, Any] | None, ...]:
 
 def _name_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
     placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
-    for node, port in zip(placeholders, signature.inputs, strict=True):
-        node.target = node.name = IDENTIFIER.sub('_', port.name)
+    taken: set[str] = set()
+    for number, (node, port) in enumerate(zip(placeholders, signature.inputs, strict=True)):
+        name = IDENTIFIER.sub('_', port.name)
+        node.target = node.name = f'{name}_{number}' if name in taken else name
+        taken.add(node.name)
 
 
 def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
