@@ -56,6 +56,10 @@ class TrainStep:
         FileNotFoundError: a file is missing.
         StateError: the file is no training step, or the initial parameters are those of another.
         RuntimeError: ``device='cuda'``, but ONNX Runtime fell back to the CPU.
+
+    Attributes:
+        results: of the last step: the loss, its parts, and the norm of the gradients.
+        default_lr: the learning rate of a step that is given none.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = 'cpu', threads: int = 0) -> None:
@@ -66,7 +70,7 @@ class TrainStep:
         meta = self._main.metadata
         if meta.get('kind') != KIND:
             raise StateError(f'{self._path.name} is not a training step of lossreg')
-        self._lr = float(meta['optimizer']['lr'])
+        self.default_lr = float(meta['optimizer']['lr'])
         self._accumulate = int(meta['accumulate'])
         self._waiting = 0
         self.results: dict[str, float] = {}
@@ -94,6 +98,11 @@ class TrainStep:
             if name.startswith('parameter.')
         }
 
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and running statistics by the student's own names, as PyTorch's ``load_state_dict`` takes them."""
+        kept = {name.partition('.'): value for name, value in self._state.items()}
+        return {name: value.numpy() for (kind, _, name), value in kept.items() if kind in ('parameter', 'buffer')}
+
     @property
     def steps(self) -> int:
         """How often the optimizer has stepped."""
@@ -102,8 +111,7 @@ class TrainStep:
     def __call__(self, *arrays: ArrayLike, lr: float | None = None) -> float:
         """Runs one step on a batch: the student's inputs, then the loss's targets. Returns the loss.
 
-        ``results`` holds the loss, its parts and the norm of the gradients afterwards. A step exported with
-        ``accumulate=k`` lets the optimizer step at every k-th call.
+        A step exported with ``accumulate=k`` lets the optimizer step at every k-th call.
 
         Raises:
             ValueError: arrays that do not fit, named.
@@ -176,7 +184,7 @@ class TrainStep:
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
         if any(entry['name'] == 'lr' for entry in graph.metadata['inputs']):
-            binding.bind_cpu_input('lr', np.array(self._lr if lr is None else lr, np.float32))
+            binding.bind_cpu_input('lr', np.array(self.default_lr if lr is None else lr, np.float32))
         for name in graph.metadata['state']:
             binding.bind_ortvalue_input(name, self._state[name])
         changed = [name.removeprefix('next_') for name in graph.outputs if name.startswith('next_')]

@@ -57,7 +57,7 @@ def draw(
     rng = np.random.default_rng(seed)
     sizes = unit.sizes() if sizes is None else sizes
     drawn = {}
-    for spec in unit.inputs:
+    for spec in unit.taken:
         shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
         if spec.role in _INDEX_DRAWS:
             values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, sizes[spec.classes], kind)

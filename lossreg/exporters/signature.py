@@ -52,7 +52,7 @@ class Signature:
         sizes = unit.sizes()
         ports = tuple(
             Port(i.name, tuple(d if d.isdigit() or unit.is_dynamic(d) else str(sizes[d]) for d in i.dims))
-            for i in unit.inputs
+            for i in unit.taken
         )
         return cls(unit.name, ports, unit.outputs(grad), metadata(unit, grad))
 
