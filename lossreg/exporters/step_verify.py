@@ -20,8 +20,9 @@ Arrays = dict[str, NDArray[Any]]
 RTOL = 1e-4
 """Error allowed, of the largest number of each tensor: float32 sums of a whole network, in another order."""
 
-NOISE = 1e-6
-"""What is rounding beside the largest number of all tensors of one kind, such as gradients of biases before a norm."""
+NOISE = 1e-5
+"""What is rounding beside the largest number of all tensors of one kind, such as gradients of biases before a norm,
+which cancel: up to 3e-6 was seen."""
 
 STEPS = 3
 """How many steps are compared, on batches of other sizes than the traced one."""
@@ -134,7 +135,7 @@ class Reference:
         found = {'grad_norm': norm.numpy()}
         for key, (slot, name) in plan.slots.items():
             found[key] = self._optimizer.state[trained[name]][slot].numpy().copy()
-        clear = max(float(p.grad.abs().max()) for p in trained.values() if p.grad is not None) * NOISE * 100
+        clear = max(float(p.grad.abs().max()) for p in trained.values() if p.grad is not None) * NOISE * 10
         for name, parameter in trained.items():
             # Adam moves a parameter by the learning rate even where its gradient is nothing but rounding
             if parameter.grad is not None and bool((parameter.grad.abs() > clear).all()):
