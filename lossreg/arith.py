@@ -8,8 +8,10 @@ the one exception: it runs in plain eager mode alone).
 import warnings
 from typing import Any, Optional, Sequence, Union
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.fileio import load
 from torch import Tensor
 
 FLOAT32_EPS = 1.1920928955078125e-07
@@ -45,6 +47,20 @@ def total_per_sample(x: Tensor) -> Tensor:
     """Sum over all dimensions but the first, the last dimension first."""
     for _ in range(x.dim() - 1):
         x = x.sum(-1)
+    return x
+
+
+def total_per_class(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the first two, samples and classes, the last dimension first."""
+    for _ in range(x.dim() - 2):
+        x = x.sum(-1)
+    return x
+
+
+def all_per_sample(x: Tensor) -> Tensor:
+    """Whether all elements are true, over all dimensions but the first."""
+    for _ in range(x.dim() - 1):
+        x = x.all(-1)
     return x
 
 
@@ -185,8 +201,13 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
     return meant
 
 
-def as_weight(weight: Optional[Union[Tensor, float, Sequence[Any]]]) -> Optional[Tensor]:
-    """A weight as a config (a list) or code (a tensor) gives it, as a tensor for a buffer. For constructors only."""
+def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Optional[Tensor]:
+    """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
+
+    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml.
+    """
+    if isinstance(weight, str):
+        weight = np.load(weight) if weight.endswith('.npy') else load(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
 
 

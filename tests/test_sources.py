@@ -192,14 +192,15 @@ MAY_IMPORT = {
     'errors.py': set(),
     'spec.py': {'errors'},
     'boxes.py': {'arith'},
+    'distances.py': {'arith'},
     'embeddings.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
     'lattice.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
-        'walk',
+        'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'lattice', 'losses', 'margins', 'objective',
+        'registry', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

@@ -82,10 +82,14 @@ def _translate(program: ExportedProgram, signature: Signature, opset: int) -> An
 
 @cache
 def _translations() -> dict[Any, Any]:
-    """Operators of gradient graphs that the exporter does not know."""
+    """Operators that the exporter does not know: the size in gradient graphs, and the stable sort."""
     from onnxscript import opset18 as op
 
-    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x)}
+    def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
+        # of equal elements, TopK puts the first first
+        return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
+
+    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x), torch.ops.aten.sort.stable: sort}
 
 
 _registries: dict[Any, Any] = {}

@@ -32,6 +32,10 @@ NOT_NEEDED = {
 """What packages import for models that no loss needs: a library without a build, and modules their wheel forgot."""
 
 
+HIDDEN = {'mmseg.KLDivLoss': 'mmseg.models.losses.kldiv_loss'}
+"""Classes that their package registers only when their own module is imported."""
+
+
 def is_installed(package: str) -> bool:
     """Whether the package, or for ``torch`` nothing more than this environment, is there."""
     return importlib.util.find_spec(package) is not None
@@ -59,7 +63,8 @@ def losses_of(package: str) -> ModuleType:
 def host_class(name: str) -> type[nn.Module]:
     """The class that a spec calls ``mmdet.FocalLoss``."""
     package, cls = name.split('.')
-    found: type[nn.Module] = getattr(losses_of(package), cls)
+    losses = losses_of(package)
+    found: type[nn.Module] = getattr(importlib.import_module(HIDDEN[name]) if name in HIDDEN else losses, cls)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,18 @@ EXACT = Tolerance(rtol=1e-9, atol=1e-12)
 LARGE_BATCH = (40, 2, 3, 5, 6)
 SIZES = (TRACED_SIZES, OTHER_SIZES, LARGE_BATCH)
 AVG_FACTORS = (2.5, 3, torch.tensor(7.25, dtype=torch.float64))
+
+FAILS = {
+    ('mmdet3d.LovaszLoss', 'default'),
+    ('mmseg.CrossEntropyLoss', 'masks'),
+    ('mmseg.FocalLoss', 'labels'),
+    ('mmseg.FocalLoss', 'pixels'),
+    ('mmseg.HuasdorffDisstanceLoss', 'none'),
+    ('mmseg.HuasdorffDisstanceLoss', 'weighted'),
+    ('mmseg.LovaszLoss', 'default'),
+    ('mmseg.TverskyLoss', 'tanimoto'),
+}
+"""Variants and calls, by host class, in which that raises whatever it is given: its test file shows what ours do."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +72,11 @@ def pairs() -> Iterator[Pair]:
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
-            if options.keys() <= accepted.keys():
+            if options.keys() <= accepted.keys() and (host.name, variant) not in FAILS:
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
-                    yield paired(unit, host_class(host.name)(**options))
+                    if (host.name, unit.call.name) not in FAILS:
+                        yield paired(unit, host_class(host.name)(**options))
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
@@ -96,15 +110,30 @@ def _tensors_in(argument: Any) -> list[Tensor]:
 def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
     """The host's numbers in true double precision.
 
-    Hosts put labels and weights through ``.float()``, which would leave float32's precision in float64's clothes.
     An argument without default that we leave out is None.
     """
     parameters = inspect.signature(host.forward).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     left_out = {p.name: None for p in parameters if p.default is p.empty and p.kind not in variadic}
-    with mock.patch.object(Tensor, 'float', Tensor.double):
+    with in_double():
         # a copy, because some hosts remember the first call's number of classes
         return evaluate(deepcopy(host).double(), {**left_out, **arguments}, call)
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Keeps a host's arithmetic in float64.
+
+    Hosts put labels and weights through ``.float()``, and multiply integer tensors by numbers, which would leave
+    float32's precision in float64's clothes.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with mock.patch.object(Tensor, 'float', Tensor.double):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def arguments_of(unit: Unit, inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -142,7 +171,7 @@ def fill(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
 
 
 def ordinary_inputs(unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Inputs in several sizes, each with another kind of avg_factor; and again with some logits of 50 and -50."""
+    """Inputs in several sizes, each with another kind of avg_factor; and again with some logits around 50 and -50."""
     for seed, (choices, avg_factor) in enumerate(zip(SIZES, AVG_FACTORS, strict=True)):
         sizes = unit.sizes(choices)
         inputs = draw(unit, sizes=sizes, seed=seed)
@@ -156,9 +185,9 @@ def ordinary_inputs(unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_large(logits: Tensor) -> Tensor:
-    """A copy with a fifth of the logits at 50, and another at -50."""
+    """A copy with a fifth of the logits around 50, and another around -50: equal ones would be sorted by chance."""
     chance = torch.rand_like(logits)
-    return torch.where(chance < 0.2, 50.0, torch.where(chance > 0.8, -50.0, logits))
+    return logits + torch.where(chance < 0.2, 50.0, torch.where(chance > 0.8, -50.0, 0.0))
 
 
 # What a host's test file writes down by hand
