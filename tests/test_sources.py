@@ -193,13 +193,15 @@ MAY_IMPORT = {
     'spec.py': {'errors'},
     'boxes.py': {'arith'},
     'embeddings.py': {'arith'},
+    'gaussians.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
     'lattice.py': {'arith'},
+    'rotated.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
-        'walk',
+        'arith', 'boxes', 'conventions', 'embeddings', 'gaussians', 'lattice', 'losses', 'margins', 'objective', 'registry',
+        'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip
