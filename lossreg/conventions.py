@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossreg.spec import Call, Difference, Input, Role, always
+from torch import Tensor
+
+from lossreg.spec import Call, Difference, Input, Role, Tolerance, always
 
 # OpenMMLab's detectors
 
@@ -49,21 +51,46 @@ MMDET_CALLS = tuple(
 """The calls of mmdet's element-wise losses: predictions, targets and weights of one shape."""
 
 
-def _box_call(name: str, weight_shape: str, optional: bool) -> Call:
-    """A call with weights of one shape."""
-    return Call(
+UNCERTAIN_CALLS = tuple(
+    Call(
         name,
         (
-            Input('pred', Role.BOXES, 'N 4', differentiable=True),
-            Input('target', Role.BOXES, 'N 4'),
-            Input('weight', Role.WEIGHTS, weight_shape, optional=optional),
+            Input('pred', Role.LOGITS, shape, differentiable=True),
+            Input('target', Role.LOGITS, shape),
+            Input('sigma', Role.LOGITS, shape, differentiable=True, limit=20.0),
+            Input('weight', Role.WEIGHTS, shape, optional=True),
             AVG_FACTOR,
         ),
     )
+    for name, shape in (('depths', 'N'), ('vectors', 'N D'))
+)
+"""The calls of mmdet3d's losses of predictions with an uncertainty each: of depths, and of vectors."""
 
 
-BOX_CALLS = (_box_call('boxes', 'N', optional=True), _box_call('coordinate_weights', 'N 4', optional=False))
+def box_calls(
+    role: Role, size: int, consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda *_: {}
+) -> tuple[Call, ...]:
+    """The calls of a loss with one number a pair of boxes of ``size`` numbers: with weights of boxes and of numbers."""
+    return tuple(
+        Call(
+            name,
+            (
+                Input('pred', role, f'N {size}', differentiable=True),
+                Input('target', role, f'N {size}'),
+                Input('weight', Role.WEIGHTS, weight_shape, optional=optional),
+                AVG_FACTOR,
+            ),
+            consistent=consistent,
+        )
+        for name, weight_shape, optional in (('boxes', 'N', True), ('coordinate_weights', f'N {size}', False))
+    )
+
+
+BOX_CALLS = box_calls(Role.BOXES, 4)
 """The calls of every loss with one number a pair of boxes."""
+
+ROTATED_CALLS = box_calls(Role.ROTATED_BOXES, 5)
+"""The same for rotated boxes."""
 
 
 def scalar_without_weight(host: str) -> Difference:
@@ -73,6 +100,39 @@ def scalar_without_weight(host: str) -> Difference:
         "all weights 0 with reduction='none' gives (N) zeros; mmdet gives one scalar 0",
         'the shape of the result does not depend on values, or no graph could hold it',
         'tests/test_contract.py',
+    )
+
+
+CROSSING_EDGES = Tolerance(
+    rtol=1e-4,
+    atol=1e-5,
+    why='a gradient holds lengths between crossings, which float32 knows divided by the sine of their angle; -log IoU '
+    'divides them by the IoU',
+)
+"""The tolerance of losses of areas that polygons have in common."""
+
+
+def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
+    """The differences from mmcv's areas of rotated boxes, which are those of a polygon of sorted vertices."""
+    return (
+        Difference(
+            host,
+            'gradient where corners or edges coincide: the mean of those on both sides; mmcv takes one of them',
+            'any number between both is a subgradient, and the mean is 0 at the best box',
+            test,
+        ),
+        Difference(
+            host,
+            'small boxes: exact; mmcv adds 1e-8 to products of edges, and so misses the area of boxes of 1e-3',
+            'boxes of normalised coordinates are small',
+            test,
+        ),
+        Difference(
+            host,
+            'two boxes without area have no overlap; mmcv gives NaN',
+            'degenerate boxes are finite',
+            test,
+        ),
     )
 
 

@@ -194,13 +194,15 @@ MAY_IMPORT = {
     'boxes.py': {'arith'},
     'distances.py': {'arith'},
     'embeddings.py': {'arith'},
+    'gaussians.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
     'lattice.py': {'arith'},
+    'rotated.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'lattice', 'losses', 'margins', 'objective',
-        'registry', 'spec', 'walk',
+        'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'gaussians', 'lattice', 'losses', 'margins',
+        'objective', 'registry', 'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip
