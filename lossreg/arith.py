@@ -111,6 +111,12 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: 
     return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)
 
 
+def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
+    """How many per cent of the ``counted`` rows have their largest score at the label; 0 where none is counted."""
+    right = counted & (scores.argmax(1) == label)
+    return average(100.0 * right.sum().to(scores.dtype), counted.sum().to(scores.dtype))
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), stable for every x; ``-log(sigmoid(x))`` is ``softplus(-x)``."""
     return F.softplus(x)
@@ -138,6 +144,12 @@ def negative_log(p: Tensor) -> Tensor:
     """-log(p), at most 100 as in torch's binary cross-entropy; NaN outside [0, 1]; gradient 0 at p = 0."""
     nll = -torch.log(torch.where(p == 0, 1.0, p)).clamp(min=-100.0)
     return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
+
+
+def binary_cross_entropy(p: Tensor, t: Tensor) -> Tensor:
+    """-t log(p) - (1 - t) log(1 - p), element-wise, with 0 log 0 = 0; see :func:`negative_log` for its logarithm."""
+    positive = torch.where(t == 0, 0.0, t * negative_log(p))
+    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p))
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -315,6 +327,18 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
     return legal
 
 
+def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str) -> Tensor:
+    """``legal``: which numbers of ``x`` are. NaN is not, but is no error. Give the result to :func:`poison`.
+
+    Raises:
+        IndexError: an illegal number, in plain eager mode on the CPU.
+    """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(x):
+            raise_unless_legal(x, legal | (x != x), name, limits)
+    return legal
+
+
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
     """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
 
@@ -358,4 +382,4 @@ def is_plain_eager(x: Tensor) -> bool:
 def raise_unless_legal(x: Tensor, legal: Tensor, name: str, limits: str) -> None:
     """Raises IndexError naming the first value that is not legal."""
     if not bool(legal.all()):
-        raise IndexError(f'{name} holds {int(x[~legal].flatten()[0])}, but {limits}')
+        raise IndexError(f'{name} holds {x[~legal].flatten()[0].item()}, but {limits}')

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
@@ -22,9 +23,9 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 def sigmoid_focal_loss(
@@ -106,9 +107,7 @@ def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activa
     """Focal loss against targets t in [0, 1] of the shape of ``x``; else like :func:`focal_of_classes`."""
     if activated:
         p = x
-        nll = torch.where(t == 0, 0.0, t * negative_log(p)) + torch.where(
-            t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p)
-        )
+        nll = binary_cross_entropy(p, t)
     else:
         p = torch.sigmoid(x)
         nll = binary_cross_entropy_with_logits(x, t)
@@ -215,12 +214,7 @@ FocalLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1708.02002',),
     stands_in_for=(HostClass('mmdet.FocalLoss'),),
     differences=(
-        Difference(
-            'mmdet.FocalLoss',
-            'gradient of activated predictions within 1e-12 of 0 or 1: the derivative itself; mmdet (torch) limits it',
-            'the derivative is what float64 arithmetic gives; at exactly 0 it is 0',
-            'tests/openmmlab/test_hosts.py',
-        ),
+        gradient_at_certainty('mmdet.FocalLoss'),
         zero_avg_factor('mmdet.FocalLoss'),
     ),
 )

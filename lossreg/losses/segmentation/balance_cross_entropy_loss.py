@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_same_shape,
     keep,
     kth_largest,
-    negative_log,
     poison,
     total,
     upcast,
@@ -76,12 +76,8 @@ def balance_cross_entropy_loss(
         # beside positives, soft targets do not count
         counted = counted & (positive | negative | (positives == 0))
     x, t = keep(x, counted), keep(t, counted)
-    if logits:
-        loss = binary_cross_entropy_with_logits(x, t)
-    else:
-        # -t log p - (1 - t) log(1 - p), each product left out where its factor is 0
-        positive_part = torch.where(t == 0, 0.0, t * negative_log(x))
-        loss = positive_part + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - x))
+    # -t log p - (1 - t) log(1 - p)
+    loss = binary_cross_entropy_with_logits(x, t) if logits else binary_cross_entropy(x, t)
     loss = keep(loss, counted)
     # in float64, because float32 does not hold the number of a large batch's positives
     number = torch.minimum(negatives, (positives.double() * negative_ratio).floor().long())

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.EQLV2Loss', num_classes=1203)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.MultiPosCrossEntropyLoss', loss_weight=0.25)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.DistributionFocalLoss', loss_weight=0.25)

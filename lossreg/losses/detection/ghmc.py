@@ -1,0 +1,270 @@
+"""Gradient harmonising classification loss."""
+
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    average_by,
+    binary_cross_entropy_with_logits,
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_same_shape,
+    keep,
+    poison,
+    total,
+    upcast,
+)
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def ghmc_loss(
+    pred: Tensor,
+    target: Tensor,
+    label_weight: Tensor,
+    edges: Tensor,
+    acc_sum: Optional[Tensor] = None,
+    momentum: float = 0.0,
+) -> Tuple[Tensor, Tensor, Tensor]:
+    r"""Sigmoid cross-entropy of each element, divided by how many elements have a gradient of its length.
+
+    .. math::
+        \ell = \frac{T}{M S_b}\, \mathrm{BCE}(\sigma(x), t), \qquad
+        |\sigma(x) - t| \in [e_b, e_{b+1}), \quad
+        S_b = n_b, \text{ or } \mu S_b + (1 - \mu) n_b \text{ with } \mathtt{acc\_sum}
+
+    with the number of counted elements in bin b, :math:`n_b`, of all of them, T, and of bins that have any, M.
+
+    Args:
+        pred: logits x, (N, C).
+        target: class indices (N), of which C means background, or targets t in [0, 1], (N, C).
+        label_weight: of the shape of ``target``. An element counts where it is above 0, and all count alike; NaN in
+            others does not.
+        edges: e, ascending, (B + 1).
+        acc_sum: S before the batch, (B).
+        momentum: mu.
+
+    Returns:
+        The losses, (N, C); T, a scalar; and S after the batch, (B). S stays where a bin has no element.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    check_dim(pred, 2, 'pred')
+    check_same_shape(label_weight, target, 'label_weight', 'target')
+    legal = torch.ones_like(pred[:, :1], dtype=torch.bool)
+    counted = label_weight > 0
+    if target.dim() == pred.dim():
+        check_same_shape(target, pred, 'target', 'pred')
+        t = upcast(target)
+    else:
+        check_class_map(target, pred, 'target', 'pred')
+        legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
+        t = (torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)).to(upcast(pred).dtype)
+        counted = counted.unsqueeze(1).expand_as(pred)
+    x, t = keep(upcast(pred), counted | ~legal), keep(t, counted)
+    length = (torch.sigmoid(x) - t).abs().detach()
+    number = total(counted.to(x.dtype)).clamp(min=1.0)
+    weights, density = harmonised(length, counted & legal, edges, number, acc_sum, momentum)
+    loss = poison(binary_cross_entropy_with_logits(x, t) * weights, legal)
+    return loss, number, density
+
+
+def harmonised(
+    length: Tensor, counted: Tensor, edges: Tensor, number: Tensor, acc_sum: Optional[Tensor], momentum: float
+) -> Tuple[Tensor, Tensor]:
+    """The weight of each element by the density of gradients as long as its own, and the density of each bin.
+
+    Args:
+        length: of each gradient, >= 0, of any shape.
+        counted: which elements count; the weight of all others is 0.
+        edges: of the bins, ascending, (B + 1).
+        number: what the weights are divided by the densities of.
+        acc_sum: the densities before the batch, (B), if they move.
+        momentum: the share of them that stays.
+
+    Returns:
+        The weights, of the shape of ``length``, and the densities after the batch, (B).
+    """
+    bins = edges.numel() - 1
+    edges = edges.to(length.dtype)
+    known = keep(length, counted & (length == length))
+    # equally wide, so multiplication finds the bin, or, by rounding, the one beside it
+    at = (known * bins).clamp(max=bins - 0.5).long()
+    at = at + (known >= edges[at + 1]).long() - (known < edges[at]).long()
+    inside = counted & (length == length) & (at >= 0) & (at < bins)
+    at = at.clamp(min=0, max=bins - 1).flatten()
+    counts = torch.zeros_like(edges[1:], dtype=torch.int64).scatter_add(0, at, inside.flatten().long())
+    seen = counts > 0
+    density = counts.to(length.dtype)
+    if acc_sum is not None:
+        acc_sum = acc_sum.to(length.dtype).detach()
+        density = torch.where(seen, momentum * acc_sum + (1.0 - momentum) * density, acc_sum)
+    # number / S / M
+    of_bins = number / torch.where(seen, density, 1.0) / seen.sum().clamp(min=1)
+    return torch.where(inside, of_bins[at].view(length.shape), 0.0), density
+
+
+def check_momentum(momentum: float) -> None:
+    """Raises ValueError unless ``momentum`` is in [0, 1)."""
+    if not 0.0 <= momentum < 1.0:
+        raise ValueError(f'momentum must be in [0, 1), got {momentum}')
+
+
+def check_harmonised_reduction(reduction: str) -> None:
+    """Raises ValueError unless ``reduction`` is ``none`` or ``mean``."""
+    if reduction != 'none' and reduction != 'mean':
+        raise ValueError(f"reduction must be 'none' or 'mean', here as in mmdet, got '{reduction}'")
+
+
+@LOSSES.register_module()
+class GHMC(nn.Module):
+    """Gradient harmonising classification loss with mmdet's call and numbers; see :func:`ghmc_loss` for the formula.
+
+    The bins are [i / B, (i + 1) / B): ``edges``, a buffer, holds them. With ``momentum`` the densities of gradients are
+    a buffer too: ``acc_sum``. ``forward`` moves it in training mode only, and always computes with the moved one.
+    Artefacts take ``acc_sum`` and return ``next_acc_sum``.
+
+    Args:
+        bins: B.
+        momentum: share of the densities that a batch leaves, in [0, 1); 0 for densities of each batch alone.
+        use_sigmoid: must be True, as in mmdet.
+        loss_weight: factor of the result.
+        reduction: ``none``, or ``mean``: over the elements that count.
+
+    Shapes:
+        Predictions (N, C); labels, with C for background, and weights (N), or targets and weights (N, C);
+        ``acc_sum`` (B). Returns a scalar, or (N, C) with reduction ``none``. An empty batch, or no weight above 0,
+        gives 0.
+
+    Raises:
+        ValueError: ``use_sigmoid=False``, ``reduction='sum'``, ``momentum`` out of [0, 1), shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019.
+    """
+
+    spec: ClassVar[LossSpec]
+    edges: Tensor
+    acc_sum: Optional[Tensor]
+
+    def __init__(
+        self,
+        bins: int = 10,
+        momentum: float = 0,
+        use_sigmoid: bool = True,
+        loss_weight: float = 1.0,
+        reduction: str = 'mean',
+    ) -> None:
+        super().__init__()
+        check_harmonised_reduction(reduction)
+        check_momentum(momentum)
+        if not use_sigmoid:
+            raise ValueError('only the sigmoid loss exists, here as in mmdet; leave use_sigmoid=True')
+        self.bins = bins
+        self.momentum = float(momentum)
+        self.use_sigmoid = use_sigmoid
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        # the last bin holds 1, too
+        self.register_buffer('edges', equal_edges(bins, 1.0 + 1e-6))
+        self.register_buffer('acc_sum', torch.zeros(bins) if momentum > 0 else None)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        label_weight: Tensor,
+        reduction_override: Optional[str] = None,
+        avg_factor: Optional[float] = None,
+    ) -> Tensor:
+        """Computes the loss and, in training mode, moves the densities.
+
+        ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
+        """
+        acc_sum = self.acc_sum
+        loss, density = self._harmonised(pred, target, label_weight, acc_sum, reduction_override)
+        if self.training and acc_sum is not None:
+            self.acc_sum = density.to(acc_sum.dtype)
+        return loss
+
+    def step(self, pred: Tensor, target: Tensor, label_weight: Tensor, acc_sum: Tensor) -> Tuple[Tensor, Tensor]:
+        """The loss, and the densities after this batch. Changes nothing."""
+        return self._harmonised(pred, target, label_weight, acc_sum, None)
+
+    def _harmonised(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        label_weight: Tensor,
+        acc_sum: Optional[Tensor],
+        reduction_override: Optional[str],
+    ) -> Tuple[Tensor, Tensor]:
+        reduction = self.reduction if reduction_override is None else reduction_override
+        check_harmonised_reduction(reduction)
+        loss, number, density = ghmc_loss(pred, target, label_weight, self.edges, acc_sum, self.momentum)
+        if reduction == 'mean':
+            loss = average_by(total(loss), number)
+        return self.loss_weight * loss, density
+
+
+def equal_edges(bins: int, last: float) -> Tensor:
+    """i / B for i from 0 to B - 1, and ``last``."""
+    return torch.cat([torch.arange(bins).float() / bins, torch.tensor([last])])
+
+
+def _call(name: str, dense: bool, moving: bool) -> Call:
+    """A call with labels or targets, with densities that move or without."""
+    labels = Input('target', Role.LABELS, 'N', classes='C', background=True)
+    target = Input('target', Role.BINARY, 'N C') if dense else labels
+    inputs = (
+        Input('pred', Role.LOGITS, 'N C', differentiable=True),
+        target,
+        Input('label_weight', Role.WEIGHTS, target.shape),
+    )
+    return Call(
+        name,
+        (*inputs, Input('acc_sum', Role.COUNTS, 'B', state=True)) if moving else inputs,
+        # a call that asks for another reduction is refused
+        when=lambda loss: (loss.momentum > 0) == moving and loss.reduction != 'sum',
+        method='step' if moving else '',
+    )
+
+
+GHMC.spec = LossSpec(
+    functions=(ghmc_loss,),
+    calls=(
+        _call('labels', dense=False, moving=False),
+        _call('dense', dense=True, moving=False),
+        _call('labels_step', dense=False, moving=True),
+        _call('dense_step', dense=True, moving=True),
+    ),
+    variants={
+        'default': {},
+        'retina': {'bins': 30, 'momentum': 0.75},
+        'none': {'bins': 7, 'reduction': 'none', 'loss_weight': 2.0},
+        'none_moving': {'bins': 4, 'momentum': 0.5, 'reduction': 'none'},
+    },
+    sizes=lambda loss: {'B': loss.bins},
+    references=('https://arxiv.org/abs/1811.05181',),
+    stands_in_for=(HostClass('mmdet.GHMC'),),
+    differences=(
+        Difference(
+            'mmdet.GHMC',
+            'a label below 0 or above C is an error (NaN in artefacts); mmdet takes it for background',
+            'contract 4: only C itself is declared to mean background',
+            'tests/openmmlab/test_mmdet.py',
+        ),
+        Difference(
+            'mmdet.GHMC',
+            'the densities move in training mode only; mmdet moves them in evaluation too',
+            'a validation loss must not change what is trained',
+            'tests/openmmlab/test_mmdet.py',
+        ),
+    ),
+)

@@ -1,0 +1,137 @@
+"""Balanced L1 loss."""
+
+import math
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction, keep, reduce_loss, upcast
+from lossreg.conventions import MMDET_CALLS, no_broadcast, zero_avg_factor
+from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.registry import LOSSES
+from lossreg.spec import Difference, HostClass, LossSpec
+
+
+def balanced_l1_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    alpha: float = 0.5,
+    gamma: float = 1.5,
+    beta: float = 1.0,
+) -> Tensor:
+    r"""Balanced L1 loss of each element, weighted: gradients of small errors are raised, those of large ones bounded.
+
+    .. math::
+        \ell = w \begin{cases}
+            \frac{\alpha}{b} (b d + 1) \log\left(\frac{b d}{\beta} + 1\right) - \alpha d & d < \beta \\
+            \gamma d + \frac{\gamma}{b} - \alpha \beta & \text{elsewhere}
+        \end{cases}, \qquad d = |x - t|, \quad b = e^{\gamma / \alpha} - 1
+
+    The two pieces meet at ``beta=1`` only; mmdet has the formula so.
+
+    Args:
+        pred: predictions x, of any shape.
+        target: targets t, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN does not count.
+        alpha: how much small errors count, > 0.
+        gamma: the largest gradient, > 0.
+        beta: where the logarithm ends, > 0.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t = counted_pair(pred, target, weight)
+    b = math.exp(gamma / alpha) - 1.0
+    d = (x - t).abs()
+    near = d < beta
+    # the logarithm's gradient at infinity would be NaN, chosen or not
+    n = keep(d, near)
+    inner = alpha / b * (b * n + 1.0) * torch.log1p(b / beta * n) - alpha * n
+    loss = torch.where(near, inner, gamma * d + (gamma / b - alpha * beta))
+    return loss if weight is None else loss * upcast(weight)
+
+
+@LOSSES.register_module()
+class BalancedL1Loss(nn.Module):
+    """Balanced L1 loss with mmdet's call and numbers; see :func:`balanced_l1_loss` for the formula.
+
+    Args:
+        alpha: how much small errors count, > 0.
+        gamma: the largest gradient, > 0.
+        beta: where the logarithm ends, > 0.
+        reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Predictions, targets and weights of one shape, such as (N, 4). Returns a scalar, or that shape with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: ``alpha``, ``gamma`` or ``beta`` is not above 0, shapes do not match, ``avg_factor`` with ``sum``.
+
+    Reference:
+        Pang et al., Libra R-CNN: Towards Balanced Learning for Object Detection, CVPR 2019.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        gamma: float = 1.5,
+        beta: float = 1.0,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        if alpha <= 0 or gamma <= 0 or beta <= 0:
+            raise ValueError(f'alpha, gamma and beta must be above 0, got {alpha}, {gamma} and {beta}')
+        self.alpha = float(alpha)
+        self.gamma = float(gamma)
+        self.beta = float(beta)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = balanced_l1_loss(pred, target, weight, self.alpha, self.gamma, self.beta)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+BalancedL1Loss.spec = LossSpec(
+    functions=(balanced_l1_loss,),
+    calls=MMDET_CALLS,
+    variants={
+        'default': {},
+        'grid': {'beta': 0.11, 'loss_weight': 2.0},
+        'gentle': {'alpha': 1.5, 'gamma': 0.75, 'beta': 2.0},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1904.02701',),
+    stands_in_for=(HostClass('mmdet.BalancedL1Loss'),),
+    differences=(
+        zero_avg_factor('mmdet.BalancedL1Loss'),
+        no_broadcast('mmdet.BalancedL1Loss', 'tests/openmmlab/test_mmdet.py'),
+        Difference(
+            'mmdet.BalancedL1Loss',
+            "an empty batch with reduction='none' gives an empty result; mmdet gives one scalar 0",
+            'the shape of the result does not depend on values or sizes',
+            'tests/openmmlab/test_mmdet.py',
+        ),
+    ),
+)

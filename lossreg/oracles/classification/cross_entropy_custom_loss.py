@@ -1,0 +1,9 @@
+"""Cross-entropy that tells a box head how many channels it has."""
+
+from lossreg.oracles.classification.cross_entropy_loss import cross_entropy_loss
+from lossreg.oracles.reference import Array, Inputs, Options
+
+
+def cross_entropy_custom_loss(call: str, inputs: Inputs, options: Options) -> Array:
+    """The cross-entropy without label smoothing."""
+    return cross_entropy_loss(call, inputs, {**options, 'label_smoothing': 0.0})
