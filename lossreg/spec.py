@@ -169,11 +169,13 @@ class HostClass:
         name: ``'mmdet.FocalLoss'``.
         defaults: constructor defaults of the host's class that differ from ours.
         call: the call the host's heads make; empty for the loss's first.
+        needs: constructor arguments without which the host's class is built, but cannot be called.
     """
 
     name: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     call: str = ''
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

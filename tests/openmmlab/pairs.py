@@ -1,7 +1,7 @@
 """A loss of ours beside the host's that it stands in for: built alike, called alike, and held against each other."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +35,18 @@ class Pair:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What the host's ``forward`` takes."""
-        return inspect.signature(self.host.forward).parameters
+        """What the host's call takes."""
+        return inspect.signature(call_of(self.host)).parameters
 
     def __str__(self) -> str:
         present = '+'.join(i.name for i in self.ours.inputs if i.optional) or 'required'
         host = type(self.host).__module__.partition('.')[0]
         return f'{host}-{self.ours.name}-{self.ours.variant}-{self.ours.call.name}-{present}'
+
+
+def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
+    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, hands it on to."""
+    return getattr(loss, '_forward', loss.forward)
 
 
 def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
@@ -59,7 +64,7 @@ def pairs() -> Iterator[Pair]:
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
-            if options.keys() <= accepted.keys():
+            if set(host.needs) <= options.keys() <= accepted.keys():
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
                     yield paired(unit, host_class(host.name)(**options))
@@ -76,7 +81,7 @@ def evaluate(loss: nn.Module, arguments: Mapping[str, Any], call: Call | None = 
     leaves = [t for a in arguments.values() for t in _tensors_in(a) if t.requires_grad]
     names = ('loss',) if call is None else call.outputs
     losses = names if call is None else call.losses
-    returned = loss(**arguments)
+    returned = loss(**{name: _copied(argument) for name, argument in arguments.items()})
     if isinstance(returned, Mapping):
         results = dict(returned)
     else:
@@ -93,18 +98,32 @@ def _tensors_in(argument: Any) -> list[Tensor]:
     return [t for t in (argument if isinstance(argument, (tuple, list)) else [argument]) if isinstance(t, Tensor)]
 
 
+def _copied(argument: Any) -> Any:
+    """A copy of tensors, because mmpretrain's CrossCorrelationLoss writes into what it is given."""
+    if isinstance(argument, Mapping):
+        return {name: _copied(item) for name, item in argument.items()}
+    if isinstance(argument, (tuple, list)):
+        return type(argument)(_copied(item) for item in argument)
+    return argument.clone() if isinstance(argument, Tensor) else argument
+
+
 def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
     """The host's numbers in true double precision.
 
     Hosts put labels and weights through ``.float()``, which would leave float32's precision in float64's clothes.
     An argument without default that we leave out is None.
     """
-    parameters = inspect.signature(host.forward).parameters.values()
+    parameters = inspect.signature(call_of(host)).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     left_out = {p.name: None for p in parameters if p.default is p.empty and p.kind not in variadic}
+    # a copy, because some hosts remember the first call's number of classes
+    host = deepcopy(host).double()
+    # class weights that are no buffers
+    for name, value in vars(host).items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            setattr(host, name, value.double())
     with mock.patch.object(Tensor, 'float', Tensor.double):
-        # a copy, because some hosts remember the first call's number of classes
-        return evaluate(deepcopy(host).double(), {**left_out, **arguments}, call)
+        return evaluate(host, {**left_out, **arguments}, call)
 
 
 def arguments_of(unit: Unit, inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -179,7 +198,7 @@ def real(*shape: int) -> Tensor:
 
 def assert_call_agrees(pair: Pair, x: Tensor, *rest: Any, **options: Any) -> None:
     """Ours is the host's number, and gradient with respect to ``x``, for arguments in the order of the host's."""
-    names = list(inspect.signature(pair.host.forward).parameters)[: 1 + len(rest)]
+    names = list(pair.parameters)[: 1 + len(rest)]
     arguments = {**dict(zip(names, (x.requires_grad_(), *rest), strict=True)), **options}
     call = pair.ours.call
     agreement = compare(evaluate(pair.ours.loss, arguments, call), evaluate_host(pair.host, arguments, call), EXACT)

@@ -14,6 +14,7 @@ from pairs import (
     Pair,
     arguments_of,
     assert_agree,
+    call_of,
     declared,
     evaluate,
     evaluate_host,
@@ -47,6 +48,9 @@ def test_same_numbers_on_extreme_inputs(pair):
         inputs = draw(unit, Kind.EXTREME, unit.sizes(OTHER_SIZES), seed)
         if 'avg_factor' in inputs:
             inputs['avg_factor'] = 1e-6
+        if declared(unit.name, 'overflows'):
+            # e^700 is finite in float64
+            inputs = {n: x.clip(-700, 700) if x.is_floating_point() else x for n, x in inputs.items()}
         assert_agree(pair, inputs, f'seed {seed}', extreme=True)
 
 
@@ -73,7 +77,7 @@ def refuses(pair: Pair, reduction: str, averaged: bool) -> bool:
 def test_same_signatures(cls, host):
     """Heads and configs give arguments by name and by position: ours begin as the host's do, with its defaults."""
     theirs = host_class(host.name)
-    for ours, their in ((cls, theirs), (cls.forward, theirs.forward)):
+    for ours, their in ((cls, theirs), (cls.forward, call_of(theirs))):
         expected = [p for p in inspect.signature(their).parameters.values() if p.kind is not p.VAR_KEYWORD]
         actual = list(inspect.signature(ours).parameters.values())
         assert [p.name for p in actual[: len(expected)]] == [p.name for p in expected]
