@@ -174,6 +174,13 @@ def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
 
+@torch.jit.unused
+def overwrite(parameter: Tensor, value: Tensor) -> None:
+    """Gives a parameter another value in its own memory, which an optimiser holds too. Not for graphs."""
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
 def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduction: str) -> str:
     """The reduction that torch's deprecated pair of arguments means; ``reduction`` where neither is given.
 

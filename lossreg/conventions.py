@@ -116,6 +116,19 @@ def float_targets(host: str) -> Difference:
     )
 
 
+# mmaction's localizers
+
+
+def nan_label(host: str) -> Difference:
+    """The difference that comparing a label with a threshold makes."""
+    return Difference(
+        host,
+        'a label that is NaN gives NaN; mmaction takes it for a negative',
+        'contract 3: NaN in a counted element reaches the loss',
+        'tests/openmmlab/test_mmaction.py',
+    )
+
+
 # torch.nn
 
 

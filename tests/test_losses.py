@@ -25,20 +25,15 @@ def units(every_set=False):
 
 
 def exported_units():
-    """The default variant, one more, and the first that allows a further call; all optional inputs but in the default.
+    """The default variant without optional inputs, and one more with all, in another call where there is one.
 
     ``test_everything`` exports the rest.
     """
     chosen = []
-    for requests in REQUESTS.values():
-        seen = set()
-        for number, request in enumerate(requests):
-            units = list(request.units())
-            for name in dict.fromkeys(unit.call.name for unit in units):
-                if number < 2 or name not in seen:
-                    of_call = [unit for unit in units if unit.call.name == name]
-                    chosen.append(of_call[0] if number == 0 else of_call[-1])
-                seen.add(name)
+    for first, *others in REQUESTS.values():
+        chosen.append(next(iter(first.units())))
+        last_units = [list(request.units())[-1] for request in (*others, first)]
+        chosen.append(next((unit for unit in last_units if unit.call.name != chosen[-1].call.name), last_units[0]))
     return chosen
 
 

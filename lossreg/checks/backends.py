@@ -75,14 +75,13 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
         found = runtime(case.inputs)
     except Exception:  # each runtime has errors of its own
         return Agreement(0.0, 0.0)
-    losses = unit.call.losses
-    outputs = {name: value for name, value in found.items() if name in losses or name not in unit.results}
-    sound = [name for name, value in outputs.items() if not np.isnan(value).any()]
-    # of a sum, one term's loss and gradient are spoiled
-    is_term = unit.call.is_sum and case.expect is Expect.BAD_LABEL
-    allowed = max(len(outputs) - 2, 0) if is_term else 0
-    if len(sound) > allowed or all(name in sound for name in losses):
-        return Agreement(np.inf, np.inf, f'{sound[0]} is {outputs[sound[0]].ravel()[:1]} instead of NaN or an error')
+    # of a sum, an illegal label spoils one term's loss and gradient
+    spoiled = 1 if unit.call.is_sum and case.expect is Expect.BAD_LABEL else math.inf
+    for group in (unit.call.losses, [name for name in found if name not in unit.results]):
+        sound = [name for name in group if not np.isnan(found[name]).any()]
+        if len(sound) > max(len(group) - spoiled, 0):
+            value = found[sound[0]].ravel()[:1]
+            return Agreement(np.inf, np.inf, f'{sound[0]} is {value} instead of NaN or an error')
     return Agreement(0.0, 0.0)
 
 

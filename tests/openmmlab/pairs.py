@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,14 @@ class Pair:
         """What the host's call takes."""
         return inspect.signature(call_of(self.host)).parameters
 
+    @property
+    def is_callable(self) -> bool:
+        """Whether the host takes what ours does, but for random draws and state, which it makes and keeps itself."""
+        kinds = {p.kind for p in self.parameters.values()}
+        own = {i.name for i in self.ours.inputs if i.role is Role.NOISE or i.state}
+        given = self.ours.arguments({i.name: i.name for i in self.ours.inputs}).keys() - own
+        return inspect.Parameter.VAR_KEYWORD in kinds or given <= self.parameters.keys()
+
     def __str__(self) -> str:
         present = '+'.join(i.name for i in self.ours.inputs if i.optional) or 'required'
         host = type(self.host).__module__.partition('.')[0]
@@ -60,14 +69,16 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
 
 
 def pairs() -> Iterator[Pair]:
-    """Every variant a host's constructor takes, in every call its heads make, with every set of optional inputs."""
+    """Every variant a host's constructor takes, in every call its heads make, with every set of optional inputs it takes."""
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
             if set(host.needs) <= options.keys() <= accepted.keys():
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
-                    yield paired(unit, host_class(host.name)(**options))
+                    pair = paired(unit, host_class(host.name)(**options))
+                    if pair.is_callable:
+                        yield pair
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
@@ -111,18 +122,23 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
     """The host's numbers in true double precision.
 
     Hosts put labels and weights through ``.float()``, which would leave float32's precision in float64's clothes.
-    An argument without default that we leave out is None.
+    An argument without default that we leave out is None. Random draws, which are inputs of ours, are made for them.
     """
     parameters = inspect.signature(call_of(host)).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     left_out = {p.name: None for p in parameters if p.default is p.empty and p.kind not in variadic}
+    # what the host draws itself
+    drawn = [i.name for i in call.inputs if i.role is Role.NOISE] if call else []
+    noise = [arguments[name] for name in drawn if name in arguments]
+    arguments = {name: argument for name, argument in arguments.items() if name not in drawn}
     # a copy, because some hosts remember the first call's number of classes
     host = deepcopy(host).double()
     # class weights that are no buffers
     for name, value in vars(host).items():
         if isinstance(value, Tensor) and value.is_floating_point():
             setattr(host, name, value.double())
-    with mock.patch.object(Tensor, 'float', Tensor.double):
+    draws = mock.patch.object(torch, 'rand_like', side_effect=noise) if noise else nullcontext()
+    with mock.patch.object(Tensor, 'float', Tensor.double), draws:
         return evaluate(host, {**left_out, **arguments}, call)
 
 

@@ -4,8 +4,12 @@ import math
 
 import pytest
 import torch
+from packages import host_class
 from pairs import assert_call_agrees, pair_of, real
 from shown import shows
+from torch.nn import functional
+
+from lossreg.registry import build_loss, load_losses
 
 pytestmark = pytest.mark.openmmlab
 
@@ -64,6 +68,48 @@ def test_masks_of_reconstruction():
         assert_call_agrees(pair, real(*images), real(*images), (real(2, 1, 4, 4) > 0).long())
         assert_call_agrees(pair, real(*images), real(*images), (real(*images) > 0).long())
         assert_call_agrees(pair, real(4, 6), real(4, 6))
+
+
+@pytest.mark.parametrize('crops', [[2], [2, 6]])
+def test_swav_with_a_queue(crops):
+    """As in training: the hook sets the queue, which fills, and prototypes are kept normalised."""
+    count, images, length = sum(crops), 3, 6
+    pair = pair_of('SwAVLoss', 'features', feat_dim=5, num_prototypes=7, num_crops=crops)
+    ours, host = pair.ours.loss.double(), pair.host.double()
+    for loss in (ours, host):
+        loss.queue = torch.zeros(2, length, 5, dtype=torch.float64)
+    for step in range(5):
+        x = functional.normalize(real(count * images, 5), dim=1)
+        found = []
+        for loss in (ours, host):
+            leaf = x.clone().requires_grad_()
+            value = loss(leaf)
+            value.backward()
+            weight = loss.prototypes.weight
+            found.append([value.detach(), leaf.grad, weight.grad.clone(), weight.detach().clone(), loss.queue.clone()])
+            with torch.no_grad():
+                weight -= 10.0 * weight.grad
+            weight.grad = None
+        torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+        assert host.use_queue == (step * images >= length)
+
+
+def test_swav_with_several_sets_of_prototypes():
+    """mmpretrain builds a loss of them, which fails when it is called."""
+    with pytest.raises(AttributeError, match='weight'):
+        host_class('mmpretrain.SwAVLoss')(feat_dim=5, num_prototypes=[7, 7])(real(4, 5).float())
+    with pytest.raises(ValueError, match='num_prototypes'):
+        load_losses()['SwAVLoss'](feat_dim=5, num_prototypes=[7, 7])
+
+
+def test_swav_without_images_or_with_large_features():
+    loss = build_loss({'type': 'SwAVLoss', 'feat_dim': 5, 'num_prototypes': 7, 'queue_length': 3})
+    for x in (torch.zeros(0, 5), torch.zeros(1, 5), torch.zeros(4, 5), 1e4 * torch.randn(4, 5)):
+        value = loss(x.requires_grad_())
+        value.backward()
+        assert value.isfinite()
+        assert x.grad.isfinite().all()
+        assert value == 0 or len(x) > 1
 
 
 # Differences
