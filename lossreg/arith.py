@@ -157,6 +157,11 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return x.clamp(min=1.1754943508222875e-38).pow(exponent)
 
 
+def powers(x: Tensor, exponents: Tensor) -> Tensor:
+    """:func:`power` with an exponent for each element."""
+    return x.clamp(min=1.1754943508222875e-38).pow(exponents)
+
+
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
 
@@ -195,6 +200,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
+
+
+@torch.jit.unused
+def overwrite(parameter: Tensor, value: Tensor) -> None:
+    """Gives a parameter another value in its own memory, which an optimiser holds too. Not for graphs."""
+    with torch.no_grad():
+        parameter.copy_(value)
 
 
 def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduction: str) -> str:
@@ -237,12 +249,16 @@ def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
         )
 
 
-def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> None:
-    """Raises ValueError unless ``weight`` has the shape of ``like``, or that with 1 as the last dimension."""
-    if weight.dim() != like.dim() or (weight.shape != like.shape and weight.shape != like.shape[:-1] + (1,)):
+def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name: str, dim: int = -1) -> None:
+    """Raises ValueError unless ``weight`` has the shape of ``like``, or that with 1 as the dimension ``dim``."""
+    axis = dim if dim >= 0 else dim + like.dim()
+    if weight.dim() != like.dim() or (
+        weight.shape != like.shape and weight.shape != like.shape[:axis] + (1,) + like.shape[axis + 1 :]
+    ):
+        which = 'the last dimension' if dim == -1 else f'dimension {dim}'
         raise ValueError(
             f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
-            'they must be equal, or the last dimension of the first 1'
+            f'they must be equal, or {which} of the first 1'
         )
 
 
@@ -255,12 +271,12 @@ def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: st
         )
 
 
-def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name: str) -> None:
-    """Raises ValueError unless ``label`` has the shape of ``scores`` without its dimension 1, the classes."""
-    if scores.dim() < 2 or label.shape != scores.shape[:1] + scores.shape[2:]:
+def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name: str, dim: int = 1) -> None:
+    """Raises ValueError unless ``label`` has the shape of ``scores`` without its dimension ``dim``, the classes."""
+    if scores.dim() <= dim or label.shape != scores.shape[:dim] + scores.shape[dim + 1 :]:
         raise ValueError(
             f'{label_name} has shape {list(label.shape)} and {scores_name} has shape {list(scores.shape)}; '
-            'the first must be the second without dimension 1, the classes'
+            f'the first must be the second without dimension {dim}, the classes'
         )
 
 

@@ -146,6 +146,59 @@ def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
     )
 
 
+# mmpretrain's classifiers
+
+MULTI_LABEL_CALLS = tuple(
+    Call(
+        name,
+        (
+            Input('pred', Role.LOGITS, 'N C', differentiable=True),
+            target,
+            Input('weight', Role.WEIGHTS, 'N', optional=True),
+            AVG_FACTOR,
+        ),
+    )
+    for name, target in (
+        ('multi_label', Input('target', Role.TARGETS, 'N C')),
+        ('labels', Input('target', Role.LABELS, 'N', classes='C')),
+    )
+)
+"""The calls of losses of several labels; what mmpretrain's heads for these give comes first."""
+
+
+def weights_of_samples(host: str) -> Difference:
+    """The difference that mmpretrain's element-wise losses make of weights (N) beside more than two dimensions."""
+    return Difference(
+        host,
+        'weights (N) are one for each sample, whatever its dimensions; mmpretrain takes them for the last but one',
+        'that is what its documents say of them, and what it does where there are two dimensions',
+        'tests/openmmlab/test_mmpretrain.py',
+    )
+
+
+def float_targets(host: str) -> Difference:
+    """The difference that mmpretrain's losses of several labels make of targets by their shape alone."""
+    return Difference(
+        host,
+        'floats are targets: (N, 1) those of one class, and (N) none; mmpretrain takes both for class indices',
+        'a target 0.0 would mean the class is there',
+        'tests/openmmlab/test_mmpretrain.py',
+    )
+
+
+# mmaction's localizers
+
+
+def nan_label(host: str) -> Difference:
+    """The difference that comparing a label with a threshold makes."""
+    return Difference(
+        host,
+        'a label that is NaN gives NaN; mmaction takes it for a negative',
+        'contract 3: NaN in a counted element reaches the loss',
+        'tests/openmmlab/test_mmaction.py',
+    )
+
+
 # torch.nn
 
 

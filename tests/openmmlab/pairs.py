@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import packages
 import torch
 from packages import host_class
-from quirks import FAILS, IN_THEIR_FORM, host_loss
+from quirks import DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, host_loss
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -37,13 +37,26 @@ class Pair:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What the host's ``forward`` takes."""
-        return inspect.signature(self.host.forward).parameters
+        """What the host's call takes."""
+        return inspect.signature(call_of(self.host)).parameters
+
+    @property
+    def is_callable(self) -> bool:
+        """Whether the host takes what ours does, but for random draws and state, which it makes and keeps itself."""
+        kinds = {p.kind for p in self.parameters.values()}
+        own = {i.name for i in self.ours.inputs if i.role is Role.NOISE or i.state}
+        given = self.ours.arguments({i.name: i.name for i in self.ours.inputs}).keys() - own
+        return inspect.Parameter.VAR_KEYWORD in kinds or given <= self.parameters.keys()
 
     def __str__(self) -> str:
         present = '+'.join(i.name for i in self.ours.inputs if i.optional) or 'required'
         host = type(self.host).__module__.partition('.')[0]
         return f'{host}-{self.ours.name}-{self.ours.variant}-{self.ours.call.name}-{present}'
+
+
+def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
+    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, hands it on to."""
+    return getattr(loss, '_forward', loss.forward)
 
 
 def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
@@ -57,27 +70,23 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
 
 
 def pairs() -> Iterator[Pair]:
-    """Every variant a host's constructor takes, in every call its heads make, with every set of optional inputs."""
+    """Every variant a host's constructor takes, in every call its heads make, with every set of inputs it takes."""
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
+        needed = NEEDS.get(host.name, ())
         for variant, options in cls.spec.variants.items():
-            if options.keys() <= accepted.keys() and (host.name, variant) not in FAILS:
-                request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
-                if any(option not in options for option in required_by(cls)):
-                    continue
-                for unit in request.units(every_set=True):
-                    if (host.name, unit.call.name) not in FAILS and comparable(unit, unit.loss):
-                        yield paired(unit, host_loss(host.name, options))
-
-
-def required_by(cls: type[nn.Module]) -> list[str]:
-    """The argument that a host's class needs although it has a default, where our difference from it says so."""
-    return [d.what.split()[0] for d in declared(cls.__name__, 'may be left out')]
+            if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS:
+                continue
+            request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
+            for unit in request.units(every_set=True):
+                pair = paired(unit, host_loss(host.name, options))
+                if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
+                    yield pair
 
 
 def comparable(unit: Unit, loss: nn.Module) -> bool:
-    """Whether the host computes the same: not where it draws random numbers, or results of a shape declared other."""
-    random = any(i.role is Role.NOISE for i in unit.inputs)
+    """Whether the host computes the same: not where it draws numbers we cannot give it, or results of another shape."""
+    random = any(i.role is Role.NOISE for i in unit.inputs) and unit.name not in DRAWS_LIKE
     return not random and not (
         getattr(loss, 'reduction', '') == 'none' and declared(unit.name, 'one number for each sample')
     )
@@ -121,16 +130,24 @@ def _tensors_in(argument: Any) -> list[Tensor]:
 def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
     """The host's numbers in true double precision.
 
-    An argument without default that we leave out is None. Hosts get copies, because some write into what they get.
+    An argument without default that we leave out is None. Hosts get copies, because some write into what they get, and
+    the random draws, which are inputs of ours.
     """
-    parameters = inspect.signature(host.forward).parameters.values()
+    parameters = inspect.signature(call_of(host)).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     left_out = {p.name: None for p in parameters if p.default is p.empty and p.kind not in variadic}
-    with in_double():
-        # a copy, because some hosts remember the first call's number of classes
-        own = deepcopy(host).double()
-        in_their_form = IN_THEIR_FORM.get(type(host).__name__, lambda given: given)
-        return evaluate(lambda **given: own(**in_their_form(_copied(given))), {**left_out, **arguments}, call)
+    drawn = [i.name for i in call.inputs if i.role is Role.NOISE] if call else []
+    noise = [arguments[name] for name in drawn if name in arguments]
+    given = {**left_out, **{name: argument for name, argument in arguments.items() if name not in drawn}}
+    # a copy, because some hosts remember the first call's number of classes
+    own = deepcopy(host).double()
+    for name, value in vars(own).items():
+        if isinstance(value, Tensor) and value.is_floating_point():  # class weights that are no buffers
+            setattr(own, name, value.double())
+    in_their_form = IN_THEIR_FORM.get(type(host).__name__, lambda given: given)
+    draws = mock.patch.object(torch, 'rand_like', side_effect=noise) if noise else nullcontext()
+    with in_double(), draws:
+        return evaluate(lambda **arguments: own(**in_their_form(_copied(arguments))), given, call)
 
 
 def _copied(argument: Any) -> Any:
@@ -245,7 +262,7 @@ def real(*shape: int) -> Tensor:
 
 def assert_call_agrees(pair: Pair, x: Tensor, *rest: Any, **options: Any) -> None:
     """Ours is the host's number, and gradient with respect to ``x``, for arguments in the order of the host's."""
-    names = list(inspect.signature(pair.host.forward).parameters)[: 1 + len(rest)]
+    names = list(pair.parameters)[: 1 + len(rest)]
     arguments = {**dict(zip(names, (x.requires_grad_(), *rest), strict=True)), **options}
     call = pair.ours.call
     agreement = compare(evaluate(pair.ours.loss, arguments, call), evaluate_host(pair.host, arguments, call), EXACT)

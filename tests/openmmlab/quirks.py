@@ -20,6 +20,17 @@ FAILS = {
 """Variants and calls, by host class, in which that raises whatever it is given: its test file shows what ours do."""
 
 
+NEEDS = {
+    'mmaction.CBFocalLoss': ('samples_per_cls',),
+    'mmdet.CrossEntropyCustomLoss': ('num_classes',),
+    'mmdet.FocalCustomLoss': ('num_classes',),
+}
+"""Constructor arguments without which a host's class cannot be built or called, although they have a default."""
+
+DRAWS_LIKE = ('BMNLoss',)
+"""Losses whose hosts draw by ``torch.rand_like``, so that they can be given our draws."""
+
+
 class Reduced(nn.Module):
     """A host that returns a number for each box, and does nothing with its other arguments: reduced as mmdet does."""
 
