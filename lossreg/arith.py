@@ -48,6 +48,13 @@ def total_per_sample(x: Tensor) -> Tensor:
     return x
 
 
+def vector_length(x: Tensor) -> Tensor:
+    """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
+    squared = (x * x).sum(-1)
+    nothing = squared == 0
+    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
+
+
 def average(summed: Tensor, count: Tensor) -> Tensor:
     """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
     nothing = count == 0
@@ -213,6 +220,20 @@ def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name
         )
 
 
+def check_mask_shape(mask: Tensor, like: Tensor, mask_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``mask`` has the shape of ``like``, or that with 1 in dimension 1."""
+    if (
+        mask.dim() != like.dim()
+        or mask.shape[:1] != like.shape[:1]
+        or (mask.size(1) != like.size(1) and mask.size(1) != 1)
+        or mask.shape[2:] != like.shape[2:]
+    ):
+        raise ValueError(
+            f'{mask_name} has shape {list(mask.shape)} and {like_name} has shape {list(like.shape)}; '
+            'they must be equal, or dimension 1 of the first 1'
+        )
+
+
 def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: str) -> None:
     """Raises ValueError unless the first ``dims`` dimensions of ``a`` and ``b`` are equal."""
     if a.shape[:dims] != b.shape[:dims]:
@@ -273,6 +294,29 @@ def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name
         return weight.view(like.shape)
     check_leading_shape(weight, like, 1, weight_name, like_name)
     return weight.view([-1] + [1] * (like.dim() - 1))
+
+
+def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
+    """A weight given for the first dimensions of ``like``, or for all of them, so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not the shape of these dimensions.
+    """
+    check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
+
+
+def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:
+    """``weight`` where it is ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
+
+    Raises:
+        ValueError: it is used, but missing.
+    """
+    if not used:
+        return None
+    if weight is None:
+        raise ValueError(f'{name} is missing; give it, or build the loss with use_target_weight=False')
+    return weight
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossreg.spec import Call, Difference, Input, Role, always
+from torch import Tensor
+
+from lossreg.spec import EMPTY, Call, Difference, Input, Role, always
 
 # OpenMMLab's detectors
 
@@ -73,6 +75,77 @@ def scalar_without_weight(host: str) -> Difference:
         "all weights 0 with reduction='none' gives (N) zeros; mmdet gives one scalar 0",
         'the shape of the result does not depend on values, or no graph could hold it',
         'tests/test_contract.py',
+    )
+
+
+# mmpose's heads
+
+
+def uses_target_weight(loss: Any) -> bool:
+    """Whether an instance takes ``target_weight`` into account, and so needs it."""
+    return bool(loss.use_target_weight)
+
+
+def _keypoint_call(name: str, shape: str, weight_shape: str, when: Callable[[Any], bool] = always) -> Call:
+    """A call with predicted and true coordinates, and weights where the instance uses them."""
+    return Call(
+        name,
+        (
+            Input('output', Role.LOGITS, shape, differentiable=True),
+            Input('target', Role.LOGITS, shape),
+            # one weight a keypoint is what most heads give
+            Input('target_weight', Role.WEIGHTS, weight_shape, broadcasts=('D',), when=uses_target_weight),
+        ),
+        when=when,
+    )
+
+
+KEYPOINT_CALLS = (
+    _keypoint_call('keypoints', 'N K D', 'N K 1'),
+    _keypoint_call('coordinate_weights', 'N K D', 'N K D', when=uses_target_weight),
+)
+"""The calls of mmpose's losses of coordinates: RegressionHead's, and the one that mmpose documents."""
+
+MAP_CALL = _keypoint_call('maps', 'N C H W', 'N C H W')
+"""DEKRHead's call: a map of offsets for each coordinate, and weights of the same shape."""
+
+
+def heatmap_call(
+    name: str,
+    *weights: Input,
+    role: Role = Role.LOGITS,
+    shape: str = 'N K H W',
+    when: Callable[[Any], bool] = always,
+    consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda loss, drawn: EMPTY,
+) -> Call:
+    """A call of a loss of heatmaps.
+
+    Args:
+        name: the call's name.
+        weights: the inputs after prediction and target.
+        role: of the prediction.
+        shape: of prediction and target.
+        when: which instances allow it.
+        consistent: what must be replaced among the inputs drawn.
+    """
+    heatmaps = Input('output', role, shape, differentiable=True), Input('target', Role.TARGETS, shape)
+    return Call(name, (*heatmaps, *weights), when=when, consistent=consistent)
+
+
+WEIGHT_OF_KEYPOINTS = Input('target_weights', Role.WEIGHTS, 'N K', when=uses_target_weight)
+"""The weights that HeatmapHead gives with heatmaps, where the instance uses them."""
+
+WEIGHT_OF_PIXELS = Input('target_weights', Role.WEIGHTS, 'N K H W', when=uses_target_weight)
+"""The same of DEKRHead."""
+
+
+def nan_without_weight(host: str, test: str) -> Difference:
+    """The difference that every weighted loss of mmpose has, because it multiplies by 0."""
+    return Difference(
+        host,
+        'NaN under a zero target weight contributes 0; mmpose returns NaN',
+        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        test,
     )
 
 
