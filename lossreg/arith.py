@@ -6,7 +6,7 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -220,17 +220,17 @@ def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name
         )
 
 
-def check_mask_shape(mask: Tensor, like: Tensor, mask_name: str, like_name: str) -> None:
-    """Raises ValueError unless ``mask`` has the shape of ``like``, or that with 1 in dimension 1."""
-    if (
-        mask.dim() != like.dim()
-        or mask.shape[:1] != like.shape[:1]
-        or (mask.size(1) != like.size(1) and mask.size(1) != 1)
-        or mask.shape[2:] != like.shape[2:]
-    ):
+def check_shape_or_one(a: Tensor, like: Tensor, dims: List[int], a_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``a`` has the shape of ``like``, or that with 1 in any of these dimensions."""
+    fits = a.dim() == like.dim()
+    if fits:
+        for i in range(a.dim()):
+            if a.size(i) != like.size(i):
+                fits = fits and a.size(i) == 1 and (i in dims or i - a.dim() in dims)
+    if not fits:
         raise ValueError(
-            f'{mask_name} has shape {list(mask.shape)} and {like_name} has shape {list(like.shape)}; '
-            'they must be equal, or dimension 1 of the first 1'
+            f'{a_name} has shape {list(a.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'they must be equal, or the first 1 in dimensions {dims}'
         )
 
 
@@ -256,6 +256,23 @@ def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
     """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
     if x.dim() == 0 or x.size(dim) != size:
         raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
+
+
+def check_at_least(x: Tensor, dim: int, least: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has ``least`` elements or more, a number called ``what``."""
+    if x.size(dim) < least:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but {what} asks for {least} in dimension {dim}')
+
+
+def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
+    """Whether the size of dimension ``dim`` of ``x`` is a multiple of ``factor``. Give the result to :func:`poison`.
+
+    Raises:
+        ValueError: it is not; but ONNX Runtime does not raise.
+    """
+    if x.size(dim) % factor != 0:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {factor}')
+    return (torch.zeros([], dtype=torch.int64, device=x.device) + x.size(dim)) % factor == 0
 
 
 def check_dim(x: Tensor, dim: int, name: str) -> None:
@@ -304,6 +321,28 @@ def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name:
     """
     check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
     return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
+
+
+def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str, like_name: str) -> Tensor:
+    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not that shape; NaN in exported form, which would not take K = 1 after a comparison.
+    """
+    check_dim(weight, 2, weight_name)
+    check_leading_shape(weight, like, 1, weight_name, like_name)
+    is_compared = True
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        is_compared = is_eager(weight)
+    if is_compared and weight.size(1) * each != like.size(1):
+        raise ValueError(
+            f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'dimension 1 of the second must be {each} times that of the first'
+        )
+    weighed = torch.zeros([], dtype=torch.int64, device=weight.device) + weight.size(1) * each
+    keypoint = torch.arange(like.size(1), device=weight.device) // each
+    weight = poison(weight, weighed == like.size(1)).index_select(1, keypoint)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - 2))
 
 
 def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:

@@ -94,7 +94,7 @@ def _keypoint_call(name: str, shape: str, weight_shape: str, when: Callable[[Any
             Input('output', Role.LOGITS, shape, differentiable=True),
             Input('target', Role.LOGITS, shape),
             # one weight a keypoint is what most heads give
-            Input('target_weight', Role.WEIGHTS, weight_shape, broadcasts=('D',), when=uses_target_weight),
+            Input('target_weight', Role.WEIGHTS, weight_shape, broadcasts=(shape[-1],), when=uses_target_weight),
         ),
         when=when,
     )
@@ -139,12 +139,12 @@ WEIGHT_OF_PIXELS = Input('target_weights', Role.WEIGHTS, 'N K H W', when=uses_ta
 """The same of DEKRHead."""
 
 
-def nan_without_weight(host: str, test: str) -> Difference:
-    """The difference that every weighted loss of mmpose has, because it multiplies by 0."""
+def weight_of_keypoints(host: str, test: str) -> Difference:
+    """The difference from those of mmpose's losses of coordinates that leave weights to broadcasting."""
     return Difference(
         host,
-        'NaN under a zero target weight contributes 0; mmpose returns NaN',
-        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        'target_weight (N, K) holds a weight for each keypoint, as in the L1 losses; mmpose aligns it with (K, D)',
+        'contract 5: where the sizes happen to fit, it would weigh the wrong elements',
         test,
     )
 
@@ -183,6 +183,19 @@ def torch_calls(
             when=when,
         )
         for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
+    )
+
+
+# mmpose and mmyolo
+
+
+def nan_without_weight(host: str, test: str) -> Difference:
+    """The difference from hosts that multiply the finished loss by a target weight of 0."""
+    return Difference(
+        host,
+        'NaN under a target weight of 0 contributes 0; the host returns NaN',
+        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        test,
     )
 
 

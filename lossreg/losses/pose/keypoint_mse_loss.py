@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_mask_shape, check_same_shape, keep, reduce_loss, upcast, weight_of_leading
+from lossreg.arith import check_same_shape, check_shape_or_one, keep, reduce_loss, upcast, weight_of_leading
 from lossreg.conventions import heatmap_call, nan_without_weight, no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import EMPTY, Call, Difference, HostClass, Input, LossSpec, Role
@@ -70,7 +70,7 @@ def heatmap_weight(
     if target_weights is not None:
         weight = upcast(weight_of_leading(target_weights, target, 'target_weights', 'target'))
     if mask is not None:
-        check_mask_shape(mask, target, 'mask', 'target')
+        check_shape_or_one(mask, target, [1], 'mask', 'target')
         weight = upcast(mask) if weight is None else weight * upcast(mask)
     if skip_empty_channel:
         occupied = upcast((target != 0).flatten(2).any(2))
