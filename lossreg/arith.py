@@ -6,7 +6,7 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -62,6 +62,13 @@ def all_per_sample(x: Tensor) -> Tensor:
     for _ in range(x.dim() - 1):
         x = x.all(-1)
     return x
+
+
+def vector_length(x: Tensor) -> Tensor:
+    """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
+    squared = (x * x).sum(-1)
+    nothing = squared == 0
+    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
 
 
 def average(summed: Tensor, count: Tensor) -> Tensor:
@@ -262,6 +269,20 @@ def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name
         )
 
 
+def check_shape_or_one(a: Tensor, like: Tensor, dims: List[int], a_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``a`` has the shape of ``like``, or that with 1 in any of these dimensions."""
+    fits = a.dim() == like.dim()
+    if fits:
+        for i in range(a.dim()):
+            if a.size(i) != like.size(i):
+                fits = fits and a.size(i) == 1 and (i in dims or i - a.dim() in dims)
+    if not fits:
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'they must be equal, or the first 1 in dimensions {dims}'
+        )
+
+
 def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: str) -> None:
     """Raises ValueError unless the first ``dims`` dimensions of ``a`` and ``b`` are equal."""
     if a.shape[:dims] != b.shape[:dims]:
@@ -284,6 +305,23 @@ def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
     """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
     if x.dim() == 0 or x.size(dim) != size:
         raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
+
+
+def check_at_least(x: Tensor, dim: int, least: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has ``least`` elements or more, a number called ``what``."""
+    if x.size(dim) < least:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but {what} asks for {least} in dimension {dim}')
+
+
+def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
+    """Whether the size of dimension ``dim`` of ``x`` is a multiple of ``factor``. Give the result to :func:`poison`.
+
+    Raises:
+        ValueError: it is not; but ONNX Runtime does not raise.
+    """
+    if x.size(dim) % factor != 0:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {factor}')
+    return (torch.zeros([], dtype=torch.int64, device=x.device) + x.size(dim)) % factor == 0
 
 
 def check_dim(x: Tensor, dim: int, name: str) -> None:
@@ -322,6 +360,51 @@ def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name
         return weight.view(like.shape)
     check_leading_shape(weight, like, 1, weight_name, like_name)
     return weight.view([-1] + [1] * (like.dim() - 1))
+
+
+def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
+    """A weight given for the first dimensions of ``like``, or for all of them, so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not the shape of these dimensions.
+    """
+    check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
+
+
+def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str, like_name: str) -> Tensor:
+    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not that shape; NaN in exported form, which would not take K = 1 after a comparison.
+    """
+    check_dim(weight, 2, weight_name)
+    check_leading_shape(weight, like, 1, weight_name, like_name)
+    is_compared = True
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        is_compared = is_eager(weight)
+    if is_compared and weight.size(1) * each != like.size(1):
+        raise ValueError(
+            f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'dimension 1 of the second must be {each} times that of the first'
+        )
+    weighed = torch.zeros([], dtype=torch.int64, device=weight.device) + weight.size(1) * each
+    keypoint = torch.arange(like.size(1), device=weight.device) // each
+    weight = poison(weight, weighed == like.size(1)).index_select(1, keypoint)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - 2))
+
+
+def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:
+    """``weight`` where it is ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
+
+    Raises:
+        ValueError: it is used, but missing.
+    """
+    if not used:
+        return None
+    if weight is None:
+        raise ValueError(f'{name} is missing; give it, or build the loss with use_target_weight=False')
+    return weight
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:

@@ -64,7 +64,11 @@ def host_class(name: str) -> type[nn.Module]:
     """The class that a spec calls ``mmdet.FocalLoss``."""
     package, cls = name.split('.')
     losses = losses_of(package)
-    found: type[nn.Module] = getattr(importlib.import_module(HIDDEN[name]) if name in HIDDEN else losses, cls)
+    if name in HIDDEN:
+        losses = importlib.import_module(HIDDEN[name])
+    if not hasattr(losses, cls):  # mmpose offers its InfoNCELoss by the registry alone
+        return importlib.import_module(f'{package}.registry').MODELS.module_dict[cls]
+    found: type[nn.Module] = getattr(losses, cls)
     return found
 
 
