@@ -435,13 +435,13 @@ CrossEntropyLoss.spec = LossSpec(
             'mmdet.CrossEntropyLoss',
             'with use_mask, a negative mask label is an error (NaN in artefacts); mmdet counts from the last class',
             'contract 4: labels go from 0 to C - 1',
-            'tests/openmmlab/test_hosts.py',
+            'tests/openmmlab/test_mmdet.py',
         ),
         Difference(
             'mmdet.CrossEntropyLoss',
             'class_weight with use_mask is refused; mmdet multiplies it with the columns of the mask',
             'a weight for each class cannot mean a weight for each column',
-            'tests/openmmlab/test_hosts.py',
+            'tests/openmmlab/test_mmdet.py',
         ),
     ),
 )

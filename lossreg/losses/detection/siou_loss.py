@@ -161,7 +161,7 @@ SIoULoss.spec = LossSpec(
             'mmdet.SIoULoss',
             'two boxes without width: their shape cost is 0, and value and gradient are finite; mmdet gives NaN',
             'degenerate boxes are finite; 0 / 0 is the difference of equal widths over a width',
-            'tests/openmmlab/test_hosts.py',
+            'tests/openmmlab/test_mmdet.py',
         ),
         scalar_without_weight('mmdet.SIoULoss'),
         zero_avg_factor('mmdet.SIoULoss'),

@@ -196,7 +196,7 @@ TripletLoss.spec = LossSpec(
             'mmdet.TripletLoss',
             'gradient at equal distances: of one of the pairs; mmdet spreads it over all of them',
             'one pair is mined and differentiated; any choice among equals is a subgradient',
-            'tests/openmmlab/test_hosts.py',
+            'tests/openmmlab/test_mmdet.py',
         ),
     ),
 )
