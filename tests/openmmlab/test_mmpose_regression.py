@@ -4,7 +4,9 @@ import pytest
 import torch
 from pairs import assert_call_agrees, pair_of, real
 from shown import shows
+from test_heads import assert_same_step, both_heads, shipped_config
 
+from lossreg.losses.pose.keypoint_mse_loss import KeypointMSELoss
 from lossreg.registry import build_loss
 
 pytestmark = pytest.mark.openmmlab
@@ -79,6 +81,23 @@ def test_likelihoods(mode, reduction):
         theirs = pair.host((x, y), (t, u), weight)
         assert theirs.isfinite().all()
         torch.testing.assert_close(pair.ours.loss((x, y), (t, u), weight), theirs, rtol=1e-12, atol=0)
+
+
+def test_heatmap_head():
+    from mmengine.structures import InstanceData, PixelData
+    from mmpose.structures import PoseDataSample
+
+    path = 'body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py'
+    cfg = shipped_config('mmpose', path).model
+    cfg.head.update(in_channels=6, deconv_out_channels=(4, 4, 4))
+    shipped, ours = (head.double() for head in both_heads('mmpose', cfg.head))
+    assert type(ours.loss_module) is KeypointMSELoss
+    samples = []
+    for _ in range(3):
+        heatmaps = PixelData(heatmaps=real(cfg.head.out_channels, 32, 24).sigmoid())
+        labels = InstanceData(keypoint_weights=(torch.rand(1, cfg.head.out_channels) > 0.3).double())
+        samples.append(PoseDataSample(gt_fields=heatmaps, gt_instance_labels=labels))
+    assert_same_step(shipped, ours, (real(3, 6, 4, 3),), samples)
 
 
 # Coordinates

@@ -96,13 +96,9 @@ class CombinedTargetMSELoss(nn.Module):
 
 def _three_channels_a_keypoint(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Three channels for each one drawn, and a weight for each three."""
-    replaced = {
-        name: torch.cat([drawn[name], drawn[name].flip(2), drawn[name].flip(3)], 1) for name in ('output', 'target')
-    }
-    if 'target_weights' in drawn:
-        keypoints, weights = drawn['output'].size(1), drawn['target_weights']
-        replaced['target_weights'] = weights[:, torch.arange(keypoints) % weights.size(1)]
-    return replaced
+    keypoint = torch.arange(drawn['output'].size(1))
+    maps = {n: torch.cat([x, x.flip(2), x.flip(3)], 1) for n, x in drawn.items() if n != 'target_weights'}
+    return maps | {n: x[:, keypoint % x.size(1)] for n, x in drawn.items() if n == 'target_weights'}
 
 
 CombinedTargetMSELoss.spec = LossSpec(
