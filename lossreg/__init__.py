@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError, MissingBackendError
     from lossreg.exporters import export
+    from lossreg.exporters.step_files import export_train_step
     from lossreg.registry import LOSSES, build_loss
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     'MissingBackendError',
     'build_loss',
     'export',
+    'export_train_step',
 ]
 
 _HOMES = {
     'LOSSES': 'lossreg.registry',
     'build_loss': 'lossreg.registry',
     'export': 'lossreg.exporters',
+    'export_train_step': 'lossreg.exporters.step_files',
     **{name: 'lossreg.errors' for name in __all__ if name.endswith('Error')},
 }
 

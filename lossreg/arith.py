@@ -6,10 +6,12 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.fileio import load
 from torch import Tensor
 
 FLOAT32_EPS = 1.1920928955078125e-07
@@ -46,6 +48,27 @@ def total_per_sample(x: Tensor) -> Tensor:
     for _ in range(x.dim() - 1):
         x = x.sum(-1)
     return x
+
+
+def total_per_class(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the first two, samples and classes, the last dimension first."""
+    for _ in range(x.dim() - 2):
+        x = x.sum(-1)
+    return x
+
+
+def all_per_sample(x: Tensor) -> Tensor:
+    """Whether all elements are true, over all dimensions but the first."""
+    for _ in range(x.dim() - 1):
+        x = x.all(-1)
+    return x
+
+
+def vector_length(x: Tensor) -> Tensor:
+    """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
+    squared = (x * x).sum(-1)
+    nothing = squared == 0
+    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
 
 
 def average(summed: Tensor, count: Tensor) -> Tensor:
@@ -146,6 +169,11 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return x.clamp(min=1.1754943508222875e-38).pow(exponent)
 
 
+def powers(x: Tensor, exponents: Tensor) -> Tensor:
+    """:func:`power` with an exponent for each element."""
+    return x.clamp(min=1.1754943508222875e-38).pow(exponents)
+
+
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
 
@@ -186,6 +214,13 @@ def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
 
+@torch.jit.unused
+def overwrite(parameter: Tensor, value: Tensor) -> None:
+    """Gives a parameter another value in its own memory, which an optimiser holds too. Not for graphs."""
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
 def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduction: str) -> str:
     """The reduction that torch's deprecated pair of arguments means; ``reduction`` where neither is given.
 
@@ -202,8 +237,13 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
     return meant
 
 
-def as_weight(weight: Optional[Union[Tensor, float, Sequence[Any]]]) -> Optional[Tensor]:
-    """A weight as a config (a list) or code (a tensor) gives it, as a tensor for a buffer. For constructors only."""
+def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Optional[Tensor]:
+    """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
+
+    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml.
+    """
+    if isinstance(weight, str):
+        weight = np.load(weight) if weight.endswith('.npy') else load(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
 
 
@@ -221,12 +261,30 @@ def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
         )
 
 
-def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> None:
-    """Raises ValueError unless ``weight`` has the shape of ``like``, or that with 1 as the last dimension."""
-    if weight.dim() != like.dim() or (weight.shape != like.shape and weight.shape != like.shape[:-1] + (1,)):
+def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name: str, dim: int = -1) -> None:
+    """Raises ValueError unless ``weight`` has the shape of ``like``, or that with 1 as the dimension ``dim``."""
+    axis = dim if dim >= 0 else dim + like.dim()
+    if weight.dim() != like.dim() or (
+        weight.shape != like.shape and weight.shape != like.shape[:axis] + (1,) + like.shape[axis + 1 :]
+    ):
+        which = 'the last dimension' if dim == -1 else f'dimension {dim}'
         raise ValueError(
             f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
-            'they must be equal, or the last dimension of the first 1'
+            f'they must be equal, or {which} of the first 1'
+        )
+
+
+def check_shape_or_one(a: Tensor, like: Tensor, dims: List[int], a_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``a`` has the shape of ``like``, or that with 1 in any of these dimensions."""
+    fits = a.dim() == like.dim()
+    if fits:
+        for i in range(a.dim()):
+            if a.size(i) != like.size(i):
+                fits = fits and a.size(i) == 1 and (i in dims or i - a.dim() in dims)
+    if not fits:
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'they must be equal, or the first 1 in dimensions {dims}'
         )
 
 
@@ -239,12 +297,12 @@ def check_leading_shape(a: Tensor, b: Tensor, dims: int, a_name: str, b_name: st
         )
 
 
-def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name: str) -> None:
-    """Raises ValueError unless ``label`` has the shape of ``scores`` without its dimension 1, the classes."""
-    if scores.dim() < 2 or label.shape != scores.shape[:1] + scores.shape[2:]:
+def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name: str, dim: int = 1) -> None:
+    """Raises ValueError unless ``label`` has the shape of ``scores`` without its dimension ``dim``, the classes."""
+    if scores.dim() <= dim or label.shape != scores.shape[:dim] + scores.shape[dim + 1 :]:
         raise ValueError(
             f'{label_name} has shape {list(label.shape)} and {scores_name} has shape {list(scores.shape)}; '
-            'the first must be the second without dimension 1, the classes'
+            f'the first must be the second without dimension {dim}, the classes'
         )
 
 
@@ -252,6 +310,23 @@ def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
     """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
     if x.dim() == 0 or x.size(dim) != size:
         raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
+
+
+def check_at_least(x: Tensor, dim: int, least: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has ``least`` elements or more, a number called ``what``."""
+    if x.size(dim) < least:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but {what} asks for {least} in dimension {dim}')
+
+
+def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
+    """Whether the size of dimension ``dim`` of ``x`` is a multiple of ``factor``. Give the result to :func:`poison`.
+
+    Raises:
+        ValueError: it is not; but ONNX Runtime does not raise.
+    """
+    if x.size(dim) % factor != 0:
+        raise ValueError(f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {factor}')
+    return (torch.zeros([], dtype=torch.int64, device=x.device) + x.size(dim)) % factor == 0
 
 
 def check_dim(x: Tensor, dim: int, name: str) -> None:
@@ -290,6 +365,51 @@ def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name
         return weight.view(like.shape)
     check_leading_shape(weight, like, 1, weight_name, like_name)
     return weight.view([-1] + [1] * (like.dim() - 1))
+
+
+def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
+    """A weight given for the first dimensions of ``like``, or for all of them, so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not the shape of these dimensions.
+    """
+    check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
+
+
+def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str, like_name: str) -> Tensor:
+    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), so that it broadcasts to that.
+
+    Raises:
+        ValueError: it has not that shape; NaN in exported form, which would not take K = 1 after a comparison.
+    """
+    check_dim(weight, 2, weight_name)
+    check_leading_shape(weight, like, 1, weight_name, like_name)
+    is_compared = True
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        is_compared = is_eager(weight)
+    if is_compared and weight.size(1) * each != like.size(1):
+        raise ValueError(
+            f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
+            f'dimension 1 of the second must be {each} times that of the first'
+        )
+    weighed = torch.zeros([], dtype=torch.int64, device=weight.device) + weight.size(1) * each
+    keypoint = torch.arange(like.size(1), device=weight.device) // each
+    weight = poison(weight, weighed == like.size(1)).index_select(1, keypoint)
+    return weight.view(list(weight.shape) + [1] * (like.dim() - 2))
+
+
+def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:
+    """``weight`` where it is ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
+
+    Raises:
+        ValueError: it is used, but missing.
+    """
+    if not used:
+        return None
+    if weight is None:
+        raise ValueError(f'{name} is missing; give it, or build the loss with use_target_weight=False')
+    return weight
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:

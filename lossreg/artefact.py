@@ -40,7 +40,7 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
                 'shape': list(i.dims),
                 'dtype': 'int64' if i.role.is_integer else 'float32',
             }
-            for i in unit.inputs
+            for i in unit.taken
         ],
         'outputs': list(unit.outputs(grad)),
     }
@@ -59,10 +59,10 @@ def encode(data: Mapping[str, Any]) -> str:
 
 
 def file_name(unit: Unit, format: str, grad: bool, several_calls: bool) -> str:
-    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad].<ext>``."""
+    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.grad].<ext>``."""
     call = [unit.call.name] if several_calls else []
-    optional = [i.name for i in unit.inputs if i.optional]
-    return '.'.join([unit.name, unit.variant, *call, *optional, *(['grad'] if grad else []), SUFFIXES[format]])
+    added = [i.name for i in unit.taken if i.optional or i is unit.cotangent]
+    return '.'.join([unit.name, unit.variant, *call, *added, *(['grad'] if grad else []), SUFFIXES[format]])
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:

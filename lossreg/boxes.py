@@ -19,20 +19,22 @@ def check_box_format(box_format: str) -> None:
         raise ValueError(f"box_format must be 'xyxy', 'xywh' or 'cxcywh', got '{box_format}'")
 
 
-def check_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raises ValueError unless both are (N, 4), with the same N."""
+def check_boxes(pred: Tensor, target: Tensor, size: int = 4) -> None:
+    """Raises ValueError unless both are (N, ``size``), with the same N."""
     check_dim(pred, 2, 'pred')
-    check_size(pred, 1, 4, 'pred', 'box coordinates')
+    check_size(pred, 1, size, 'pred', 'box coordinates')
     check_same_shape(target, pred, 'target', 'pred')
 
 
-def counted_boxes(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, 4).
+def counted_boxes(
+    pred: Tensor, target: Tensor, weight: Optional[Tensor], size: int = 4
+) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, ``size``).
 
     Raises:
         ValueError: shapes do not match.
     """
-    check_boxes(pred, target)
+    check_boxes(pred, target, size)
     pred, target = upcast(pred), upcast(target)
     if weight is None:
         return pred, target, None

@@ -96,6 +96,7 @@ def _export(commands: Commands) -> None:
     command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: here)')
     command.add_argument('--format', action='append', choices=(*SUFFIXES, 'all'), help='repeatable; default: onnx')
     command.add_argument('--grad', action='store_true', help='also return the gradient for every differentiable input')
+    command.add_argument('--cotangent', action='store_true', help='also take grad_output, the gradient of the loss')
     command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
     command.add_argument(
         '--with', dest='optional', metavar='INPUT', action='append', default=[],

@@ -26,19 +26,33 @@ class Found:
 
     Attributes:
         place: where it stands, as ``file:model.head.loss``.
-        type: the ``type`` written there.
+        written: the ``type`` as it is written there: a name, or the name of the class given.
+        is_class: whether a class is given, as pure-Python configs do.
         options: the arguments written there.
-        host: the host class it means, such as ``mmpose.KLDiscretLoss``; empty for one of ours.
+        ours: the name of our class that training would build; empty for a host's.
+        host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
-        conflict: the name that should stand there, where ours of this name means something else to this host.
     """
 
     place: str
-    type: str
+    written: str
+    is_class: bool
     options: Mapping[str, Any]
+    ours: str = ''
     host: str = ''
     stand_in: StandIn | None = None
-    conflict: str = ''
+
+    @property
+    def type(self) -> str:
+        """The name of the class that training would build."""
+        return f'lossreg.{self.ours}' if self.ours else self.written.rpartition('.')[2]
+
+    @property
+    def conflict(self) -> str:
+        """The name that should stand there, where ours of this name means something else to this host."""
+        if self.ours and self.stand_in is not None and self.stand_in.loss.__name__ != self.ours:
+            return self.stand_in.name
+        return ''
 
     def request(self) -> Request | None:
         """What to export or check for it, or None if no class of ours stands in for it.
@@ -48,7 +62,7 @@ class Found:
         """
         if self.conflict:
             raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
-        if self.type.startswith('lossreg.'):
+        if self.ours:
             return Request.of({'type': self.type, **self.options})
         if self.stand_in is None:
             return None
@@ -73,7 +87,10 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
     scope = host or config.get('default_scope') or ''
-    return [_found(f'{path}:{place}', dict(item), scope) for place, item in _loss_dicts(config.to_dict(), '')]
+    unscoped = 'lossreg.unscoped' in (config.get('custom_imports') or {}).get('imports', [])
+    known = stand_ins()
+    dicts = _loss_dicts(config.to_dict(), '')
+    return [_found(f'{path}:{place}', dict(item), scope, known, unscoped) for place, item in dicts]
 
 
 def _loss_dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -90,12 +107,12 @@ def _loss_dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
-    """The type as a config would write it; a class of ours carries its scope."""
+    """The type as a config would write it; a class carries the package it is from."""
     kind = node.get('type')
     if isinstance(kind, type):
         package = kind.__module__.split('.')[0]
         return f'{package}.{kind.__name__}'
-    return kind.replace('.models.losses', '') if isinstance(kind, str) else ''
+    return kind if isinstance(kind, str) else ''
 
 
 def _is_loss(name: str) -> bool:
@@ -103,18 +120,19 @@ def _is_loss(name: str) -> bool:
     return plain in load_losses() or LOSS_NAME.match(plain) is not None
 
 
-def _found(place: str, item: dict[str, Any], scope: str) -> Found:
+def _found(place: str, item: dict[str, Any], scope: str, known: Mapping[str, StandIn], unscoped: bool) -> Found:
     name = _type_name(item)
     options = {key: value for key, value in item.items() if key not in ('type', '_scope_')}
-    package, _, plain = name.rpartition('.')
-    package = package.split('.')[0] or item.get('_scope_', '') or scope
-    known = stand_ins()
-    if package == 'lossreg' or (not package and plain in load_losses()):
-        meant = known.get(f'{scope}.{plain}')
-        conflict = meant.name if meant is not None and meant.loss.__name__ != plain else ''
-        return Found(place, f'lossreg.{plain}', options, conflict=conflict)
-    host_class = f'{package}.{plain}' if package else ''
-    return Found(place, plain, options, host_class, known.get(host_class))
+    plain = name.rpartition('.')[2]
+    package = name.split('.')[0] if '.' in name else item.get('_scope_', '') or scope
+    host = f'{package}.{plain}' if package else ''
+    # a host's registry looks at its own names before those placed in the root
+    falls_back = '.' not in name and unscoped and host not in known
+    ours = plain if plain in load_losses() and (package in ('lossreg', '') or falls_back) else ''
+    if ours:
+        host = '' if f'{scope}.{plain}' not in known else f'{scope}.{plain}'
+    is_class = isinstance(item.get('type'), type)
+    return Found(place, name, is_class, options, ours, host, known.get(host))
 
 
 @dataclass(frozen=True)
@@ -164,7 +182,7 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
             left.append(Left(item, f'{item.place}: {error}', is_error=True))
             continue
         if request is None:
-            left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.type}', is_error=False))
+            left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
         elif not any(r.config == request.config and r.call == request.call for r in requests):
             requests.append(request)
     return requests, left
@@ -179,20 +197,26 @@ def migration_diff(path: Path, host: str = '') -> str:
     """
     before = path.read_text(encoding='utf-8')
     after = before
-    changes: dict[str, set[str]] = {}
+    changes: dict[tuple[str, bool], set[str]] = {}
     for item in find_losses(path, host):
-        if item.stand_in is not None:
+        if item.stand_in is not None and (item.conflict or not item.ours):
             missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}
             extra = ''.join(f', {key}={value!r}' for key, value in missing.items())
-            changes.setdefault(item.host, set()).add(f"'{item.stand_in.name}'{extra}")
-    for name, texts in changes.items():
+            changes.setdefault((item.written, item.is_class), set()).add(f"'{item.stand_in.name}'{extra}")
+    for (name, is_class), texts in changes.items():
         if len(texts) > 1:
             raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')
-        package, _, plain = name.partition('.')
-        pattern = rf"""(\btype\s*=\s*|['"]type['"]\s*:\s*)(['"])(?:{package}\.)?{plain}\2"""
-        after = re.sub(pattern, rf'\g<1>{texts.pop()}', after)
+        after = re.sub(_written_type(name, is_class), rf'\g<1>{texts.pop()}', after)
     name = path.as_posix().lstrip('/')
     return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{name}', f'b/{name}'))
+
+
+def _written_type(name: str, is_class: bool) -> str:
+    """The pattern of a dict's type in a config's text, its first group all that comes before the type itself."""
+    before = r"""(\btype\s*=\s*|['"]type['"]\s*:\s*)"""
+    if is_class:
+        return rf'{before}(?:\w+\.)*{name.rpartition(".")[2]}\b'
+    return rf"""{before}(?P<quote>['"]){re.escape(name)}(?P=quote)"""
 
 
 def config_folder() -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossreg.spec import Call, Difference, Input, Role, always
+from torch import Tensor
+
+from lossreg.spec import EMPTY, Call, Difference, Input, Role, Tolerance, always
 
 # OpenMMLab's detectors
 
@@ -17,7 +19,7 @@ def zero_avg_factor(host: str) -> Difference:
     """The difference that every loss averaged by ``avg_factor`` has from its host's."""
     return Difference(
         host,
-        'avg_factor=0 gives 0; mmdet divides by 1.2e-7',
+        f'avg_factor=0 gives 0; {host.partition(".")[0]} divides by 1.2e-7',
         'contract 2: nothing to average over gives exactly 0',
         'tests/test_contract.py',
     )
@@ -59,21 +61,46 @@ MMDET_CALLS = tuple(
 """The calls of mmdet's element-wise losses: predictions, targets and weights of one shape."""
 
 
-def _box_call(name: str, weight_shape: str, optional: bool) -> Call:
-    """A call with weights of one shape."""
-    return Call(
+UNCERTAIN_CALLS = tuple(
+    Call(
         name,
         (
-            Input('pred', Role.BOXES, 'N 4', differentiable=True),
-            Input('target', Role.BOXES, 'N 4'),
-            Input('weight', Role.WEIGHTS, weight_shape, optional=optional),
+            Input('pred', Role.LOGITS, shape, differentiable=True),
+            Input('target', Role.LOGITS, shape),
+            Input('sigma', Role.LOGITS, shape, differentiable=True, limit=20.0),
+            Input('weight', Role.WEIGHTS, shape, optional=True),
             AVG_FACTOR,
         ),
     )
+    for name, shape in (('depths', 'N'), ('vectors', 'N D'))
+)
+"""The calls of mmdet3d's losses of predictions with an uncertainty each: of depths, and of vectors."""
 
 
-BOX_CALLS = (_box_call('boxes', 'N', optional=True), _box_call('coordinate_weights', 'N 4', optional=False))
+def box_calls(
+    role: Role, size: int, consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda *_: {}
+) -> tuple[Call, ...]:
+    """The calls of a loss with one number a pair of boxes of ``size`` numbers: with weights of boxes and of numbers."""
+    return tuple(
+        Call(
+            name,
+            (
+                Input('pred', role, f'N {size}', differentiable=True),
+                Input('target', role, f'N {size}'),
+                Input('weight', Role.WEIGHTS, weight_shape, optional=optional),
+                AVG_FACTOR,
+            ),
+            consistent=consistent,
+        )
+        for name, weight_shape, optional in (('boxes', 'N', True), ('coordinate_weights', f'N {size}', False))
+    )
+
+
+BOX_CALLS = box_calls(Role.BOXES, 4)
 """The calls of every loss with one number a pair of boxes."""
+
+ROTATED_CALLS = box_calls(Role.ROTATED_BOXES, 5)
+"""The same for rotated boxes."""
 
 
 def scalar_without_weight(host: str) -> Difference:
@@ -83,6 +110,163 @@ def scalar_without_weight(host: str) -> Difference:
         "all weights 0 with reduction='none' gives (N) zeros; mmdet gives one scalar 0",
         'the shape of the result does not depend on values, or no graph could hold it',
         'tests/test_contract.py',
+    )
+
+
+CROSSING_EDGES = Tolerance(
+    rtol=1e-4,
+    atol=1e-5,
+    why='a gradient holds lengths between crossings, which float32 knows divided by the sine of their angle; -log IoU '
+    'divides them by the IoU',
+)
+"""The tolerance of losses of areas that polygons have in common."""
+
+
+def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
+    """The differences from mmcv's areas of rotated boxes, which are those of a polygon of sorted vertices."""
+    return (
+        Difference(
+            host,
+            'gradient where corners or edges coincide: the mean of those on both sides; mmcv takes one of them',
+            'any number between both is a subgradient, and the mean is 0 at the best box',
+            test,
+        ),
+        Difference(
+            host,
+            'small boxes: exact; mmcv adds 1e-8 to products of edges, and so misses the area of boxes of 1e-3',
+            'boxes of normalised coordinates are small',
+            test,
+        ),
+        Difference(
+            host,
+            'two boxes without area have no overlap; mmcv gives NaN',
+            'degenerate boxes are finite',
+            test,
+        ),
+    )
+
+
+# mmpretrain's classifiers
+
+MULTI_LABEL_CALLS = tuple(
+    Call(
+        name,
+        (
+            Input('pred', Role.LOGITS, 'N C', differentiable=True),
+            target,
+            Input('weight', Role.WEIGHTS, 'N', optional=True),
+            AVG_FACTOR,
+        ),
+    )
+    for name, target in (
+        ('multi_label', Input('target', Role.TARGETS, 'N C')),
+        ('labels', Input('target', Role.LABELS, 'N', classes='C')),
+    )
+)
+"""The calls of losses of several labels; what mmpretrain's heads for these give comes first."""
+
+
+def weights_of_samples(host: str) -> Difference:
+    """The difference that mmpretrain's element-wise losses make of weights (N) beside more than two dimensions."""
+    return Difference(
+        host,
+        'weights (N) are one for each sample, whatever its dimensions; mmpretrain takes them for the last but one',
+        'that is what its documents say of them, and what it does where there are two dimensions',
+        'tests/openmmlab/test_mmpretrain.py',
+    )
+
+
+def float_targets(host: str) -> Difference:
+    """The difference that mmpretrain's losses of several labels make of targets by their shape alone."""
+    return Difference(
+        host,
+        'floats are targets: (N, 1) those of one class, and (N) none; mmpretrain takes both for class indices',
+        'a target 0.0 would mean the class is there',
+        'tests/openmmlab/test_mmpretrain.py',
+    )
+
+
+# mmaction's localizers
+
+
+def nan_label(host: str) -> Difference:
+    """The difference that comparing a label with a threshold makes."""
+    return Difference(
+        host,
+        'a label that is NaN gives NaN; mmaction takes it for a negative',
+        'contract 3: NaN in a counted element reaches the loss',
+        'tests/openmmlab/test_mmaction.py',
+    )
+
+
+# mmpose's heads
+
+
+def uses_target_weight(loss: Any) -> bool:
+    """Whether an instance takes ``target_weight`` into account, and so needs it."""
+    return bool(loss.use_target_weight)
+
+
+def _keypoint_call(name: str, shape: str, weight_shape: str, when: Callable[[Any], bool] = always) -> Call:
+    """A call with predicted and true coordinates, and weights where the instance uses them."""
+    return Call(
+        name,
+        (
+            Input('output', Role.LOGITS, shape, differentiable=True),
+            Input('target', Role.LOGITS, shape),
+            # one weight a keypoint is what most heads give
+            Input('target_weight', Role.WEIGHTS, weight_shape, broadcasts=(shape[-1],), when=uses_target_weight),
+        ),
+        when=when,
+    )
+
+
+KEYPOINT_CALLS = (
+    _keypoint_call('keypoints', 'N K D', 'N K 1'),
+    _keypoint_call('coordinate_weights', 'N K D', 'N K D', when=uses_target_weight),
+)
+"""The calls of mmpose's losses of coordinates: RegressionHead's, and the one that mmpose documents."""
+
+MAP_CALL = _keypoint_call('maps', 'N C H W', 'N C H W')
+"""DEKRHead's call: a map of offsets for each coordinate, and weights of the same shape."""
+
+
+def heatmap_call(
+    name: str,
+    *weights: Input,
+    role: Role = Role.LOGITS,
+    shape: str = 'N K H W',
+    when: Callable[[Any], bool] = always,
+    consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda loss, drawn: EMPTY,
+) -> Call:
+    """A call of a loss of heatmaps.
+
+    Args:
+        name: the call's name.
+        weights: the inputs after prediction and target.
+        role: of the prediction.
+        shape: of prediction and target.
+        when: which instances allow it.
+        consistent: what must be replaced among the inputs drawn.
+    """
+    heatmaps = Input('output', role, shape, differentiable=True), Input('target', Role.TARGETS, shape)
+    return Call(name, (*heatmaps, *weights), when=when, consistent=consistent)
+
+
+WEIGHT_OF_KEYPOINTS = Input('target_weights', Role.WEIGHTS, 'N K', when=uses_target_weight)
+"""The weights that HeatmapHead gives with heatmaps, where the instance uses them."""
+
+WEIGHT_OF_PIXELS = Input('target_weights', Role.WEIGHTS, 'N K H W', when=uses_target_weight)
+"""The same of DEKRHead."""
+
+
+def weight_of_keypoints(host: str, test: str) -> Difference:
+    """The difference from those of mmpose's losses of coordinates that leave weights to broadcasting."""
+    return Difference(
+        host,
+        'target_weight (N, K) holds a weight for each keypoint, as in the L1 losses; mmpose aligns it with (K, D)',
+        'contract 5: where the sizes happen to fit, it would weigh the wrong elements',
+        test,
     )
 
 
@@ -120,6 +304,19 @@ def torch_calls(
             when=when,
         )
         for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
+    )
+
+
+# mmpose and mmyolo
+
+
+def nan_without_weight(host: str, test: str) -> Difference:
+    """The difference from hosts that multiply the finished loss by a target weight of 0."""
+    return Difference(
+        host,
+        'NaN under a target weight of 0 contributes 0; the host returns NaN',
+        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        test,
     )
 
 

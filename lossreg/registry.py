@@ -95,4 +95,15 @@ def _refuse_unknown(cls: type[nn.Module], options: Mapping[str, Any]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(known)}'
-            raise ConfigError(f'{cls.__name__} has no argument {name!r}; {hint}')
+            raise ConfigError(f'{cls.__name__} has no argument {name!r}; {_namesake(cls, name) or hint}')
+
+
+def _namesake(cls: type[nn.Module], argument: str) -> str:
+    """A hint at our class for another package's class of this name, which takes the argument; empty without one."""
+    for other in load_losses().values():
+        spec: Any = getattr(other, 'spec', None)  # losses of other packages may have none
+        for host in spec.stands_in_for if spec else ():
+            package, _, name = host.name.partition('.')
+            if name == cls.__name__ and other is not cls and argument in inspect.signature(other).parameters:
+                return f"{package}'s class of this name has it: write {other.__name__}"
+    return ''

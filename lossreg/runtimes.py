@@ -107,6 +107,7 @@ class OnnxRuntime:
                 f'ONNX Runtime fell back to {chosen[0]} where {self.provider} was asked for; '
                 'run `lossreg env` to see which library is missing'
             )
+        self.inputs = [i.name for i in self._session.get_inputs()]
         self._outputs = [o.name for o in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:

@@ -5,6 +5,7 @@ Everything is drawn from a seeded generator, so two runs, and two exports, see t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -57,7 +58,7 @@ def draw(
     rng = np.random.default_rng(seed)
     sizes = unit.sizes() if sizes is None else sizes
     drawn = {}
-    for spec in unit.inputs:
+    for spec in unit.taken:
         shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
         if spec.role in _INDEX_DRAWS:
             values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, sizes[spec.classes], kind)
@@ -196,9 +197,34 @@ _ODD_BOXES = np.array(
 
 def _boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _ODD_BOXES[rng.integers(0, len(_ODD_BOXES), shape[:-1])]
-    corner = rng.uniform(0.0, 60.0, (*shape[:-1], 2))
+        odd = _ODD_BOXES[rng.integers(0, len(_ODD_BOXES), shape[:-1])]
+        return odd if shape[-1] == 4 else odd[..., [0, 1, 1, 2, 3, 3]]
+    corner = rng.uniform(0.0, 60.0, (*shape[:-1], shape[-1] // 2))
     return np.concatenate([corner, corner + rng.uniform(5.0, 60.0, corner.shape)], -1)
+
+
+_ODD_ROTATED_BOXES = np.array(
+    [
+        [10.0, 10.0, 20.0, 30.0, 0.5],
+        [10.0, 10.0, 30.0, 20.0, 0.5 - math.pi / 2],  # the same box
+        [12.0, 9.0, 18.0, 33.0, -2.5],
+        [1e4, 1e4, 2e4, 1e4, 0.7],
+        [5.0, 5.0, 0.0, 0.0, 0.0],  # a point
+        [5.0, 5.0, 0.0, 45.0, 0.0],  # no width
+        [0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 1e-4, 1e-4, 0.3],
+    ]
+)
+
+
+def _rotated_boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    axes = shape[-1] // 2
+    if kind is Kind.EXTREME:
+        odd = _ODD_ROTATED_BOXES[rng.integers(0, len(_ODD_ROTATED_BOXES), shape[:-1])]
+        return odd if axes == 2 else odd[..., [0, 1, 1, 2, 3, 3, 4]]
+    centre, size = rng.uniform(20.0, 60.0, (*shape[:-1], axes)), rng.uniform(5.0, 60.0, (*shape[:-1], axes))
+    angle = rng.uniform(-math.pi / 2, math.pi / 2, (*shape[:-1], 1))
+    return np.concatenate([centre, size, angle], -1)
 
 
 def _features(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
@@ -230,6 +256,7 @@ _DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
     Role.BINARY: _binary,
     Role.IDENTITIES: _identities,
     Role.BOXES: _boxes,
+    Role.ROTATED_BOXES: _rotated_boxes,
     Role.FEATURES: _features,
     Role.WEIGHTS: _weights,
     Role.AVG_FACTOR: _avg_factor,
@@ -253,6 +280,7 @@ _MEASURED = frozenset(
         Role.COUNTS,
         Role.POSITIVE,
         Role.BOXES,
+        Role.ROTATED_BOXES,
         Role.FEATURES,
     }
 )

@@ -37,7 +37,8 @@ class Role(str, Enum):
     LABEL_SETS = 'label_sets'  # class indices, int64, in the last dimension up to the first -1
     LENGTHS = 'lengths'  # from 0 to the size of the dimension `classes` names, int64
     IDENTITIES = 'identities'  # int64, compared for equality only
-    BOXES = 'boxes'  # x1, y1, x2, y2 in the last dimension
+    BOXES = 'boxes'  # two corners in the last dimension: x1, y1, x2, y2, or with z's between
+    ROTATED_BOXES = 'rotated_boxes'  # centre, size and angle in the last dimension: cx, cy, w, h, angle, or 3-D
     FEATURES = 'features'  # embeddings, any real number
     WEIGHTS = 'weights'  # >= 0, zero switches an element off
     AVG_FACTOR = 'avg_factor'  # a scalar >= 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossreg.spec import Call, Input, LossSpec
+from lossreg.errors import DeclinedError
+from lossreg.spec import Call, Input, LossSpec, Role
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
 """Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
@@ -30,6 +31,7 @@ class Unit:
         inputs: the inputs present, in exported order.
         spec: what the loss says of itself.
         examples: what to trace with; drawn from the roles where None.
+        cotangent: the input that gradients are multiplied by, where the artefact takes one: see :func:`with_cotangent`.
     """
 
     loss: nn.Module
@@ -39,6 +41,12 @@ class Unit:
     inputs: tuple[Input, ...]
     spec: LossSpec
     examples: Mapping[str, Tensor] | None = None
+    cotangent: Input | None = None
+
+    @property
+    def taken(self) -> tuple[Input, ...]:
+        """All that an artefact takes: the call's inputs, then the cotangent."""
+        return self.inputs if self.cotangent is None else (*self.inputs, self.cotangent)
 
     @property
     def name(self) -> str:
@@ -84,11 +92,29 @@ class Unit:
         return not dim.isdigit() and dim not in self.spec.sizes(self.loss)
 
 
+def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
+    """The unit whose artefact also takes ``grad_output``, of the loss's shape, and multiplies it into the gradients.
+
+    Args:
+        unit: a unit with one loss.
+        examples: inputs of the unit at its traced sizes, which tell the shape of the loss.
+
+    Raises:
+        DeclinedError: it returns several losses.
+    """
+    if len(unit.call.losses) > 1:
+        raise DeclinedError(f'{unit.name} returns several losses, {unit.call.losses}: one grad_output cannot fit all')
+    loss = FlatLoss(unit, grad=False)(*examples.values())[unit.results.index(unit.call.losses[0])]
+    symbols = {size: symbol for symbol, size in unit.sizes().items()}
+    shape = ' '.join(symbols.get(size, str(size)) for size in loss.shape)
+    return replace(unit, cotangent=Input('grad_output', Role.LOGITS, shape))
+
+
 class FlatLoss(nn.Module):
     """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
 
     Inputs come in exported order. Outputs are what the call returns and, with ``grad``, the gradient of the losses' sum
-    with respect to every differentiable input.
+    with respect to every differentiable input; with a cotangent, of the sum of its product with the loss.
     """
 
     def __init__(self, unit: Unit, grad: bool) -> None:
@@ -99,13 +125,16 @@ class FlatLoss(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Computes the outputs."""
-        named = {i.name: t for i, t in zip(self.unit.inputs, tensors, strict=True)}
+        named = {i.name: t for i, t in zip(self.unit.taken, tensors, strict=True)}
         if not self.grad:
             return self._results(named)
         leaves = {i.name: named[i.name].detach().requires_grad_(True) for i in self.unit.differentiable}
         with torch.enable_grad():
             results = self._results({**named, **leaves})
-            losses = [results[self.unit.results.index(name)].sum() for name in self.unit.call.losses]
+            losses = [results[self.unit.results.index(name)] for name in self.unit.call.losses]
+            if self.unit.cotangent is not None:
+                losses = [loss * named[self.unit.cotangent.name] for loss in losses]
+            losses = [loss.sum() for loss in losses]
             grads = torch.autograd.grad(losses, list(leaves.values()), materialize_grads=True)
         return (*(result.detach() for result in results), *grads)
 

@@ -10,10 +10,12 @@ from lossreg.artefact import parameters_hash, read_manifest, sha256
 from lossreg.checks.backends import compare_rows
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.errors import ConfigError
+from lossreg.exporters.train_step import KIND
 from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
-from lossreg.unit import Unit
+from lossreg.samples import draw
+from lossreg.unit import Unit, with_cotangent
 
 
 def manifest_rows(path: Path) -> Iterator[Row]:
@@ -23,6 +25,9 @@ def manifest_rows(path: Path) -> Iterator[Row]:
         ConfigError: the file is no manifest.
     """
     for name, entry in sorted(read_manifest(path.parent)['artefacts'].items()):
+        if entry.get('kind') == KIND:
+            yield _step_row(path.parent / name, entry)
+            continue
         unit = _unit(path, entry)
         backend = next(name for name, format in BACKENDS.items() if format == entry['format'])
         maker = RowMaker(unit, backend, entry['grad'])
@@ -41,10 +46,23 @@ def manifest_rows(path: Path) -> Iterator[Row]:
         yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), Eager(unit, entry['grad']))
 
 
+def _step_row(file: Path, entry: dict[str, Any]) -> Row:
+    """A training step's graph: only its hash, because its config does not bring the student back."""
+    if not file.exists():
+        status, detail = Status.FAIL, f'{file.name} is listed, but not there'
+    elif sha256(file.read_bytes()) != entry['sha256']:
+        status, detail = Status.FAIL, f'{file.name} is not the file that was exported; export it again'
+    else:
+        status, detail = Status.PASS, file.name
+    return Row(entry['loss'], '', '', '', (), 'ort-cpu', 'float32', True, 'hash', status, detail=detail)
+
+
 def _unit(path: Path, entry: dict[str, Any]) -> Unit:
     try:
         config, variant, call, inputs = entry['config'], entry['variant'], entry['call'], entry['inputs']
     except (KeyError, TypeError) as error:
         raise ConfigError(f'{path} has an entry that lossreg did not write: {error} is missing') from error
     request = Request.of(config, variant=variant, call=call)
-    return request.unit(request.calls()[0], [i['name'] for i in inputs])
+    names = [i['name'] for i in inputs]
+    unit = request.unit(request.calls()[0], names)
+    return with_cotangent(unit, draw(unit)) if 'grad_output' in names else unit

@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
             out,
             format=format,
             grad=options.grad,
+            cotangent=options.cotangent,
             call=options.call or request.call,
             optional=optional,
             opset=options.opset,

@@ -18,11 +18,13 @@ from lossreg.artefact import (
     write_atomically,
 )
 from lossreg.errors import CheckError, ConfigError
+from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
 from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
 from lossreg.request import Request
-from lossreg.unit import Unit
+from lossreg.samples import draw
+from lossreg.unit import Unit, with_cotangent
 from lossreg.versions import versions
 
 Format = Literal['onnx', 'torchscript', 'pt2']
@@ -34,6 +36,7 @@ def export(
     *,
     format: Format = 'onnx',
     grad: bool = False,
+    cotangent: bool = False,
     call: str = '',
     optional: Sequence[str] | Literal['all'] = (),
     opset: int = DEFAULT_OPSET,
@@ -47,6 +50,8 @@ def export(
         format: ``onnx``, ``torchscript`` (.pt) or ``pt2``.
         grad: whether the file also returns ``grad_<input>``, the gradient of the loss's sum, for every
             differentiable input.
+        cotangent: whether the file with gradient also takes ``grad_output``, of the loss's shape, and returns the
+            gradient of the sum of its product with the loss: what an autograd of your own hands to its operators.
         call: which of the loss's calls; its first by default (``lossreg show LOSS`` lists them).
         optional: the optional inputs the file takes, such as ``['weight', 'avg_factor']``, or ``'all'``. A file
             takes exactly the inputs it was exported with.
@@ -57,11 +62,16 @@ def export(
 
     Raises:
         ConfigError: a wrong config, call, input, format or path.
+        DeclinedError: a cotangent for several losses.
         MissingBackendError: a package the format needs is not installed.
         CheckError: the file does not give eager's numbers. An earlier file stays as it was.
     """
     request = Request.of(loss, call=call)
     unit = request.unit(request.calls()[0], _chosen(request, optional))
+    if cotangent:
+        if not grad:
+            raise ConfigError('cotangent is for files with gradient; give grad=True too')
+        unit = with_cotangent(unit, draw(unit))
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
     data = build(unit, [format], grad, opset)[format]
@@ -77,6 +87,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
     """The bytes of a unit in several formats, traced once, not verified."""
     built: dict[str, bytes] = {}
     program = None
+    signature = Signature.of(unit, grad)
     # the ONNX exporter changes the program it is given, so it comes last
     for format in sorted(formats, key=lambda format: format == 'onnx'):
         if format == 'torchscript':
@@ -87,9 +98,9 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
 
         program = trace(unit, grad) if program is None else program
         if format == 'pt2':
-            built[format] = pt2.to_pt2(unit, grad, program)
+            built[format] = pt2.to_pt2(program, signature)
         else:
-            built[format] = onnx.to_onnx(unit, grad, program, opset)
+            built[format] = onnx.to_onnx(program, signature, opset)
     return built
 
 

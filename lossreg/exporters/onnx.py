@@ -14,14 +14,14 @@ from unittest import mock
 import torch
 from torch.export import ExportedProgram
 
-from lossreg.artefact import METADATA_KEY, encode, metadata
+from lossreg.artefact import METADATA_KEY, encode
 from lossreg.errors import CheckError, DeclinedError, MissingBackendError
+from lossreg.exporters.signature import Signature
 from lossreg.exporters.trace import dimension_names
-from lossreg.unit import Unit
 
 
-def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> bytes:
-    """The unit, traced as ``program``, as an ONNX model.
+def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes:
+    """A traced program as an ONNX model.
 
     Raises:
         MissingBackendError: onnx or onnxscript is not installed.
@@ -35,29 +35,29 @@ def to_onnx(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> byt
         from lossreg.exporters import onnx_graph
     except ImportError as error:
         raise MissingBackendError(f"{error.name} is missing; install it with pip install 'lossreg[export]'") from error
-    model: ir.Model = _translate(unit, grad, program, opset)
+    model: ir.Model = _translate(program, signature, opset)
     onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model)
     onnx_graph.mend_open_clips(model)
-    onnx_graph.guard_shapes(model, unit)
+    onnx_graph.guard_shapes(model, signature)
     onnx_graph.name_uniquely(model)
     onnx_graph.strip(model)
-    model.metadata_props[METADATA_KEY] = encode(metadata(unit, grad))
+    model.metadata_props[METADATA_KEY] = encode(signature.metadata)
     model.producer_name, model.producer_version = 'lossreg', ''
-    model.graph.name = unit.name
+    model.graph.name = signature.name
     proto = ir.to_proto(model)
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckError(f'{unit.name} exports to an invalid ONNX model: {error}') from error
+        raise CheckError(f'{signature.name} exports to an invalid ONNX model: {error}') from error
     foreign = {node.domain for node in proto.graph.node if node.domain not in ('', 'ai.onnx')}
     if foreign or proto.functions:
-        raise CheckError(f'{unit.name} exports to operators outside the ONNX standard: {sorted(foreign)}')
+        raise CheckError(f'{signature.name} exports to operators outside the ONNX standard: {sorted(foreign)}')
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> Any:
+def _translate(program: ExportedProgram, signature: Signature, opset: int) -> Any:
     with warnings.catch_warnings(), _registry_built_once(), _decomposed_once(), _quiet_exporter():
         warnings.simplefilter('ignore')
         exported = torch.onnx.export(
@@ -67,13 +67,13 @@ def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> 
             verbose=False,
             optimize=False,  # it drops additions of up to 1e-8: `tidy` does what is exact
             opset_version=opset,
-            dynamic_shapes=dimension_names(unit),
-            input_names=[i.name for i in unit.inputs],
-            output_names=list(unit.outputs(grad)),
+            dynamic_shapes=dimension_names(signature),
+            input_names=[port.name for port in signature.inputs],
+            output_names=list(signature.outputs),
             custom_translation_table=_translations(),
         )
     if exported is None:
-        raise CheckError(f'{unit.name}: the exporter returned nothing')
+        raise CheckError(f'{signature.name}: the exporter returned nothing')
     made = exported.model.opset_imports['']
     if made != opset:
         raise DeclinedError(f'torch {torch.__version__} cannot export opset {opset}; it makes {made}')
@@ -82,10 +82,14 @@ def _translate(unit: Unit, grad: bool, program: ExportedProgram, opset: int) -> 
 
 @cache
 def _translations() -> dict[Any, Any]:
-    """Operators of gradient graphs that the exporter does not know."""
+    """Operators that the exporter does not know: the size in gradient graphs, and the stable sort."""
     from onnxscript import opset18 as op
 
-    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x)}
+    def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
+        # of equal elements, TopK puts the first first
+        return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
+
+    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x), torch.ops.aten.sort.stable: sort}
 
 
 _registries: dict[Any, Any] = {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from onnx_ir.passes import common
 from onnxscript import ir, optimizer
 
-from lossreg.unit import Unit
+from lossreg.exporters.signature import Signature
 
 REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ArgMax', 'ArgMin')
 
@@ -105,8 +105,8 @@ def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None
     _replace(node.graph, reduced, reshape.outputs[0], users)
 
 
-def guard_shapes(model: ir.Model, unit: Unit) -> None:
-    """Makes loss and gradients NaN where dimensions of one name differ.
+def guard_shapes(model: ir.Model, signature: Signature) -> None:
+    """Makes loss and gradients, or the input that the signature names, NaN where dimensions of one name differ.
 
     ONNX Runtime does not compare them, and would broadcast a dimension of size 1 silently.
     """
@@ -114,7 +114,7 @@ def guard_shapes(model: ir.Model, unit: Unit) -> None:
     inputs = {value.name: value for value in graph.inputs}
     equal: list[ir.Value] = []
     nodes: list[ir.Node] = []
-    for places in _shared_dimensions(unit):
+    for places in signature.shared_dimensions():
         sizes = []
         for name, axis in places:
             shape = ir.node('Shape', [inputs[name]], attributes={'start': axis, 'end': axis + 1})
@@ -133,21 +133,25 @@ def guard_shapes(model: ir.Model, unit: Unit) -> None:
     nan = _constant(graph, 'shapes_differ', np.full(1, np.nan, np.float32))
     where = ir.node('Where', [all_equal, one, nan])
     scalar = ir.node('Squeeze', [where.outputs[0]])
+    nodes += [where, scalar]
+    if signature.guard:
+        _guard_input(graph, inputs[signature.guard], scalar.outputs[0], nodes)
+        return
+    graph.extend(nodes)
     for value in list(graph.outputs):
         guarded = ir.node('Mul', [value, scalar.outputs[0]])
-        nodes_for_output = [] if value is not graph.outputs[0] else [*nodes, where, scalar]
-        graph.extend([*nodes_for_output, guarded])
+        graph.append(guarded)
         _replace(graph, value, guarded.outputs[0], [])
 
 
-def _shared_dimensions(unit: Unit) -> Iterator[list[tuple[str, int]]]:
-    """The places, by dimension symbol, that must have one size."""
-    places: dict[str, list[tuple[str, int]]] = {}
-    for spec in unit.inputs:
-        for axis, dim in enumerate(spec.dims):
-            if unit.is_dynamic(dim):
-                places.setdefault(dim, []).append((spec.name, axis))
-    return (found for found in places.values() if len(found) > 1)
+def _guard_input(graph: ir.Graph, value: ir.Value, scalar: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Lets all that takes an input take its product with ``scalar``, which ``nodes`` compute."""
+    users = [(user, index) for user, index in value.uses() if user not in nodes]
+    guarded = ir.node('Mul', [value, scalar])
+    guarded.outputs[0].shape, guarded.outputs[0].type = value.shape, value.type
+    graph.insert_before(graph[0], [*nodes, guarded])
+    for user, index in users:
+        user.replace_input_with(index, guarded.outputs[0])
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value, users: Sequence[tuple[ir.Node, int]]) -> None:

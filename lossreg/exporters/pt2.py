@@ -8,14 +8,14 @@ import zipfile
 import torch
 from torch.export import ExportedProgram
 
-from lossreg.artefact import METADATA_KEY, encode, metadata, write_archive
-from lossreg.unit import Unit
+from lossreg.artefact import METADATA_KEY, encode, write_archive
+from lossreg.exporters.signature import Signature
 
 
-def to_pt2(unit: Unit, grad: bool, program: ExportedProgram) -> bytes:
-    """The unit, traced as ``program``, as a pt2 archive; dimensions that must be equal are guarded by torch itself."""
+def to_pt2(program: ExportedProgram, signature: Signature) -> bytes:
+    """A traced program as a pt2 archive; dimensions that must be equal are guarded by torch itself."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA_KEY: encode(metadata(unit, grad))})
+    torch.export.save(program, buffer, extra_files={METADATA_KEY: encode(signature.metadata)})
     with zipfile.ZipFile(buffer) as archive:
         members = {m: archive.read(m) for m in archive.namelist()}
     # an id drawn from process state

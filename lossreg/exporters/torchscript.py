@@ -45,14 +45,15 @@ def _holder(loss: nn.Module) -> nn.Module:
 
 def forward_source(unit: Unit, grad: bool) -> str:
     """The source of ``forward`` for one unit."""
-    names = [i.name for i in unit.inputs]
+    names = [i.name for i in unit.taken]
     leaves = [i.name for i in unit.differentiable] if grad else []
     lines = [f'{name} = {name}.detach().requires_grad_(True)' for name in leaves]
     lines.append(f'{_targets(unit)} = self.loss{"." if unit.call.method else ""}{unit.call.method}({_arguments(unit)})')
     if unit.call.returns_dict:
         lines += [f"result_{name} = results['{name}']" for name in unit.results]
     if grad:
-        losses = ', '.join(f'result_{name}.sum()' for name in unit.call.losses)
+        factor = '' if unit.cotangent is None else f' * {unit.cotangent.name}'
+        losses = ', '.join(f'(result_{name}{factor}).sum()' for name in unit.call.losses)
         lines.append(f'grads = torch.autograd.grad([{losses}], [{", ".join(leaves)}], allow_unused=True)')
     for at, name in enumerate(leaves):
         lines += [

@@ -6,21 +6,30 @@ records both as plain operators. Its graph is then exported like any module.
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._decomp import get_decompositions
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from lossreg.errors import MissingBackendError
+from lossreg.exporters.signature import Signature
 from lossreg.samples import draw
 from lossreg.unit import FlatLoss, Unit
 
 OLDEST_TORCH = (2, 11)
+
+IDENTIFIER = re.compile(r'\W')
+"""What a Python name cannot hold, such as the dots of parameters' names."""
 
 
 def require_export_layer() -> None:
@@ -35,26 +44,46 @@ def require_export_layer() -> None:
 
 def trace(unit: Unit, grad: bool) -> ExportedProgram:
     """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
-    require_export_layer()
     examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
+    return trace_module(FlatLoss(unit, grad), examples, Signature.of(unit, grad), loss_decompositions())
+
+
+def trace_module(
+    module: nn.Module, examples: tuple[Tensor, ...], signature: Signature, decompositions: Mapping[Any, Any]
+) -> ExportedProgram:
+    """The exported program of a module that takes and returns the tensors of ``signature``, and may run autograd."""
+    require_export_layer()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
         tracer = make_fx(
-            FlatLoss(unit, grad),
-            tracing_mode='symbolic',
-            decomposition_table=_decompositions(),
-            _allow_non_fake_inputs=True,
+            module, tracing_mode='symbolic', decomposition_table=dict(decompositions), _allow_non_fake_inputs=True
         )
-        graph = tracer(*examples)
-        _name_inputs(graph, unit)
+        graph = tracer(*_symbolic(examples, signature))
+        _name_inputs(graph, signature)
         _write_nothing_in_place(graph)
-        program = torch.export.export(graph, examples, dynamic_shapes=_dynamic_dims(unit))
+        dims = tuple(dict.fromkeys(port.dynamic, Dim.DYNAMIC) or None for port in signature.inputs)
+        program = torch.export.export(graph, examples, dynamic_shapes=dims)
     _forget_sources(program)
     return program
 
 
+def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor]:
+    """The examples as tensors without data, whose sizes are symbols where the signature has one, and numbers elsewhere.
+
+    ``make_fx`` alone would make every size a symbol: tracing a network takes ten times as long then.
+    """
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    made: list[Tensor] = []
+    for number, (example, port) in enumerate(zip(examples, signature.inputs, strict=True)):
+        sizes = [DimDynamic.DUCK if axis in port.dynamic else DimDynamic.STATIC for axis in range(example.dim())]
+        context: StatelessSymbolicContext[Any, Any] = StatelessSymbolicContext(dynamic_sizes=sizes)
+        source = ConstantSource(f'input{number}')
+        made.append(mode.from_tensor(example, source=source, symbolic_context=context))
+    return made
+
+
 @cache
-def _decompositions() -> dict[Any, Any]:
+def loss_decompositions() -> dict[Any, Any]:
     """Operators of gradients that ONNX has no translation for. What is left of them makes the exporter trace again."""
     aten = torch.ops.aten
     operators = [
@@ -77,53 +106,53 @@ def _decompositions() -> dict[Any, Any]:
     return dict(get_decompositions(operators))
 
 
-def dimension_names(unit: Unit) -> tuple[dict[int, Any] | None, ...]:
+def dimension_names(signature: Signature) -> tuple[dict[int, Any] | None, ...]:
     """Each input's dynamic dimensions for the ONNX exporter: named where first met, tied to that one elsewhere.
 
     The exporter warns where one name is given twice.
     """
     named: set[str] = set()
     shapes: list[dict[int, Any] | None] = []
-    for spec in unit.inputs:
+    for port in signature.inputs:
         dims: dict[int, Any] = {}
-        for axis, dim in enumerate(spec.dims):
-            if unit.is_dynamic(dim):
-                dims[axis] = Dim.DYNAMIC if dim in named else dim
-                named.add(dim)
+        for axis, dim in port.dynamic.items():
+            dims[axis] = Dim.DYNAMIC if dim in named else dim
+            named.add(dim)
         shapes.append(dims or None)
     return tuple(shapes)
 
 
-def _dynamic_dims(unit: Unit) -> tuple[dict[int, Any] | None, ...]:
-    return tuple(
-        {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.dims) if unit.is_dynamic(dim)} or None
-        for spec in unit.inputs
-    )
-
-
-def _name_inputs(graph: torch.fx.GraphModule, unit: Unit) -> None:
+def _name_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
     placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
-    for node, spec in zip(placeholders, unit.inputs, strict=True):
-        node.target = node.name = spec.name
+    taken: set[str] = set()
+    for number, (node, port) in enumerate(zip(placeholders, signature.inputs, strict=True)):
+        name = IDENTIFIER.sub('_', port.name)
+        node.target = node.name = f'{name}_{number}' if name in taken else name
+        taken.add(node.name)
 
 
 def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
-    """Replaces the writes in autograd's own formulas (those of minimum and clamp), which would cost a second trace.
+    """Replaces operators that write in place by those that do not; removing them otherwise takes a second trace.
 
-    They write into what they have just made, of which nobody holds a view.
+    Autograd's own formulas (those of minimum and clamp) write into what they have just made, and batch normalisation
+    into its running statistics: nobody holds a view of either.
     """
-    aten = torch.ops.aten
-    functional = {
-        aten.logical_and_.default: aten.logical_and.default,
-        aten.masked_fill_.Scalar: aten.masked_fill.Scalar,
-    }
     seen: set[torch.fx.Node] = set()
     for node in graph.graph.nodes:
         seen.add(node)
-        if node.target in functional:
-            node.target = functional[node.target]
+        functional = _functional(node.target)
+        if functional is not None:
+            node.target = functional
             node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in seen)
     graph.recompile()
+
+
+def _functional(target: Any) -> Any:
+    """The operator that computes what ``target`` writes in place; None if it writes nothing."""
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.name.endswith('_'):
+        return None
+    packet = getattr(torch.ops.aten, target._schema.name.removeprefix('aten::').rstrip('_'), None)
+    return None if packet is None else getattr(packet, target._overloadname)
 
 
 def _forget_sources(program: ExportedProgram) -> None:

@@ -40,8 +40,8 @@ def weighted(losses: Array, weight: ArrayLike | None) -> Array:
     return np.where(w == 0, 0.0, w * losses)
 
 
-def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None) -> Array:
-    """loss_weight times the losses ('none'), their sum, or their mean: Σ / N, or Σ / (avg_factor + EPS)."""
+def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None, eps: float = EPS) -> Array:
+    """loss_weight times the losses ('none'), their sum, or their mean: Σ / N, or Σ / (avg_factor + eps)."""
     reduction = options['reduction']
     if reduction == 'none':
         result: Any = loss
@@ -50,7 +50,7 @@ def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | Non
     elif avg_factor is None:
         result = loss.mean() if loss.size else 0.0  # nothing to average over: 0
     else:
-        result = loss.sum() / (avg_factor + EPS) if avg_factor != 0 else 0.0  # the same
+        result = loss.sum() / (avg_factor + eps) if avg_factor != 0 else 0.0  # the same
     return np.asarray(options['loss_weight'] * result, dtype=np.float64)
 
 

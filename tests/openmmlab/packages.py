@@ -14,6 +14,11 @@ from unittest import mock
 import pytest
 from torch import nn
 
+HOSTS = (
+    'mmdet', 'mmpose', 'mmseg', 'mmpretrain', 'mmrazor', 'mmyolo', 'mmrotate', 'mmaction', 'mmdet3d', 'mmocr', 'mmagic',
+)  # fmt: skip
+"""The packages whose losses ours stand in for, in the order in which they take plain names."""
+
 IN_MODELS = ('mmocr',)
 """Packages that offer their losses in ``models``, not in ``models.losses``."""
 
@@ -25,6 +30,10 @@ NOT_NEEDED = {
     'mmaction': ('mmaction.models.localizers.drn', 'mmaction.models.localizers.drn.drn'),
 }
 """What packages import for models that no loss needs: a library without a build, and modules their wheel forgot."""
+
+
+HIDDEN = {'mmseg.KLDivLoss': 'mmseg.models.losses.kldiv_loss'}
+"""Classes that their package registers only when their own module is imported."""
 
 
 def is_installed(package: str) -> bool:
@@ -54,7 +63,12 @@ def losses_of(package: str) -> ModuleType:
 def host_class(name: str) -> type[nn.Module]:
     """The class that a spec calls ``mmdet.FocalLoss``."""
     package, cls = name.split('.')
-    found: type[nn.Module] = getattr(losses_of(package), cls)
+    losses = losses_of(package)
+    if name in HIDDEN:
+        losses = importlib.import_module(HIDDEN[name])
+    if not hasattr(losses, cls):  # mmpose offers its InfoNCELoss by the registry alone
+        return importlib.import_module(f'{package}.registry').MODELS.module_dict[cls]
+    found: type[nn.Module] = getattr(losses, cls)
     return found
 
 

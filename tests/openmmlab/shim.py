@@ -9,6 +9,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+import operators
 import torch
 
 _KEPT = []  # a library's definitions live as long as it does
@@ -33,11 +34,13 @@ def _declare_torchvision_operators() -> None:
 
 
 class _Operators(ModuleType):
-    """A module that has every name, as a function that raises when it is called."""
+    """A module that has every name: as written in ``operators``, or as a function that raises when it is called."""
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
             raise AttributeError(name)
+        if hasattr(operators, name):
+            return getattr(operators, name)
 
         def missing(*args: object, **kwargs: object) -> None:
             raise NotImplementedError(f'mmcv._ext.{name} is compiled code, which mmcv-lite lacks')

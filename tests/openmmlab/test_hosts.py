@@ -14,6 +14,7 @@ from pairs import (
     Pair,
     arguments_of,
     assert_agree,
+    call_of,
     comparable,
     declared,
     evaluate,
@@ -77,15 +78,23 @@ def refuses(pair: Pair, reduction: str, averaged: bool) -> bool:
 
 @pytest.mark.parametrize(('cls', 'host'), [pytest.param(c, h, id=h.name) for c, h in stand_ins()])
 def test_same_signatures(cls, host):
-    """Heads and configs give arguments by name and by position: ours begin as the host's do, with its defaults."""
+    """Heads and configs give arguments by name and by position: ours begin as the host's do, with its defaults.
+
+    A default of None in a call stands for that of the constructor's argument of the name, which the call replaces.
+    """
     theirs = host_class(host.name)
-    for ours, their in ((cls, theirs), (cls.forward, theirs.forward)):
-        expected = [p for p in inspect.signature(their).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    constructor = inspect.signature(cls).parameters
+    for ours, their in ((cls, theirs), (cls.forward, call_of(theirs))):
+        given = inspect.signature(their).parameters.values()
+        expected = [p for p in given if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         actual = list(inspect.signature(ours).parameters.values())
         assert [p.name for p in actual[: len(expected)]] == [p.name for p in expected]
         for mine, other in zip(actual, expected, strict=False):
             if other.default is not other.empty:
-                assert host.defaults.get(mine.name, mine.default) == other.default, mine.name
+                default = host.defaults.get(mine.name, mine.default)
+                if default is None and mine.name in constructor:
+                    default = constructor[mine.name].default
+                assert default == other.default, mine.name
 
 
 def test_every_difference_shown_here_is_declared_and_shown():

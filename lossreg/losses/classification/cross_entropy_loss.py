@@ -164,19 +164,40 @@ def binary_cross_entropy(
         # negative labels are ignored, so only those above C are illegal
         legal = check_labels(label.clamp(min=0), classes + 1, ignore_index, 'label').unsqueeze(1)
         positive = torch.arange(classes, device=label.device) == label.unsqueeze(1)
-        valid = valid.unsqueeze(1).expand_as(cls_score)
-        counted = counted.unsqueeze(1) | ~legal
-        if pos_weight is not None:
-            # c_y is one more weight of the positive
-            pos_weight = torch.where(positive, pos_weight, 1.0)
-            weight = pos_weight if weight is None else weight.unsqueeze(1) * pos_weight
-            counted = counted & (weight != 0) | ~legal
-        elif weight is not None:
-            weight = weight.unsqueeze(1)
-        x = keep(logits, counted)
-        # -log sigmoid(x) at the class, -log(1 - sigmoid(x)) elsewhere
-        loss = poison(F.softplus(torch.where(positive, -x, x)), legal)
+        weight = None if weight is None else weight.unsqueeze(1)
+        loss = one_against_rest_cross_entropy(logits, positive, counted.unsqueeze(1), legal, weight, pos_weight)
+        return loss, valid.unsqueeze(1).expand_as(cls_score)
     return keep(loss if weight is None else loss * weight, counted), valid
+
+
+def one_against_rest_cross_entropy(
+    logits: Tensor,
+    positive: Tensor,
+    counted: Tensor,
+    legal: Tensor,
+    weight: Optional[Tensor],
+    pos_weight: Optional[Tensor],
+) -> Tensor:
+    """Sigmoid cross-entropy of each class against labels that are checked: the core of losses of class indices.
+
+    Args:
+        logits: x, (N, C, d1, ..., dk).
+        positive: whether the sample has that class, of the same shape.
+        counted: whether the sample counts, (N, 1, d1, ..., dk).
+        legal: whether its label is legal, of the same shape.
+        weight: of the same shape.
+        pos_weight: c, which broadcasts to the logits.
+    """
+    counted = counted | ~legal
+    if pos_weight is not None:
+        # c_y is one more weight of the positive
+        pos_weight = torch.where(positive, pos_weight, 1.0)
+        weight = pos_weight if weight is None else weight * pos_weight
+        counted = counted & (weight != 0) | ~legal
+    x = keep(logits, counted)
+    # -log sigmoid(x) at the class, -log(1 - sigmoid(x)) elsewhere
+    loss = poison(F.softplus(torch.where(positive, -x, x)), legal)
+    return keep(loss if weight is None else loss * weight, counted)
 
 
 def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) -> Tensor:

@@ -51,19 +51,21 @@ def weighted_label_losses(
     ignore_index: int,
     label_smoothing: float,
     normalised: bool,
+    input_name: str = 'input',
+    target_name: str = 'target',
 ) -> Tuple[Tensor, Tensor]:
     """Cross-entropy of class indices and each sample's weight in a mean, for torch's shapes, (C) among them.
 
-    ``normalised`` tells that ``input`` holds log-probabilities.
+    ``normalised`` tells that ``input`` holds log-probabilities. The names are those of the call, for messages.
     """
     scores, label = input, target
     if input.dim() == 1:
-        check_dim(target, 0, 'target')
+        check_dim(target, 0, target_name)
         scores, label = input.unsqueeze(0), target.unsqueeze(0)
-    check_class_map(label, scores, 'target', 'input')
+    check_class_map(label, scores, target_name, input_name)
     if weight is not None:
-        check_size(scores, 1, weight.numel(), 'input', 'class weights')
-    legal = check_labels(label, scores.size(1), ignore_index, 'target')
+        check_size(scores, 1, weight.numel(), input_name, 'class weights')
+    legal = check_labels(label, scores.size(1), ignore_index, target_name)
     loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
     share = valid.to(loss.dtype)
     if weight is not None:

@@ -70,7 +70,7 @@ def sigmoid_focal_loss(
         t = upcast(target)
         if weight is not None:
             x, t = keep(x, weight != 0), keep(t, weight != 0)
-        loss = _focal_dense(x, t, gamma, alpha, activated)
+        loss = focal_of_targets(x, t, alpha * t + (1.0 - alpha) * (1.0 - t), gamma, activated)
     else:
         check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
@@ -78,13 +78,21 @@ def sigmoid_focal_loss(
         positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
         if weight is not None:
             x = keep(x, (weight != 0) | ~legal)
-        loss = poison(_focal_indexed(x, positive, gamma, alpha, activated), legal)
+        alpha_t = choose(positive, alpha, 1.0 - alpha, x)
+        loss = poison(focal_of_classes(x, positive, alpha_t, gamma, activated), legal)
     return loss if weight is None else loss * weight
 
 
-def _focal_indexed(x: Tensor, positive: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
-    """Focal loss against hard targets: one logarithm an element, exact at any logit."""
-    alpha_t = choose(positive, alpha, 1.0 - alpha, x)
+def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
+    """Focal loss against hard targets: one logarithm an element, exact at any logit.
+
+    Args:
+        x: logits, or probabilities if ``activated``.
+        positive: whether the element is of its sample's class, of the same shape.
+        alpha_t: weight, of the same shape.
+        gamma: focusing exponent.
+        activated: see ``x``.
+    """
     if activated:
         p_t = torch.where(positive, x, 1.0 - x)
         # alpha_t (1 - p_t)^gamma (-log p_t)
@@ -95,8 +103,8 @@ def _focal_indexed(x: Tensor, positive: Tensor, gamma: float, alpha: float, acti
     return loss if gamma == 0.0 else loss * torch.exp(-gamma * softplus(-z))
 
 
-def _focal_dense(x: Tensor, t: Tensor, gamma: float, alpha: float, activated: bool) -> Tensor:
-    """Focal loss against targets t in [0, 1]."""
+def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
+    """Focal loss against targets t in [0, 1] of the shape of ``x``; else like :func:`focal_of_classes`."""
     if activated:
         p = x
         nll = binary_cross_entropy(p, t)
@@ -104,7 +112,7 @@ def _focal_dense(x: Tensor, t: Tensor, gamma: float, alpha: float, activated: bo
         p = torch.sigmoid(x)
         nll = binary_cross_entropy_with_logits(x, t)
     miss = (1.0 - p) * t + p * (1.0 - t)
-    return (alpha * t + (1.0 - alpha) * (1.0 - t)) * power(miss, gamma) * nll
+    return alpha_t * power(miss, gamma) * nll
 
 
 @LOSSES.register_module()

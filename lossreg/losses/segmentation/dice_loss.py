@@ -59,14 +59,27 @@ def dice_loss(
         p, t = keep(p, counted), keep(t, counted)
     if activate:
         p = torch.sigmoid(p)
-    overlap = total_per_sample(p * t)
+    pred_mass = total_per_sample(p if naive_dice else p * p)
+    target_mass = total_per_sample(t if naive_dice else t * t)
+    loss = dice_of_masses(total_per_sample(p * t), pred_mass, target_mass, eps, naive_dice)
+    return loss if weight is None else loss * weight
+
+
+def dice_of_masses(overlap: Tensor, pred_mass: Tensor, target_mass: Tensor, eps: float, naive_dice: bool) -> Tensor:
+    """1 - Dice coefficient of each sample, from sums over its elements.
+
+    Args:
+        overlap: of p t, (N).
+        pred_mass: of p^2, or, naive, of p, (N).
+        target_mass: of t^2, or, naive, of t, (N).
+        eps: keeps empty masks finite.
+        naive_dice: whether the masses are sums of first powers.
+    """
     if naive_dice:
         # 1 - (2 sum p t + eps) / (sum p + sum t + eps)
-        loss = 1.0 - (2.0 * overlap + eps) / (total_per_sample(p) + total_per_sample(t) + eps)
-    else:
-        # 1 - 2 sum p t / ((sum p^2 + eps) + (sum t^2 + eps))
-        loss = 1.0 - 2.0 * overlap / ((total_per_sample(p * p) + eps) + (total_per_sample(t * t) + eps))
-    return loss if weight is None else loss * weight
+        return 1.0 - (2.0 * overlap + eps) / (pred_mass + target_mass + eps)
+    # 1 - 2 sum p t / ((sum p^2 + eps) + (sum t^2 + eps))
+    return 1.0 - 2.0 * overlap / ((pred_mass + eps) + (target_mass + eps))
 
 
 @LOSSES.register_module()

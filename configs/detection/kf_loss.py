@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.KFLoss', fun='ln', loss_weight=5.0)

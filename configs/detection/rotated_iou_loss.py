@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.RotatedIoULoss', mode='linear', loss_weight=2.0)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.UncertainL1Loss', alpha=1.0)

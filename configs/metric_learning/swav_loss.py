@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.SwAVLoss', feat_dim=128)

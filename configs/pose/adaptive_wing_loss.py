@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.AdaptiveWingLoss', use_target_weight=True)

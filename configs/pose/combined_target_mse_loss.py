@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CombinedTargetMSELoss', use_target_weight=True)

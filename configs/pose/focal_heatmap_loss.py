@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.FocalHeatmapLoss', loss_weight=4.0)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.KeypointMSELoss', use_target_weight=True)

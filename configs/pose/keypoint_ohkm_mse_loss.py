@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.KeypointOHKMMSELoss', use_target_weight=True)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.MPJPELoss', use_target_weight=True)

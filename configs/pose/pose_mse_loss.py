@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.PoseMSELoss', use_target_weight=True)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.SoftWingLoss', use_target_weight=True)

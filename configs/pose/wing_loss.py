@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.WingLoss', use_target_weight=True)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.BoundaryLoss', loss_weight=20.0)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.SegCrossEntropyLoss', avg_non_ignore=True, ignore_index=255)

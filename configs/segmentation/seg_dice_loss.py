@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.SegDiceLoss', loss_weight=3.0)

@@ -1,0 +1,65 @@
+"""What a graph takes and returns, whatever it computes: a loss or a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lossreg.artefact import metadata
+from lossreg.unit import Unit
+
+
+@dataclass(frozen=True)
+class Port:
+    """One tensor that a graph takes.
+
+    Attributes:
+        name: its name in the file.
+        dims: a number for a fixed dimension, a symbol for one of any size. One symbol means one size.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+
+    @property
+    def dynamic(self) -> dict[int, str]:
+        """The symbols of the dimensions of any size, by axis."""
+        return {axis: dim for axis, dim in enumerate(self.dims) if not dim.isdigit()}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a graph.
+
+    Attributes:
+        name: of the graph.
+        inputs: what it takes, in order.
+        outputs: the names of what it returns, in order.
+        metadata: what the file says of itself.
+        guard: the input that sizes which do not match make NaN; all outputs are made NaN where it is empty.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    guard: str = ''
+
+    @classmethod
+    def of(cls, unit: Unit, grad: bool) -> Signature:
+        """The signature of a unit's artefact."""
+        sizes = unit.sizes()
+        ports = tuple(
+            Port(i.name, tuple(d if d.isdigit() or unit.is_dynamic(d) else str(sizes[d]) for d in i.dims))
+            for i in unit.taken
+        )
+        return cls(unit.name, ports, unit.outputs(grad), metadata(unit, grad))
+
+    def shared_dimensions(self) -> Iterator[list[tuple[str, int]]]:
+        """The places, by symbol, that must have one size."""
+        places: dict[str, list[tuple[str, int]]] = {}
+        for port in self.inputs:
+            for axis, symbol in port.dynamic.items():
+                places.setdefault(symbol, []).append((port.name, axis))
+        return (found for found in places.values() if len(found) > 1)

@@ -1,0 +1,174 @@
+"""Writes a training step: its graphs, the initial state, and what a device needs to run them, each verified first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lossreg
+from lossreg.artefact import read_manifest, sha256, update_manifest, write_atomically
+from lossreg.errors import ConfigError, DeclinedError, LossregError, MissingBackendError
+from lossreg.exporters.onnx import to_onnx
+from lossreg.exporters.step_verify import verify_step
+from lossreg.exporters.student_ops import student_decompositions
+from lossreg.exporters.trace import trace_module
+from lossreg.exporters.train_step import EvalGraph, Options, Plan, StepGraph
+from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME
+from lossreg.runtimes import OnnxRuntime
+from lossreg.versions import versions
+
+Progress = Callable[[str], None]
+
+
+def export_train_step(
+    student: nn.Module,
+    loss_cfg: Mapping[str, Any] | str,
+    optimizer_cfg: Mapping[str, Any],
+    path: str | Path,
+    *,
+    example_inputs: Sequence[Tensor],
+    example_targets: Sequence[Tensor] | Mapping[str, Tensor] = (),
+    trainable: str = '',
+    paramwise: Mapping[str, Mapping[str, float]] | None = None,
+    clip_grad: float | None = None,
+    accumulate: int = 1,
+    call: str = '',
+    opset: int = DEFAULT_OPSET,
+    progress: Progress = lambda what: None,
+) -> Path:
+    """Exports the whole training step of a student as ONNX, for a device without PyTorch.
+
+    Written into the folder of ``path``, which should be the step's own: ``step.onnx`` (the name given),
+    ``step.safetensors`` with the initial parameters and state, ``eval.onnx`` and ``predict.onnx`` with the same
+    parameters as inputs, ``device.py``, which runs them, and a ``manifest.json``. With ``accumulate`` also
+    ``apply.onnx``, the optimizer's half.
+
+    Args:
+        student: its ``forward`` takes tensors with the batch first and returns a tensor, several, or a dict. Modules
+            in training mode are trained so: batch normalisation keeps its running statistics as state.
+        loss_cfg: a loss, or a CompositeLoss. Its differentiated inputs take the student's outputs, by name from a dict
+            and else in order; the others are the targets. Parameters of the loss are trained too.
+        optimizer_cfg: as in OpenMMLab, ``dict(type='AdamW', lr=1e-3, weight_decay=0.01)``: SGD, Adam or AdamW. The
+            learning rate is an input of every step; this one is the default.
+        path: the step's file, or a folder for ``step.onnx``.
+        example_inputs: a batch of the student's inputs, at least one sample.
+        example_targets: the loss's targets for it, in order or by name; by name, optional inputs may be among them.
+        trainable: a pattern searched in parameters' names (``r'^head\\.'``); the others are frozen.
+        paramwise: factors of parameters whose names hold a pattern, ``{'bias': dict(lr_mult=2., decay_mult=0.)}``.
+            The first pattern found counts.
+        clip_grad: largest norm of all gradients together.
+        accumulate: the optimizer steps once in so many batches, on the mean of their gradients.
+        call: which of the loss's calls; its first by default.
+        opset: ONNX opset.
+        progress: told what is being done.
+
+    Returns:
+        The path of the step.
+
+    Raises:
+        ConfigError: what is given does not fit together.
+        DeclinedError: the student has an operator that cannot be exported; named, with its module.
+        MissingBackendError: a package is missing.
+        CheckError: the graph does not give PyTorch's numbers. Nothing is written then.
+    """
+    safetensors = _safetensors()
+    target = Path(path) / 'step.onnx' if Path(path).suffix != '.onnx' else Path(path)
+    if target.name in ('eval.onnx', 'predict.onnx', 'apply.onnx'):
+        raise ConfigError(f'{target.name} is written beside the step; give the step another name')
+    read_manifest(target.parent)  # one that cannot be read is found before anything is written
+    options = Options(optimizer_cfg, trainable, paramwise or {}, clip_grad, accumulate)
+    plan = Plan.of(student, loss_cfg, options, example_inputs, example_targets, call)
+    plan = plan.resized(_traced_size(plan))
+    graphs: dict[str, StepGraph | EvalGraph] = {}
+    if accumulate == 1:
+        graphs[target.name] = StepGraph(plan, 'step')
+    else:
+        graphs[target.name], graphs['apply.onnx'] = StepGraph(plan, 'gradient'), StepGraph(plan, 'apply')
+    graphs['eval.onnx'], graphs['predict.onnx'] = EvalGraph(plan, with_loss=True), EvalGraph(plan, with_loss=False)
+    built: dict[str, bytes] = {}
+    for name, graph in graphs.items():
+        progress(f'exporting {name}')
+        built[name] = _exported(graph, opset)
+    progress('comparing with PyTorch')
+    measured = verify_step(plan, {name: OnnxRuntime(data) for name, data in built.items()}, target.name)
+    state = {name: np.asarray(tensor.numpy(), order='C') for name, tensor in plan.state().items()}
+    digest = {'graph_sha256': sha256(built[target.name])}
+    files = {**built, f'{target.stem}.safetensors': safetensors.save(state, metadata=digest)}
+    files['device.py'] = Path(lossreg.__file__).with_name('device.py').read_bytes()
+    for name, data in files.items():
+        write_atomically(target.parent / name, data)
+    for name, graph in graphs.items():
+        entry = {**graph.signature().metadata, 'format': 'onnx', 'sha256': sha256(built[name]), 'opset': opset}
+        entry |= {'bytes': len(built[name]), 'measured': {'max_rel': measured}, 'versions': versions()}
+        entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
+        update_manifest(target.parent, name, entry)
+    return target
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingBackendError("safetensors is missing; install it with pip install 'lossreg[export]'") from error
+    return safetensors.numpy
+
+
+def _traced_size(plan: Plan) -> int:
+    """A batch size that is no other dimension's size: tracing takes equal sizes for one."""
+    taken = {size for t in (*plan.batch.values(), *plan.targets.values(), *plan.state().values()) for size in t.shape}
+    return next(size for size in range(5, 1000) if size not in taken)
+
+
+def _exported(graph: StepGraph | EvalGraph, opset: int) -> bytes:
+    """The bytes of a graph.
+
+    Raises:
+        DeclinedError: it has an operator that cannot be exported.
+    """
+    signature = graph.signature()
+    try:
+        program = trace_module(graph, tuple(graph.examples().values()), signature, student_decompositions())
+        return to_onnx(program, signature, opset)
+    except LossregError:
+        raise
+    except Exception as error:  # tracing and exporting raise whatever they meet
+        raise DeclinedError(_why_not(graph, error)) from error
+
+
+def _why_not(graph: StepGraph | EvalGraph, error: Exception) -> str:
+    """What in the student cannot be exported, in one line."""
+    text = str(error)
+    for operator, module in operators_of(graph.plan).items():
+        root = operator.removeprefix('aten.').partition('.')[0]
+        if f'aten.{root}' in text or f'aten::{root}' in text:
+            return (
+                f'{operator}, which {module} uses, cannot be exported with its gradient; write it with other operators'
+            )
+    first = next((line.strip() for line in text.splitlines() if line.strip()), '')
+    return f'the student cannot be traced: {type(error).__name__}: {first}'
+
+
+def operators_of(plan: Plan) -> dict[str, str]:
+    """The operators that the student's modules use, the longest names first, each with the module that uses it."""
+    found: dict[str, str] = {}
+    inside: list[str] = ['the student']
+
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found.setdefault(str(func), inside[-1])
+            return func(*args, **(kwargs or {}))
+
+    student = deepcopy(plan.objective.student)
+    for name, module in student.named_modules():
+        if name:
+            module.register_forward_pre_hook(lambda m, a, n=name: inside.append(f'{n} ({type(m).__name__})'))
+            module.register_forward_hook(lambda m, a, o: inside.pop() and None)
+    with Recorder():  # type: ignore[no-untyped-call]
+        student(*plan.batch.values())
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))

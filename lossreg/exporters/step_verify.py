@@ -1,0 +1,170 @@
+"""Holds an exported training step against PyTorch: autograd, ``clip_grad_norm_`` and ``torch.optim``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lossreg.errors import CheckError
+from lossreg.exporters.train_step import LR, Objective, Plan, student_outputs
+from lossreg.runtimes import OnnxRuntime
+
+Arrays = dict[str, NDArray[Any]]
+
+RTOL = 1e-4
+"""Error allowed, of the largest number of each tensor: float32 sums of a whole network, in another order."""
+
+NOISE = 1e-5
+"""What is rounding beside the largest number of all tensors of one kind, such as gradients of biases before a norm,
+which cancel: up to 3e-6 was seen."""
+
+STEPS = 3
+"""How many steps are compared, on batches of other sizes than the traced one."""
+
+
+def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime], main: str) -> float:
+    """Runs some steps, and PyTorch's from the same state beside each. Returns the worst relative error.
+
+    Raises:
+        CheckError: the numbers differ, or are not finite.
+    """
+    state: Arrays = {name: t.numpy() for name, t in plan.state().items()}
+    reference = Reference(plan)
+    worst = 0.0
+    for number in range(STEPS * plan.options.accumulate):
+        varied = plan.resized(plan.size + 1 + number)
+        optimize = (number + 1) % plan.options.accumulate == 0
+        expected = reference.step(varied, optimize)
+        found, state = _run(graphs[main], varied, state)
+        if plan.options.accumulate > 1 and optimize:
+            more, state = _run(graphs['apply.onnx'], varied, state)
+            found |= more
+        if not found['ok']:
+            raise CheckError('the loss of the examples, or its gradient, is not finite; give other examples')
+        got = {**found, **state}
+        worst = max(worst, _compare({name: got[name] for name in expected}, expected, f'step {number + 1}'))
+        reference.take(state)
+    for name, with_loss in (('eval.onnx', True), ('predict.onnx', False)):
+        expected = reference.inference(varied, with_loss)
+        found, _ = _run(graphs[name], varied, state)
+        worst = max(worst, _compare(found, expected, name))
+    return worst
+
+
+def _run(graph: OnnxRuntime, plan: Plan, state: Arrays) -> tuple[Arrays, Arrays]:
+    """A graph's outputs, and the state after it."""
+    lr = torch.tensor(float(plan.rule_and_options[1]['lr']))
+    kept = {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
+    given = {**plan.batch, **plan.targets, LR: lr, **kept}
+    outputs = graph({name: given[name] for name in graph.inputs})
+    after = {name: outputs.pop(f'next_{name}', array) for name, array in state.items()}
+    return outputs, after
+
+
+def _compare(got: Arrays, expected: Arrays, what: str) -> float:
+    """The worst error, relative to the largest number of each tensor.
+
+    Raises:
+        CheckError: it is too large.
+    """
+    largest: dict[str, float] = {}
+    for name, want in expected.items():
+        kind = name.partition('.')[0]
+        largest[kind] = max(largest.get(kind, 0.0), float(np.abs(want).max(initial=0.0)))
+    worst = 0.0
+    for name, want in expected.items():
+        error = float(np.abs(got[name].astype(np.float64) - want).max(initial=0.0))
+        size = float(np.abs(want).max(initial=0.0))
+        if not error <= RTOL * size + NOISE * largest[name.partition('.')[0]]:
+            raise CheckError(f'{what} does not give the numbers of PyTorch: {name} is off by {error:.3g} of {size:.3g}')
+        worst = max(worst, error / max(size, NOISE * largest[name.partition('.')[0]], 1e-30))
+    return worst
+
+
+class Reference:
+    """The step in PyTorch, from a state that is taken from the graph's, so that no difference adds up."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._objective: Objective = deepcopy(plan.objective)
+        self._parameters = {n.removeprefix('student.'): p for n, p in self._objective.named_parameters()}
+        self._buffers = {n.removeprefix('student.'): b for n, b in self._objective.named_buffers()}
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in plan.trained)
+        options = plan.rule_and_options[1]
+        groups = [
+            {
+                'params': [self._parameters[name]],
+                'lr': options['lr'] * plan.factor(name, 'lr_mult'),
+                'weight_decay': options['weight_decay'] * plan.factor(name, 'decay_mult'),
+            }
+            for name in plan.trained
+        ]
+        self._optimizer = getattr(torch.optim, plan.options.optimizer_cfg['type'])(groups, **options)
+
+    def step(self, plan: Plan, optimize: bool) -> Arrays:
+        """Runs a batch, and the optimizer where it is its turn. Returns losses and state by name."""
+        unit = plan.unit
+        returned = self._objective(tuple(plan.batch.values()), plan.targets)
+        results = dict(zip(unit.results, returned, strict=True))
+        torch.stack([results[name].sum() for name in unit.call.losses]).sum().backward()  # type: ignore[no-untyped-call]
+        found = {name: results[name].detach().numpy() for name in unit.call.outputs}
+        with torch.no_grad():
+            for spec in unit.inputs:
+                if spec.state:
+                    getattr(self._objective.loss, spec.name).copy_(results[f'next_{spec.name}'])
+        if optimize:
+            found |= self._optimized()
+        return {**found, **{f'buffer.{name}': self._buffers[name].numpy().copy() for name in plan.buffers}}
+
+    def _optimized(self) -> Arrays:
+        plan = self._plan
+        trained = {name: self._parameters[name] for name in plan.trained}
+        for parameter in trained.values():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad /= plan.options.accumulate
+        limit = plan.options.clip_grad
+        norm = nn.utils.clip_grad_norm_(trained.values(), float('inf') if limit is None else limit)
+        self._optimizer.step()
+        found = {'grad_norm': norm.numpy()}
+        for key, (slot, name) in plan.slots.items():
+            found[key] = self._optimizer.state[trained[name]][slot].numpy().copy()
+        clear = max(float(p.grad.abs().max()) for p in trained.values() if p.grad is not None) * NOISE * 10
+        for name, parameter in trained.items():
+            # Adam moves a parameter by the learning rate even where its gradient is nothing but rounding
+            if parameter.grad is not None and bool((parameter.grad.abs() > clear).all()):
+                found[f'parameter.{name}'] = parameter.detach().numpy().copy()
+        if 'exp_avg' not in plan.rule_and_options[0].slots(plan.rule_and_options[1]):
+            found |= {f'parameter.{name}': p.detach().numpy().copy() for name, p in self._parameters.items()}
+        self._optimizer.zero_grad()
+        return found
+
+    def take(self, state: Arrays) -> None:
+        """Takes over parameters, buffers and the optimizer's slots."""
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(torch.from_numpy(state[f'parameter.{name}']))
+            for name in self._plan.buffers:
+                self._buffers[name].copy_(torch.from_numpy(np.asarray(state[f'buffer.{name}'])))
+            for key, (slot, name) in self._plan.slots.items():
+                kept = self._optimizer.state.get(self._parameters[name], {})
+                if slot in kept:
+                    kept[slot].copy_(torch.from_numpy(state[key]))
+
+    def inference(self, plan: Plan, with_loss: bool) -> Arrays:
+        """What the student returns in evaluation mode, and the loss of it."""
+        objective = deepcopy(self._objective).eval()
+        batch = tuple(plan.batch.values())
+        with torch.no_grad():
+            returned = student_outputs(plan.unit, objective.student(*batch)).values()
+            outputs = {name: tensor.numpy() for name, tensor in zip(plan.output_names, returned, strict=True)}
+            if not with_loss:
+                return outputs
+            results = dict(zip(plan.unit.results, objective(batch, plan.targets), strict=True))
+        return {**{name: results[name].numpy() for name in plan.unit.call.outputs}, **outputs}

@@ -1,0 +1,459 @@
+"""A whole training step as one graph: student, loss, gradient, clipping and optimizer.
+
+The step is a pure function of tensors. Parameters, running statistics and the optimizer's slots go in and come out, so
+that a device needs nothing but a runtime for ONNX; ``lossreg/device.py`` keeps them from step to step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.errors import ConfigError
+from lossreg.exporters.signature import Port, Signature
+from lossreg.optimizers import Rule, optimizer
+from lossreg.request import Request
+from lossreg.unit import Unit
+
+KIND = 'train_step'
+STEP = 'step'
+LR = 'lr'
+
+
+class Objective(nn.Module):
+    """The student and the loss, whose parameters are trained together."""
+
+    def __init__(self, student: nn.Module, unit: Unit) -> None:
+        super().__init__()
+        self.student = student
+        self.loss = unit.loss
+        self._unit = unit
+
+    def forward(self, batch: Sequence[Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """What the loss's call returns, the next state of a loss that keeps one included."""
+        unit = self._unit
+        state = {i.name: getattr(self.loss, i.name) for i in unit.inputs if i.state}
+        given = {**student_outputs(unit, self.student(*batch)), **targets, **state}
+        function = getattr(self.loss, unit.call.method) if unit.call.method else self.loss
+        returned = function(**unit.arguments(given))
+        if unit.call.returns_dict:
+            return tuple(returned[name] for name in unit.results)
+        return tuple(returned) if isinstance(returned, tuple) else (returned,)
+
+
+def student_outputs(unit: Unit, returned: Any) -> dict[str, Tensor]:
+    """The inputs of the loss that a student's outputs are: by name, or in order those that are differentiated.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    names = [i.name for i in unit.differentiable]
+    if isinstance(returned, Mapping):
+        if set(returned) != set(names):
+            raise ConfigError(f'the student returns {sorted(returned)}, but {unit.name} takes {names} of it')
+        return dict(returned)
+    outputs = list(returned) if isinstance(returned, (tuple, list)) else [returned]
+    if len(outputs) != len(names) or not all(isinstance(output, Tensor) for output in outputs):
+        raise ConfigError(f'the student returns {len(outputs)} outputs, but {unit.name} takes {len(names)}: {names}')
+    return dict(zip(names, outputs, strict=True))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained, and how.
+
+    Attributes:
+        optimizer_cfg: ``dict(type='SGD', lr=0.1, momentum=0.9)``; SGD, Adam or AdamW with torch's options.
+        trainable: a pattern that is searched in the names of parameters; the others are frozen.
+        paramwise: factors by pattern, the first that is found in a parameter's name:
+            ``{r'bias$': dict(lr_mult=2.0, decay_mult=0.0)}``.
+        clip_grad: the largest norm of all gradients together; None for no limit.
+        accumulate: after how many batches the optimizer steps. More than one makes two graphs.
+    """
+
+    optimizer_cfg: Mapping[str, Any]
+    trainable: str = ''
+    paramwise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    clip_grad: float | None = None
+    accumulate: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training step about to be exported.
+
+    Attributes:
+        objective: student and loss.
+        unit: the loss, in one call with the inputs present.
+        options: what is trained, and how.
+        batch: examples of the student's inputs, by name.
+        targets: examples of the loss's further inputs, by name.
+    """
+
+    objective: Objective
+    unit: Unit
+    options: Options
+    batch: Mapping[str, Tensor]
+    targets: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        student: nn.Module,
+        loss_cfg: Mapping[str, Any] | str,
+        options: Options,
+        example_inputs: Sequence[Tensor],
+        example_targets: Sequence[Tensor] | Mapping[str, Tensor],
+        call: str = '',
+    ) -> Plan:
+        """Checks that all fits together.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        unit = _unit(Request.of(loss_cfg, call=call), example_targets)
+        batch = dict(zip(_input_names(student, len(example_inputs)), example_inputs, strict=True))
+        targets = _targets(unit, example_targets)
+        plan = cls(Objective(deepcopy(student).cpu(), unit), unit, options, batch, targets)
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        names = [*self.batch, *self.targets, *self.output_names, *self.unit.call.outputs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(
+                f'two inputs or outputs of the step would be called {twice!r}; rename an input of the student'
+            )
+        if not all(t.dim() and t.shape[0] == self.size for t in self.batch.values()):
+            raise ConfigError('every input of the student needs the batch as its first dimension, of one size')
+        if not self.trained:
+            raise ConfigError(f'no parameter of the student has {self.options.trainable!r} in its name')
+        if self.options.accumulate < 1:
+            raise ConfigError(f'accumulate must be 1 or more, got {self.options.accumulate}')
+        if self.options.clip_grad is not None and not self.options.clip_grad > 0:
+            raise ConfigError(f'clip_grad must be a norm above 0, got {self.options.clip_grad}')
+        for name, module in self.objective.named_modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+                raise ConfigError(
+                    f'{name} is a {type(module).__name__} in training mode, which draws random numbers; '
+                    'a graph holds none: call eval() on it, or set p=0'
+                )
+        student_outputs(self.unit, deepcopy(self.objective.student)(*self.batch.values()))
+        self.rule_and_options  # noqa: B018  raises where the optimizer's config is wrong
+        for pattern, factors in self.options.paramwise.items():
+            unknown = set(factors) - {'lr_mult', 'decay_mult'}
+            if unknown:
+                raise ConfigError(f'paramwise[{pattern!r}] has {sorted(unknown)[0]!r}; it takes lr_mult and decay_mult')
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the student's outputs are called in files: ``output``, or of several the loss's inputs."""
+        names = tuple(i.name for i in self.unit.differentiable)
+        return names if len(names) > 1 else ('output',)
+
+    @property
+    def size(self) -> int:
+        """The number of samples in the examples."""
+        return next(iter(self.batch.values())).shape[0]
+
+    @cached_property
+    def rule_and_options(self) -> tuple[Rule, dict[str, Any]]:
+        """The optimizer's rule and options."""
+        return optimizer(self.options.optimizer_cfg)
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """All parameters by the names they have in files: the student's own, and the loss's behind ``loss.``."""
+        return {_file_name(name): p.detach() for name, p in self.objective.named_parameters()}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """What is kept besides: running statistics, and the loss's state."""
+        return {_file_name(name): b.detach() for name, b in self.objective.named_buffers() if self._is_kept(name)}
+
+    def _is_kept(self, name: str) -> bool:
+        """The student's persistent buffers, and what the loss's spec calls state; options are held by the graph."""
+        if name.startswith('loss.'):
+            return name.removeprefix('loss.') in {i.name for i in self.unit.inputs if i.state}
+        return name in self.objective.state_dict()
+
+    @cached_property
+    def trained(self) -> tuple[str, ...]:
+        """The parameters that are not frozen."""
+        found = {_file_name(name): p for name, p in self.objective.named_parameters() if p.requires_grad}
+        return tuple(name for name in found if re.search(self.options.trainable, name))
+
+    @property
+    def slots(self) -> dict[str, tuple[str, str]]:
+        """The optimizer's tensors: the slot and the parameter of each, by its name in files."""
+        rule, options = self.rule_and_options
+        return {f'{slot}.{name}': (slot, name) for name in self.trained for slot in rule.slots(options)}
+
+    def state(self) -> dict[str, Tensor]:
+        """The initial state, by the names of the graph's inputs."""
+        found = {f'parameter.{name}': p for name, p in self.parameters.items()}
+        found |= {f'buffer.{name}': b for name, b in self.buffers.items()}
+        found |= {slot: torch.zeros_like(self.parameters[name]) for slot, (_, name) in self.slots.items()}
+        if self.options.accumulate > 1:
+            found |= {f'gradient.{name}': torch.zeros_like(self.parameters[name]) for name in self.trained}
+        return {**found, STEP: torch.zeros((), dtype=torch.int64)}
+
+    def factor(self, name: str, which: str) -> float:
+        """``lr_mult`` or ``decay_mult`` of a parameter."""
+        for pattern, factors in self.options.paramwise.items():
+            if re.search(pattern, name):
+                return float(factors.get(which, 1.0))
+        return 1.0
+
+    def resized(self, size: int) -> Plan:
+        """The same with examples of another number of samples, the given ones over and over."""
+        rows, axes = torch.arange(size) % self.size, self.batched_axes()
+        batch = {name: t[rows] for name, t in self.batch.items()}
+        targets = {name: t.index_select(axes[name], rows) if name in axes else t for name, t in self.targets.items()}
+        return replace(self, batch=batch, targets=targets)
+
+    def batched_axes(self) -> dict[str, int]:
+        """The batch dimension of each input and target that has one."""
+        batch = self.unit.batch
+        axes = {i.name: i.dims.index(batch) for i in self.unit.inputs if batch and batch in i.dims}
+        return {**{name: axis for name, axis in axes.items() if name in self.targets}, **dict.fromkeys(self.batch, 0)}
+
+
+def _file_name(name: str) -> str:
+    return name.removeprefix('student.')
+
+
+def _unit(request: Request, targets: Sequence[Tensor] | Mapping[str, Tensor]) -> Unit:
+    """The loss in its first call, with the optional inputs that targets name."""
+    call = request.calls()[0]
+    optional = {i.name for i in call.inputs if i.optional and i.when(request.loss)}
+    return request.unit(call, optional & set(targets) if isinstance(targets, Mapping) else ())
+
+
+def _targets(unit: Unit, given: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of the loss that the student does not compute, by name."""
+    names = [i.name for i in unit.inputs if not i.differentiable and not i.state]
+    found = dict(given) if isinstance(given, Mapping) else dict(zip(names, given, strict=False))
+    if set(found) != set(names) or len(found) != len(given):
+        raise ConfigError(f'{unit.name} needs the targets {names}, got {sorted(found)} of {len(given)} given')
+    for spec in unit.inputs:
+        if spec.name in found and found[spec.name].dim() != len(spec.dims):
+            shape = list(found[spec.name].shape)
+            raise ConfigError(f'target {spec.name} has shape {shape}, but {unit.name} takes ({" ".join(spec.dims)})')
+    return {name: found[name] for name in names}
+
+
+def _input_names(student: nn.Module, count: int) -> list[str]:
+    """The names of the student's inputs: of its forward's parameters, or numbers where that has none."""
+    parameters = inspect.signature(student.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return names[:count] if len(names) >= count else [f'input_{number}' for number in range(count)]
+
+
+class StepGraph(nn.Module):
+    """A step, or with ``accumulate`` its two halves, as a function of the tensors that its signature names.
+
+    Args:
+        plan: what is exported.
+        part: ``step`` for all, ``gradient`` to add up gradients, ``apply`` to let the optimizer use them.
+    """
+
+    def __init__(self, plan: Plan, part: str) -> None:
+        super().__init__()
+        self.plan = plan
+        self.part = part
+        state = plan.state()
+        kept = {name for name in state if self._takes(name)}
+        self.state = {name: tensor for name, tensor in state.items() if name in kept}
+        self.changes = [name for name in self.state if self._changes(name)]
+
+    def _takes(self, name: str) -> bool:
+        kind = name.partition('.')[0]
+        if self.part == 'gradient':
+            return kind in ('parameter', 'buffer', 'gradient')
+        return kind != 'buffer' if self.part == 'apply' else True
+
+    def _changes(self, name: str) -> bool:
+        kind, _, parameter = name.partition('.')
+        if kind == 'parameter':
+            return self.part != 'gradient' and parameter in self.plan.trained
+        return True
+
+    def examples(self) -> dict[str, Tensor]:
+        """Every input by name, in order."""
+        data = {} if self.part == 'apply' else {**self.plan.batch, **self.plan.targets}
+        lr = torch.tensor(float(self.plan.rule_and_options[1]['lr']))
+        return {**data, **({} if self.part == 'gradient' else {LR: lr}), **self.state}
+
+    def signature(self) -> Signature:
+        """The names of all inputs and outputs, the batch dynamic."""
+        batched = {} if self.part == 'apply' else self.plan.batched_axes()
+        ports = tuple(
+            Port(name, tuple('N' if batched.get(name) == axis else str(size) for axis, size in enumerate(t.shape)))
+            for name, t in self.examples().items()
+        )
+        parts = () if self.part == 'apply' else self.plan.unit.call.outputs
+        norm = () if self.part == 'gradient' else ('grad_norm',)
+        outputs = (*parts, *norm, 'ok', *(f'next_{name}' for name in self.changes))
+        floating = [name for name, t in self.plan.batch.items() if t.is_floating_point()]
+        guard = '' if self.part == 'apply' else next(iter([*floating, *self.state]))
+        return Signature(f'{self.plan.unit.name}_{self.part}', ports, outputs, metadata_of(self, ports, outputs), guard)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Computes the outputs."""
+        given = dict(zip(self.examples(), tensors, strict=True))
+        if self.part == 'apply':
+            gradients = {name: given[f'gradient.{name}'] / self.plan.options.accumulate for name in self.plan.trained}
+            norm, ok, new = self._updated(given, gradients, torch.ones((), dtype=torch.bool))
+            new |= {f'gradient.{name}': torch.zeros_like(g) for name, g in gradients.items()}
+            return (norm, ok, *self._next(given, new, ok))
+        results, gradients, buffers = self._differentiated(given)
+        finite = torch.stack([r.isfinite().all() for r in results]).all()
+        if self.part == 'gradient':
+            ok = finite & torch.stack([g.isfinite().all() for g in gradients.values()]).all()
+            new = {f'gradient.{name}': given[f'gradient.{name}'] + g for name, g in gradients.items()}
+            return (*results, ok, *self._next(given, {**new, **buffers}, ok))
+        norm, ok, new = self._updated(given, gradients, finite)
+        return (*results, norm, ok, *self._next(given, {**new, **buffers}, ok))
+
+    def _next(self, given: Mapping[str, Tensor], new: Mapping[str, Tensor], ok: Tensor) -> Iterator[Tensor]:
+        """The state after the step: as it was where loss or gradient is not finite."""
+        for name in self.changes:
+            changed = new[name].to(given[name].dtype) if name in new else given[name]
+            yield torch.where(ok, changed, given[name])
+
+    def _differentiated(
+        self, given: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor], dict[str, Tensor]]:
+        """What the loss returns, the gradients, and the buffers after the forward pass."""
+        plan, call = self.plan, self.plan.unit.call
+        leaves = {n: given[f'parameter.{n}'].detach() for n in plan.parameters}
+        leaves |= {n: leaves[n].requires_grad_(True) for n in plan.trained}
+        # copies, because a forward pass writes running statistics in place
+        buffers = {n: given[f'buffer.{n}'].clone() for n in plan.buffers}
+        names = {_file_name(name): name for name, _ in plan.objective.named_parameters()}
+        names |= {_file_name(name): name for name, _ in plan.objective.named_buffers()}
+        held = {names[n]: t for n, t in {**leaves, **buffers}.items()}
+        batch = tuple(given[name] for name in plan.batch)
+        with torch.enable_grad():
+            returned = torch.func.functional_call(
+                plan.objective, held, (batch, {name: given[name] for name in plan.targets})
+            )
+            results = dict(zip(plan.unit.results, returned, strict=True))
+            losses = [results[name].sum() for name in call.losses]
+            found = torch.autograd.grad(losses, [leaves[n] for n in plan.trained], materialize_grads=True)
+        state = {f'loss.{i.name}': results[f'next_{i.name}'] for i in plan.unit.inputs if i.state}
+        after = {f'buffer.{n}': t.detach() for n, t in {**buffers, **state}.items()}
+        outputs = tuple(results[name].detach() for name in call.outputs)
+        return outputs, dict(zip(plan.trained, found, strict=True)), after
+
+    def _updated(
+        self, given: Mapping[str, Tensor], gradients: Mapping[str, Tensor], finite: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The norm of the gradients, whether all is finite, and what the optimizer changes."""
+        rule, options = self.plan.rule_and_options
+        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        ok = finite & norm.isfinite() & given[LR].isfinite()
+        limit = self.plan.options.clip_grad
+        # as torch.nn.utils.clip_grad_norm_
+        scale = None if limit is None else (limit / (norm + 1e-6)).clamp(max=1.0)
+        new: dict[str, Tensor] = {STEP: given[STEP] + 1}
+        for name, gradient in gradients.items():
+            slots = {slot: given[key] for key, (slot, owner) in self.plan.slots.items() if owner == name}
+            moved, kept = rule.update(
+                given[f'parameter.{name}'],
+                gradient if scale is None else gradient * scale,
+                slots,
+                given[LR] * self.plan.factor(name, 'lr_mult'),
+                options['weight_decay'] * self.plan.factor(name, 'decay_mult'),
+                given[STEP],
+                options,
+            )
+            new[f'parameter.{name}'] = moved
+            new |= {f'{slot}.{name}': tensor for slot, tensor in kept.items()}
+        return norm, ok, new
+
+
+class EvalGraph(nn.Module):
+    """The student in evaluation mode, with the same parameters as inputs: its outputs, or the loss of a batch.
+
+    Args:
+        plan: what is exported.
+        with_loss: whether the loss is computed too.
+    """
+
+    def __init__(self, plan: Plan, with_loss: bool) -> None:
+        super().__init__()
+        self.plan = replace(plan, objective=deepcopy(plan.objective).eval())
+        self.with_loss = with_loss
+        state = plan.state()
+        self.state = {name: state[name] for name in state if name.partition('.')[0] in ('parameter', 'buffer')}
+        if not with_loss:
+            self.state = {n: t for n, t in self.state.items() if not n.partition('.')[2].startswith('loss.')}
+
+    def examples(self) -> dict[str, Tensor]:
+        """Every input by name, in order."""
+        return {**self.plan.batch, **(self.plan.targets if self.with_loss else {}), **self.state}
+
+    def signature(self) -> Signature:
+        """The names of all inputs and outputs, the batch dynamic."""
+        outputs = (*(self.plan.unit.call.outputs if self.with_loss else ()), *self.plan.output_names)
+        axes = self.plan.batched_axes()
+        ports = tuple(
+            Port(name, tuple('N' if axes.get(name) == axis else str(size) for axis, size in enumerate(t.shape)))
+            for name, t in self.examples().items()
+        )
+        part = 'eval' if self.with_loss else 'predict'
+        return Signature(f'{self.plan.unit.name}_{part}', ports, outputs, metadata_of(self, ports, outputs))
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Computes the outputs."""
+        given = dict(zip(self.examples(), tensors, strict=True))
+        plan = self.plan
+        values = {name.partition('.')[2]: given[name] for name in self.state}
+        student = {name: t for name, t in values.items() if not name.startswith('loss.')}
+        batch = tuple(given[name] for name in plan.batch)
+        outputs = student_outputs(plan.unit, torch.func.functional_call(plan.objective.student, student, batch))
+        if not self.with_loss:
+            return tuple(outputs.values())
+        held = {f'student.{n}': t for n, t in student.items()}
+        held |= {n: t for n, t in values.items() if n.startswith('loss.')}
+        returned = torch.func.functional_call(
+            plan.objective, held, (batch, {name: given[name] for name in plan.targets})
+        )
+        results = dict(zip(plan.unit.results, returned, strict=True))
+        return (*(results[name] for name in plan.unit.call.outputs), *outputs.values())
+
+
+def metadata_of(graph: StepGraph | EvalGraph, ports: Sequence[Port], outputs: Sequence[str]) -> dict[str, Any]:
+    """What a file says of itself: enough for ``device.py`` to run it."""
+    from importlib.metadata import version
+
+    plan, examples = graph.plan, graph.examples()
+    rule_options = plan.rule_and_options[1]
+    return {
+        'schema': 1,
+        'lossreg': version('lossreg'),
+        'kind': KIND,
+        'loss': plan.unit.name,
+        'config': dict(plan.unit.config),
+        'optimizer': {'type': plan.options.optimizer_cfg['type'], **rule_options},
+        'accumulate': plan.options.accumulate,
+        'trained': list(plan.trained),
+        'inputs': [
+            {'name': p.name, 'shape': list(p.dims), 'dtype': str(examples[p.name].dtype).removeprefix('torch.')}
+            for p in ports
+            if p.name not in graph.state
+        ],
+        'state': [name for name in examples if name in graph.state],
+        'outputs': [name for name in outputs if not name.startswith('next_')],
+    }

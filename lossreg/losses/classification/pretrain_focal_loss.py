@@ -1,0 +1,139 @@
+"""Sigmoid focal loss, called as in mmpretrain, and what losses called like it share."""
+
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    check_reduction,
+    check_same_shape,
+    reduce_loss,
+)
+from lossreg.conventions import MULTI_LABEL_CALLS, float_targets, weights_of_samples
+from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def pretrain_focal_loss(
+    pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, gamma: float = 2.0, alpha: float = 0.25
+) -> Tensor:
+    """Focal loss of each element: :func:`lossreg.functional.sigmoid_focal_loss` with mmpretrain's shapes.
+
+    Args:
+        pred: logits, (N, C), or any shape with ``target`` alike.
+        target: class indices in [0, C), (N) or (N, 1); or targets in [0, 1] of the shape of ``pred``.
+        weight: (N). Where it is 0, NaN in ``pred`` does not count.
+        gamma: focusing exponent, >= 0.
+        alpha: weight of positives.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    target, legal = checked_target(pred, target, weight)
+    if legal is not None:
+        # C means background there; what is illegal becomes -1, which is illegal there too
+        target = torch.where(legal, target, -1)
+    return sigmoid_focal_loss(pred, target, weight, gamma, alpha)
+
+
+def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
+    """Class indices (N) and which of them are legal, or targets of the shape of ``pred`` and None.
+
+    Args:
+        pred: (N, C), or any shape.
+        target: class indices, (N) or (N, 1), or targets of the shape of ``pred``; floats are always targets.
+        weight: (N).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU.
+    """
+    if weight is not None:
+        check_dim(weight, 1, 'weight')
+        check_leading_shape(weight, pred, 1, 'weight', 'pred')
+    if target.dim() == 2 and not target.is_floating_point():
+        # takes off a dimension 1 of size 1, and no other
+        target = target.squeeze(1)
+    if target.dim() == 1:
+        check_dim(pred, 2, 'pred')
+        check_class_map(target, pred, 'target', 'pred')
+        return target, check_labels(target, pred.size(1), None, 'target')
+    check_same_shape(target, pred, 'target', 'pred')
+    return target, None
+
+
+@LOSSES.register_module()
+class PretrainFocalLoss(nn.Module):
+    """Sigmoid focal loss with mmpretrain's call and numbers; see :func:`pretrain_focal_loss` for the shapes.
+
+    Args:
+        gamma: focusing exponent, >= 0.
+        alpha: weight of positives.
+        reduction: ``none``, ``mean`` (over all N * C elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Predictions (N, C); targets (N) or (N, 1), integers, or (N, C); weights (N). Returns a scalar, or (N, C) with
+        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: negative ``gamma``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, gamma: float = 2.0, alpha: float = 0.25, reduction: str = 'mean', loss_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        if gamma < 0:
+            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        self.gamma = float(gamma)
+        self.alpha = float(alpha)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = pretrain_focal_loss(pred, target, weight, self.gamma, self.alpha)
+        # mmpretrain divides by avg_factor itself
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor, eps=0.0)
+
+
+PretrainFocalLoss.spec = LossSpec(
+    functions=(pretrain_focal_loss,),
+    calls=MULTI_LABEL_CALLS,
+    variants={
+        'default': {},
+        'gamma': {'gamma': 1.5, 'alpha': 0.4, 'loss_weight': 2.0},
+        'small_gamma': {'gamma': 0.5},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1708.02002',),
+    stands_in_for=(HostClass('mmpretrain.FocalLoss'),),
+    differences=(weights_of_samples('mmpretrain.FocalLoss'), float_targets('mmpretrain.FocalLoss')),
+)

@@ -1,0 +1,116 @@
+"""L1 loss with a predicted uncertainty, and what the smooth one shares with it."""
+
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.conventions import UNCERTAIN_CALLS, zero_avg_factor
+from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def uncertain_l1_loss(
+    pred: Tensor, target: Tensor, sigma: Tensor, weight: Optional[Tensor] = None, alpha: float = 1.0
+) -> Tensor:
+    r"""Absolute error of each element under its uncertainty, weighted.
+
+    .. math::
+        \ell = w \left(e^{-\sigma} |x - t| + \alpha \sigma\right)
+
+    Args:
+        pred: predictions x, of any shape.
+        target: targets t, of the same shape.
+        sigma: logarithm of the predicted scale of the error, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN does not count.
+        alpha: weight of the uncertainty.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t, sigma = counted_triple(pred, target, sigma, weight)
+    return weighted_by_uncertainty((x - t).abs(), sigma, weight, alpha)
+
+
+def counted_triple(
+    pred: Tensor, target: Tensor, sigma: Tensor, weight: Optional[Tensor]
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Predictions, targets and uncertainties in full precision, 0 where the weight is 0.
+
+    Raises:
+        ValueError: they are not of one shape.
+    """
+    check_same_shape(sigma, pred, 'sigma', 'pred')
+    x, t = counted_pair(pred, target, weight)
+    sigma = upcast(sigma)
+    return x, t, sigma if weight is None else keep(sigma, weight != 0)
+
+
+def weighted_by_uncertainty(error: Tensor, sigma: Tensor, weight: Optional[Tensor], alpha: float) -> Tensor:
+    """w (exp(-sigma) error + alpha sigma)."""
+    loss = torch.exp(-sigma) * error + alpha * sigma
+    return loss if weight is None else loss * upcast(weight)
+
+
+@LOSSES.register_module()
+class UncertainL1Loss(nn.Module):
+    """L1 loss under an uncertainty, with mmdet3d's call and numbers; see :func:`uncertain_l1_loss` for the formula.
+
+    Args:
+        alpha: weight of the uncertainty.
+        reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Predictions, targets, uncertainties and weights of one shape, such as (N). Returns a scalar, or that shape with
+        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+
+    Raises:
+        ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+
+    Reference:
+        Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, alpha: float = 1.0, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.alpha = float(alpha)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        sigma: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = uncertain_l1_loss(pred, target, sigma, weight, self.alpha)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+UncertainL1Loss.spec = LossSpec(
+    functions=(uncertain_l1_loss,),
+    calls=UNCERTAIN_CALLS,
+    variants={
+        'default': {},
+        'alpha': {'alpha': 0.5, 'loss_weight': 2.0},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1705.07115', 'https://arxiv.org/abs/2107.14160'),
+    stands_in_for=(HostClass('mmdet3d.UncertainL1Loss'),),
+    differences=(zero_avg_factor('mmdet3d.UncertainL1Loss'),),
+)

@@ -1,0 +1,286 @@
+"""SwAV: each view of an image predicts the cluster assignment of another one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import average_over, check_dim, check_size, matmul, overwrite, total, upcast
+from lossreg.margins import normalize
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
+
+
+def swav_loss(
+    x: Tensor,
+    prototypes: Tensor,
+    crops_for_assign: List[int],
+    crops: int,
+    queue: Optional[Tensor] = None,
+    sinkhorn_iterations: int = 3,
+    epsilon: float = 0.05,
+    temperature: float = 0.1,
+) -> Tensor:
+    r"""Cross-entropy between the assignments of some crops and the predictions of all others.
+
+    .. math::
+        \ell = \frac{1}{|A|} \sum_{i \in A} \frac{1}{V - 1} \sum_{v \ne i} \frac1B \sum_b
+        -q_{ib} \cdot \log \mathrm{softmax}\left(\frac{x_{vb} \hat C^T}{\tau}\right)
+
+    with :math:`\hat C` the prototypes, each over its length, and q the assignments of :func:`sinkhorn`, which have no
+    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them so.
+
+    Args:
+        x: features of all crops, one crop of all images after the other, (N, D). Rows beyond the last
+            :math:`B = \lfloor N / V \rfloor` images are left out.
+        prototypes: (K, D).
+        crops_for_assign: A, indices of crops.
+        crops: V, how many there are, at least 2.
+        queue: features of earlier images for each of A, (|A|, L, D), that are assigned with the crop's. They take part
+            from the first of A on whose last row is not 0.
+        sinkhorn_iterations: how often assignments are balanced.
+        epsilon: temperature of the assignments.
+        temperature: tau, of the predictions.
+
+    Returns:
+        A scalar; 0 where there is no image.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_dim(x, 2, 'x')
+    check_dim(prototypes, 2, 'prototypes')
+    check_size(x, 1, prototypes.size(1), 'x', 'columns of prototypes')
+    images = x.size(0) // crops
+    features = upcast(x)
+    weight = prototypes.to(features.dtype)
+    # the normalised prototypes, with the derivative 1
+    weight = normalize(weight.detach()) + (weight - weight.detach())
+    scores = matmul(features[: images * crops], weight.t()).view(crops, images, prototypes.size(0))
+    log_p = F.log_softmax(scores / temperature, dim=2)
+    loss = torch.zeros([], dtype=log_p.dtype, device=log_p.device)
+    used = torch.zeros([], dtype=torch.bool, device=x.device)
+    for at, crop in enumerate(crops_for_assign):
+        out = scores[crop].detach()
+        if queue is None:
+            codes = sinkhorn(out, None, sinkhorn_iterations, epsilon)
+        else:
+            used = used | (queue[at, -1] != 0).any()
+            stored = matmul(queue[at].to(out.dtype), weight.detach().t())
+            counted = torch.cat([used.expand(queue.size(1)), torch.ones_like(out[:, 0], dtype=torch.bool)])
+            codes = sinkhorn(torch.cat([stored, out]), counted, sinkhorn_iterations, epsilon)[queue.size(1) :]
+        for other in range(crops):
+            if other != crop:
+                # -q log p
+                loss = loss - average_over(total(codes * log_p[other]), images)
+    return loss / (len(crops_for_assign) * (crops - 1))
+
+
+def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon: float) -> Tensor:
+    r"""Assignments of samples to prototypes, of which each gets about as many: Sinkhorn's algorithm, without gradient.
+
+    The matrix :math:`e^{s / \epsilon}` is scaled to the sum 1; then, in turn, each prototype's share to 1/K and each
+    sample's to 1/B. Where a prototype has none, :math:`10^{-12}` is added to all elements.
+
+    Args:
+        scores: s, (B, K).
+        counted: which samples take part, (B); None for all. Others are assigned to nothing.
+        iterations: how often both shares are scaled.
+        epsilon: the smaller, the harder the assignments.
+
+    Returns:
+        (B, K). Each row that takes part sums to 1.
+    """
+    x = scores.detach() / epsilon
+    samples = torch.ones_like(x[:, :1])
+    if counted is not None:
+        x = torch.where(counted.unsqueeze(1), x, -torch.inf)
+        samples = counted.to(x.dtype).unsqueeze(1)
+    # the largest is 1, so that nothing overflows; the padding is for a batch without samples
+    q = torch.exp(x - F.pad(x, [0, 0, 0, 1], value=-torch.inf).amax([0, 1]))
+    q = q / q.sum()
+    count = samples.sum()
+    for _ in range(iterations):
+        share = q.sum(0)
+        rescue = torch.where((share == 0).any(), 1e-12, 0.0).to(q.dtype)
+        q = q + rescue * samples
+        q = q / q.sum(0) / scores.size(1)
+        total_share = q.sum(1, keepdim=True)
+        # a sample that takes no part has none
+        q = q / torch.where(samples == 0, 1.0, total_share) / count
+    return q * count
+
+
+@LOSSES.register_module()
+class SwAVLoss(nn.Module):
+    """SwAV loss with mmpretrain's call and numbers; see :func:`swav_loss` for the formula.
+
+    The loss holds the prototypes: ``prototypes.weight``, a parameter of shape (num_prototypes, feat_dim). In training
+    mode ``forward`` writes them back normalised, as mmpretrain does. It also keeps the queue: ``queue``, a buffer, or
+    None for none. mmpretrain's ``SwAVHook`` sets it, where ``queue_length`` does not; ``forward`` fills it in training
+    mode, and artefacts take ``queue`` and return ``next_queue``. Each process balances its own samples.
+
+    Args:
+        feat_dim: D.
+        sinkhorn_iterations: how often assignments are balanced.
+        epsilon: temperature of the assignments, > 0.
+        temperature: temperature of the predictions, > 0.
+        crops_for_assign: the crops that are assigned.
+        num_crops: how many crops there are of each size; all but their sum is the network's concern.
+        num_prototypes: K.
+        init_cfg: must be None; prototypes are initialised as ``nn.Linear``'s weights.
+        queue_length: L, for a queue that an artefact holds; 0 for none. Not mmpretrain's.
+
+    Shapes:
+        Features (N, D), of length 1, one crop of all images after the other; optionally prototypes (K, D) that stand in
+        for the module's own. Returns a scalar. An empty batch gives 0; a pt2 file takes two images or more.
+
+    Raises:
+        ValueError: shapes do not match, less than two crops, a crop that is not there, no such temperature or number of
+            prototypes, ``init_cfg``.
+
+    Reference:
+        Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020.
+    """
+
+    spec: ClassVar[LossSpec]
+    queue: Optional[Tensor]
+
+    def __init__(
+        self,
+        feat_dim: int,
+        sinkhorn_iterations: int = 3,
+        epsilon: float = 0.05,
+        temperature: float = 0.1,
+        crops_for_assign: Sequence[int] = (0, 1),
+        num_crops: Sequence[int] = (2,),
+        num_prototypes: int = 3000,
+        init_cfg: Optional[Any] = None,
+        queue_length: int = 0,
+    ) -> None:
+        super().__init__()
+        if epsilon <= 0 or temperature <= 0:
+            raise ValueError(f'epsilon and temperature must be > 0, got {epsilon} and {temperature}')
+        if not isinstance(num_prototypes, int) or num_prototypes < 1:
+            raise ValueError(f'num_prototypes must be one number above 0, got {num_prototypes}')
+        if init_cfg is not None:
+            raise ValueError('init_cfg is not supported; initialise prototypes.weight of the loss')
+        crops = sum(num_crops)
+        if crops < 2 or not all(0 <= crop < crops for crop in crops_for_assign):
+            raise ValueError(
+                f'crops_for_assign must name crops among the {crops} of num_crops, at least 2; got {crops_for_assign}'
+            )
+        self.feat_dim = feat_dim
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.epsilon = float(epsilon)
+        self.temperature = float(temperature)
+        self.crops_for_assign = list(crops_for_assign)
+        self.num_crops = list(num_crops)
+        self.num_prototypes = num_prototypes
+        self.queue_length = queue_length
+        self.crops = crops
+        self.prototypes = nn.Linear(feat_dim, num_prototypes, bias=False)
+        queue = torch.zeros(len(self.crops_for_assign), queue_length, feat_dim) if queue_length else None
+        self.register_buffer('queue', queue, persistent=False)
+
+    def forward(self, x: Tensor, prototypes: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss and, in training mode, normalises the module's prototypes and fills the queue."""
+        if self.training and prototypes is None:
+            overwrite(self.prototypes.weight, normalize(self.prototypes.weight.detach()))
+        queue = self.queue
+        if queue is None:
+            return self.loss(x, prototypes)
+        loss, next_queue = self.step(x, queue, prototypes)
+        if self.training:
+            self.queue = next_queue.to(queue.dtype)
+        return loss
+
+    def loss(self, x: Tensor, prototypes: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss without a queue, and changes nothing."""
+        return self._loss(x, None, prototypes)
+
+    def step(self, x: Tensor, queue: Tensor, prototypes: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Computes the loss with a queue and the next queue, and changes nothing."""
+        check_dim(queue, 3, 'queue')
+        check_size(queue, 0, len(self.crops_for_assign), 'queue', 'crops for assignment')
+        check_dim(x, 2, 'x')
+        check_size(queue, 2, x.size(1), 'queue', 'columns of x')
+        loss = self._loss(x, queue, prototypes)
+        images = x.size(0) // self.crops
+        newest = [x.detach()[crop * images : (crop + 1) * images] for crop in self.crops_for_assign]
+        next_queue = torch.cat([torch.stack(newest).to(queue.dtype), queue.detach()], 1)
+        return loss, next_queue[:, : queue.size(1)]
+
+    def _loss(self, x: Tensor, queue: Optional[Tensor], prototypes: Optional[Tensor]) -> Tensor:
+        weight = self.prototypes.weight if prototypes is None else prototypes
+        check_size(weight, 0, self.num_prototypes, 'prototypes', 'prototypes')
+        return swav_loss(
+            x,
+            weight,
+            self.crops_for_assign,
+            self.crops,
+            queue,
+            self.sinkhorn_iterations,
+            self.epsilon,
+            self.temperature,
+        )
+
+
+def _sizes(loss: SwAVLoss) -> Mapping[str, int]:
+    """An instance fixes all but the number of features."""
+    sizes = {'D': loss.feat_dim, 'K': loss.num_prototypes}
+    return {**sizes, 'A': len(loss.crops_for_assign), 'L': loss.queue_length} if loss.queue_length else sizes
+
+
+def _of_length_one(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The network normalises its features; e^(x / 0.05) would overflow in mmpretrain, and be ill-conditioned."""
+    return {name: F.normalize(drawn[name], dim=-1) for name in ('x', 'queue') if name in drawn}
+
+
+_FEATURES = Input('x', Role.FEATURES, 'N D', differentiable=True)
+_PROTOTYPES = Input('prototypes', Role.FEATURES, 'K D', optional=True, differentiable=True)
+
+SwAVLoss.spec = LossSpec(
+    functions=(swav_loss, sinkhorn),
+    calls=(
+        Call(
+            'features',
+            (_FEATURES, _PROTOTYPES),
+            when=lambda loss: loss.queue_length == 0,
+            method='loss',
+            batch='',
+            consistent=_of_length_one,
+        ),
+        Call(
+            'queued',
+            (_FEATURES, _PROTOTYPES, Input('queue', Role.FEATURES, 'A L D', state=True)),
+            when=lambda loss: loss.queue_length > 0,
+            method='step',
+            batch='',
+            consistent=_of_length_one,
+        ),
+    ),
+    variants={
+        'default': {'feat_dim': 2},
+        'queue': {'feat_dim': 5, 'num_prototypes': 7, 'num_crops': [2, 1], 'queue_length': 6},
+        'multi_crop': {
+            'feat_dim': 6,
+            'num_prototypes': 4,
+            'epsilon': 0.1,
+            'temperature': 0.2,
+            'num_crops': [2, 6],
+            'crops_for_assign': [1],
+            'sinkhorn_iterations': 2,
+        },
+    },
+    # two images: torch.export takes a number of images of 0 or 1 for a constant
+    at_least=lambda loss: {'N': 2 * loss.crops},
+    sizes=_sizes,
+    tolerance=Tolerance(
+        rtol=5e-5, why='an assignment is an exponential of scores / 0.05, which makes twenty of a rounding error'
+    ),
+    references=('https://arxiv.org/abs/2006.09882',),
+    stands_in_for=(HostClass('mmpretrain.SwAVLoss', defaults={'crops_for_assign': [0, 1], 'num_crops': [2]}),),
+)

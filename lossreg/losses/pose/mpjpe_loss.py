@@ -1,0 +1,78 @@
+"""Mean distance of joints from where they are (MPJPE)."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import reduce_loss, vector_length, weight_if_used
+from lossreg.conventions import KEYPOINT_CALLS, nan_without_weight, no_broadcast, weight_of_keypoints
+from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
+    r"""Distance of each joint, weighted.
+
+    .. math::
+        \ell = \lVert w\,(x - t) \rVert
+
+    Args:
+        output: positions x, (..., D).
+        target: positions t, of the same shape.
+        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+            count.
+
+    Returns:
+        The distances, (...). At distance 0 the gradient is 0.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    return vector_length(weighted_error(output, target, target_weight))
+
+
+@LOSSES.register_module()
+class MPJPELoss(nn.Module):
+    """Mean per joint position error with mmpose's call and numbers; see :func:`mpjpe_loss` for the formula.
+
+    Args:
+        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Positions of one shape, such as (N, K, D); ``target_weight`` (N, K), (N, K, 1) or (N, K, D). Returns a scalar:
+        the mean over all joints, those of weight 0 included. An empty batch, or all weights 0, gives 0.
+
+    Raises:
+        ValueError: shapes do not match, or ``target_weight`` is missing.
+
+    Reference:
+        Ionescu et al., Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human Sensing, TPAMI 2014.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, use_target_weight: bool = False, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.use_target_weight = use_target_weight
+        self.loss_weight = float(loss_weight)
+
+    def forward(self, output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        weight = weight_if_used(target_weight, self.use_target_weight, 'target_weight')
+        return self.loss_weight * reduce_loss(mpjpe_loss(output, target, weight), 'mean', None)
+
+
+MPJPELoss.spec = LossSpec(
+    functions=(mpjpe_loss,),
+    calls=KEYPOINT_CALLS,
+    variants={'default': {}, 'weighted': {'use_target_weight': True}, 'light': {'loss_weight': 0.5}},
+    references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
+    stands_in_for=(HostClass('mmpose.MPJPELoss'),),
+    differences=(
+        nan_without_weight('mmpose.MPJPELoss', SHOWN_IN),
+        no_broadcast('mmpose.MPJPELoss', SHOWN_IN),
+        weight_of_keypoints('mmpose.MPJPELoss', SHOWN_IN),
+    ),
+)

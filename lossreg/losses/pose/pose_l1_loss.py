@@ -1,0 +1,129 @@
+"""L1 loss of coordinates, called as in mmpose, and the weighted error that the losses called like it share."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    check_reduction,
+    check_same_shape,
+    check_weight_shape,
+    keep,
+    reduce_loss,
+    upcast,
+    weight_if_used,
+    weight_of_leading,
+)
+from lossreg.conventions import KEYPOINT_CALLS, nan_without_weight, no_broadcast
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
+    r"""Absolute error of each coordinate, weighted.
+
+    .. math::
+        \ell = |w\,(x - t)|
+
+    Args:
+        output: coordinates x, of any shape.
+        target: coordinates t, of the same shape.
+        target_weight: w, see :func:`coordinate_weight`. Where it is 0, NaN does not count.
+
+    Returns:
+        The losses, of the shape of ``output``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    return weighted_error(output, target, target_weight).abs()
+
+
+def weighted_error(output: Tensor, target: Tensor, target_weight: Optional[Tensor]) -> Tensor:
+    """w (x - t) of each coordinate: exactly 0, with gradient 0, where w is 0.
+
+    Args:
+        output: coordinates x, such as (N, K, D).
+        target: coordinates t, of the same shape.
+        target_weight: w, see :func:`coordinate_weight`.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(target, output, 'target', 'output')
+    error = upcast(output) - upcast(target)
+    if target_weight is None:
+        return error
+    weight = coordinate_weight(target_weight, output)
+    return keep(error, weight != 0) * weight
+
+
+def coordinate_weight(target_weight: Tensor, output: Tensor) -> Tensor:
+    """A weight in full precision that broadcasts to coordinates.
+
+    Args:
+        target_weight: of the shape of ``output``, that with 1 as the last dimension, or the first dimensions of it,
+            such as (N, K).
+        output: coordinates, such as (N, K, D).
+
+    Raises:
+        ValueError: it has none of these shapes.
+    """
+    if target_weight.dim() == output.dim():
+        check_weight_shape(target_weight, output, 'target_weight', 'output')
+        return upcast(target_weight)
+    return upcast(weight_of_leading(target_weight, output, 'target_weight', 'output'))
+
+
+@LOSSES.register_module()
+class PoseL1Loss(nn.Module):
+    """L1 loss of coordinates with mmpose's call and numbers; see :func:`pose_l1_loss` for the formula.
+
+    Args:
+        reduction: ``none``, ``mean`` (over all elements, those of weight 0 included) or ``sum``.
+        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Coordinates of one shape, such as (N, K, D); ``target_weight`` (N, K), (N, K, 1) or (N, K, D). Returns a
+        scalar, or the losses in the shape of the coordinates with reduction ``none``. An empty batch, or all weights
+        0, gives 0.
+
+    Raises:
+        ValueError: shapes do not match, or ``target_weight`` is missing.
+
+    Reference:
+        mmpose 1.3, ``L1Loss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, reduction: str = 'mean', use_target_weight: bool = False, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.use_target_weight = use_target_weight
+        self.loss_weight = float(loss_weight)
+
+    def forward(self, output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        weight = weight_if_used(target_weight, self.use_target_weight, 'target_weight')
+        return self.loss_weight * reduce_loss(pose_l1_loss(output, target, weight), self.reduction, None)
+
+
+SHOWN_IN = 'tests/openmmlab/test_mmpose_regression.py'
+
+PoseL1Loss.spec = LossSpec(
+    functions=(pose_l1_loss,),
+    calls=KEYPOINT_CALLS,
+    variants={
+        'default': {},
+        'weighted': {'use_target_weight': True, 'loss_weight': 2.0},
+        'auxiliary': {'reduction': 'sum', 'loss_weight': 1.0},
+        'weighted_sum': {'reduction': 'sum', 'use_target_weight': True},
+        'none': {'reduction': 'none', 'use_target_weight': True},
+    },
+    references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
+    stands_in_for=(HostClass('mmpose.L1Loss'),),
+    differences=(nan_without_weight('mmpose.L1Loss', SHOWN_IN), no_broadcast('mmpose.L1Loss', SHOWN_IN)),
+)

@@ -1,0 +1,246 @@
+"""Dice loss of the classes of an image."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    all_per_sample,
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    check_reduction,
+    check_same_shape,
+    keep,
+    poison,
+    reduce_loss,
+    total_per_sample,
+    upcast,
+)
+from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def seg_dice_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Optional[Tensor] = None,
+    eps: float = 1e-3,
+    naive_dice: bool = False,
+    activation: str = 'sigmoid',
+    ignore_index: Optional[int] = 255,
+    void: Optional[int] = 255,
+) -> Tensor:
+    r"""1 - Dice coefficient of each sample, over all its classes and pixels, weighted.
+
+    .. math::
+        \ell_n = w_n - w_n \frac{2 \sum p\,t}{(\sum p^2 + \epsilon) + (\sum t^2 + \epsilon)}
+        \qquad\text{or, naive,}\qquad
+        \ell_n = w_n - w_n \frac{2 \sum p\,t + \epsilon}{\sum p + \sum t + \epsilon}
+
+    with :math:`t_{ki} = [y_i = k]` for class indices y.
+
+    Args:
+        pred: logits, or p itself, (N, C, d1, ..., dk); with targets of its shape also (N, d1).
+        target: y, integers in [0, C) or without class: C or ``void``, (N, d1, ..., dk); or masks t of the shape of
+            ``pred``. What is predicted for a pixel without class counts.
+        weight: w, (N). Where it is 0, NaN does not count.
+        eps: keeps empty masks finite.
+        naive_dice: first powers in the denominator.
+        activation: ``sigmoid``, ``softmax`` over dimension 1, or ``none`` if ``pred`` holds p. The softmax leaves a
+            single class as it is.
+        ignore_index: the class that does not count, neither predicted nor as target; None for none. It needs three
+            dimensions.
+        void: see ``target``.
+
+    Returns:
+        (N).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+    """
+    dense = target.dim() == pred.dim()
+    if dense:
+        check_same_shape(target, pred, 'target', 'pred')
+        legal = torch.ones_like(target, dtype=torch.bool)
+    else:
+        check_class_map(target, pred, 'target', 'pred')
+        legal = check_labels(target, pred.size(1) + 1, void, 'target')
+    legal_sample = all_per_sample(legal)
+    per_class = [-1] + [1] * (pred.dim() - 2)
+    per_sample = [-1] + [1] * (pred.dim() - 1)
+    classes = torch.arange(pred.size(1), device=pred.device).view(per_class)
+    x = upcast(pred)
+    if weight is not None:
+        check_dim(weight, 1, 'weight')
+        check_leading_shape(weight, pred, 1, 'weight', 'pred')
+        weight = upcast(weight)
+        x = keep(x, ((weight != 0) | ~legal_sample).view(per_sample))
+    if ignore_index is not None and pred.dim() > 2 and activation != 'softmax':
+        x = keep(x, classes != ignore_index)
+    if activation == 'sigmoid':
+        x = torch.sigmoid(x)
+    elif activation == 'softmax':
+        x = torch.where(torch.ones_like(classes).sum() == 1, x, torch.softmax(x, 1))
+    if ignore_index is not None and pred.dim() > 2:
+        x = keep(x, classes != ignore_index)
+    if dense:
+        t = upcast(target)
+        if ignore_index is not None and pred.dim() > 2:
+            t = keep(t, classes != ignore_index)
+        return dice_loss(x, t, weight, eps, naive_dice)
+    known = (target >= 0) & (target < pred.size(1))
+    if ignore_index is not None and pred.dim() > 2:
+        known = known & (target != ignore_index)
+    # t is 1 at the pixel's class and 0 elsewhere
+    loss = dice_of_masses(
+        total_per_sample(keep(x, classes == target.unsqueeze(1))),
+        total_per_sample(x if naive_dice else x * x),
+        total_per_sample(known.to(x.dtype)),
+        eps,
+        naive_dice,
+    )
+    return poison(loss if weight is None else loss * weight, legal_sample)
+
+
+@LOSSES.register_module()
+class SegDiceLoss(nn.Module):
+    """Dice loss with mmseg's call and numbers; see :func:`seg_dice_loss` for the formula.
+
+    Args:
+        use_sigmoid: whether the activation is the sigmoid, not the softmax.
+        activate: whether predictions are logits, to be activated here.
+        reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.
+        naive_dice: first powers in the denominator.
+        loss_weight: factor of the result.
+        ignore_index: the class that does not count; None for none. Where the call names no label without class, this
+            is one, beside C.
+        eps: keeps empty masks finite.
+        loss_name: the name under which decode heads add up this loss.
+
+    Shapes:
+        Predictions (N, C, d1, ..., dk), targets without C, or like predictions; weights (N). Returns a scalar, or (N)
+        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. A pixel that decode heads
+        ignore (label 255) has no class: as in mmseg, what is predicted for it counts.
+
+    Raises:
+        ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
+
+    Reference:
+        Milletari et al., V-Net, 3DV 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        activate: bool = True,
+        reduction: str = 'mean',
+        naive_dice: bool = False,
+        loss_weight: float = 1.0,
+        ignore_index: Optional[int] = 255,
+        eps: float = 1e-3,
+        loss_name: str = 'loss_dice',
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.use_sigmoid = use_sigmoid
+        self.activate = activate
+        self.reduction = reduction
+        self.naive_dice = naive_dice
+        self.loss_weight = float(loss_weight)
+        self.ignore_index = ignore_index
+        self.eps = float(eps)
+        self.loss_name = loss_name
+        self.activation = ('sigmoid' if use_sigmoid else 'softmax') if activate else 'none'
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+        ignore_index: Optional[int] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call.
+
+        ``ignore_index`` is the label without class, as decode heads name it. It does not replace the constructor's,
+        which is a class.
+        """
+        reduction = self.reduction if reduction_override is None else reduction_override
+        void = self.ignore_index if ignore_index is None else ignore_index
+        loss = seg_dice_loss(pred, target, weight, self.eps, self.naive_dice, self.activation, self.ignore_index, void)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+def _with_void(loss: SegDiceLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The ignored label in every other row, in the place of C: both mean no class."""
+    target = drawn['target']
+    if loss.ignore_index is None or target.is_floating_point():
+        return {}
+    odd = torch.arange(target.size(1)).unsqueeze(1) % 2 == 1
+    return {'target': torch.where(odd & (target == drawn['pred'].size(1)), loss.ignore_index, target)}
+
+
+def _call(name: str, shape: str, target: Input, activate: bool) -> Call:
+    """A call with logits, or with probabilities if they are not to be activated."""
+    role = Role.LOGITS if activate else Role.PROBABILITIES
+    return Call(
+        name,
+        (
+            Input('pred', role, shape, differentiable=True),
+            target,
+            Input('weight', Role.WEIGHTS, 'N', optional=True),
+            AVG_FACTOR,
+        ),
+        when=lambda loss: loss.activate == activate and (loss.ignore_index is None or shape != 'N P'),
+        consistent=_with_void,
+    )
+
+
+_PIXELS = Input('target', Role.LABELS, 'N H W', classes='C', background=True)
+_MASKS = Input('target', Role.BINARY, 'N C H W')
+_POINTS = Input('target', Role.BINARY, 'N P')
+HOST = 'mmseg.DiceLoss'
+
+SegDiceLoss.spec = LossSpec(
+    functions=(seg_dice_loss,),
+    calls=(
+        _call('pixels', 'N C H W', _PIXELS, activate=True),
+        _call('masks', 'N C H W', _MASKS, activate=True),
+        _call('points', 'N P', _POINTS, activate=True),
+        _call('activated_pixels', 'N C H W', _PIXELS, activate=False),
+        _call('activated_masks', 'N C H W', _MASKS, activate=False),
+        _call('activated_points', 'N P', _POINTS, activate=False),
+    ),
+    variants={
+        'default': {},
+        'softmax': {'use_sigmoid': False, 'loss_weight': 3.0, 'loss_name': 'loss_aux'},
+        'points': {'naive_dice': True, 'eps': 1.0, 'loss_weight': 5.0, 'ignore_index': None},
+        'ignored_class': {'ignore_index': 1, 'naive_dice': True},
+        'softmax_ignored_class': {'ignore_index': 0, 'use_sigmoid': False, 'reduction': 'sum'},
+        'activated': {'activate': False, 'ignore_index': None, 'eps': 1e-5},
+        'none': {'reduction': 'none', 'activate': False, 'ignore_index': 2},
+    },
+    references=('https://arxiv.org/abs/1606.04797',),
+    stands_in_for=(HostClass(HOST),),
+    differences=(
+        zero_avg_factor(HOST),
+        Difference(
+            HOST,
+            'a label below 0, or above C and not the ignored one, is an error (NaN in artefacts); mmseg takes it for '
+            'class 0, or for no class',
+            'contract 4: only C and the ignored label are declared to mean no class',
+            'tests/openmmlab/test_mmseg.py',
+        ),
+    ),
+)

@@ -1,0 +1,151 @@
+"""Class-balanced binary cross-entropy of probabilities along time."""
+
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import average, check_same_shape, keep, poison, total, upcast
+from lossreg.conventions import nan_label
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+
+
+def binary_logistic_regression_loss(
+    reg_score: Tensor,
+    label: Tensor,
+    threshold: float = 0.5,
+    ratio_range: Tuple[float, float] = (1.05, 21.0),
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Mean binary cross-entropy, in which positives and negatives weigh the same.
+
+    .. math::
+        \ell = -\frac1n \left(\frac r2 \sum_{t_i > \theta} \log(p_i + \epsilon)
+        + \frac{r}{2 (r - 1)} \sum_{t_i \le \theta} \log(1 - p_i + \epsilon)\right), \qquad
+        r = \frac{n}{\max(n_+, 1)}
+
+    with n the number of elements, :math:`n_+` that of positives, and r kept in ``ratio_range``.
+
+    Args:
+        reg_score: probabilities p, of any shape.
+        label: t, of the same shape. NaN gives NaN.
+        threshold: theta.
+        ratio_range: the least and the largest r, above 1.
+        eps: epsilon.
+
+    Returns:
+        A scalar; 0 for no elements.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(label, reg_score, 'label', 'reg_score')
+    p, t = upcast(reg_score), upcast(label)
+    positive = (t > threshold).to(p.dtype)
+    entries = torch.zeros([], dtype=p.dtype, device=p.device) + p.numel()
+    loss = balanced_cross_entropy(p, positive, 1.0 - positive, entries, ratio_range, eps)
+    return poison(loss, (t == t).all())
+
+
+def balanced_cross_entropy(
+    p: Tensor, positive: Tensor, negative: Tensor, entries: Tensor, ratio_range: Tuple[float, float], eps: float
+) -> Tensor:
+    """The core of :func:`binary_logistic_regression_loss`: elements weigh as positives, as negatives, or not at all.
+
+    Args:
+        p: probabilities.
+        positive: 1 or 0 for each, like ``negative``. Where both are 0, NaN in ``p`` does not count.
+        negative: see above.
+        entries: n, a scalar.
+        ratio_range: the least and the largest r.
+        eps: epsilon.
+    """
+    p = keep(p, (positive != 0) | (negative != 0))
+    ratio = (entries / total(positive).clamp(min=1.0)).clamp(min=ratio_range[0], max=ratio_range[1])
+    # r/2 of positives, r / 2(r - 1) of negatives
+    weight = 0.5 * ratio * positive + 0.5 * ratio / (ratio - 1.0) * negative
+    loss = weight * -torch.log(torch.where(positive != 0, p, 1.0 - p) + eps)
+    return average(total(loss), entries)
+
+
+@LOSSES.register_module()
+class BinaryLogisticRegressionLoss(nn.Module):
+    """Balanced binary cross-entropy of temporal proposals, with mmaction's call and numbers.
+
+    See :func:`binary_logistic_regression_loss` for the formula. The constructor's arguments are not mmaction's, which
+    takes them in ``forward`` alone: an artefact holds them.
+
+    Args:
+        threshold: above it a label is positive.
+        ratio_range: bounds of the balance, above 1.
+        eps: keeps logarithms finite, > 0.
+
+    Shapes:
+        Probabilities and labels of one shape, such as (N, T). Returns a scalar. An empty batch gives 0.
+
+    Raises:
+        ValueError: shapes do not match, no such ``ratio_range`` or ``eps``.
+
+    Reference:
+        Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, threshold: float = 0.5, ratio_range: Tuple[float, float] = (1.05, 21.0), eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        lowest, highest = ratio_range
+        if not 1 < lowest <= highest:
+            raise ValueError(f'ratio_range must hold two numbers above 1, the lower one first, got {ratio_range}')
+        if eps <= 0:
+            raise ValueError(f'eps must be > 0, got {eps}')
+        self.threshold = float(threshold)
+        self.ratio_range = (float(lowest), float(highest))
+        self.eps = float(eps)
+
+    def forward(
+        self,
+        reg_score: Tensor,
+        label: Tensor,
+        threshold: Optional[float] = None,
+        ratio_range: Optional[Tuple[float, float]] = None,
+        eps: Optional[float] = None,
+    ) -> Tensor:
+        """Computes the loss; what is given here replaces the constructor's for this call."""
+        return binary_logistic_regression_loss(
+            reg_score,
+            label,
+            self.threshold if threshold is None else threshold,
+            self.ratio_range if ratio_range is None else ratio_range,
+            self.eps if eps is None else eps,
+        )
+
+
+BinaryLogisticRegressionLoss.spec = LossSpec(
+    functions=(binary_logistic_regression_loss,),
+    calls=(
+        Call(
+            'scores',
+            (
+                Input('reg_score', Role.PROBABILITIES, 'N T', differentiable=True),
+                Input('label', Role.TARGETS, 'N T'),
+            ),
+        ),
+    ),
+    variants={
+        'default': {},
+        'strict': {'threshold': 0.9, 'ratio_range': (1.5, 3.0), 'eps': 1e-3},
+    },
+    references=('https://arxiv.org/abs/1806.02964',),
+    stands_in_for=(
+        HostClass(
+            'mmaction.BinaryLogisticRegressionLoss',
+            # of its forward
+            defaults={'threshold': 0.5, 'ratio_range': (1.05, 21), 'eps': 1e-5},
+        ),
+    ),
+    differences=(nan_label('mmaction.BinaryLogisticRegressionLoss'),),
+)

@@ -1,0 +1,73 @@
+"""What single classes of the hosts need before they can be compared: the exceptions of ``pairs``, in one place."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from packages import host_class
+from torch import Tensor, nn
+
+FAILS = {
+    ('mmdet3d.LovaszLoss', 'default'),
+    ('mmseg.CrossEntropyLoss', 'masks'),
+    ('mmseg.FocalLoss', 'labels'),
+    ('mmseg.FocalLoss', 'pixels'),
+    ('mmseg.HuasdorffDisstanceLoss', 'none'),
+    ('mmseg.HuasdorffDisstanceLoss', 'weighted'),
+    ('mmseg.LovaszLoss', 'default'),
+    ('mmseg.TverskyLoss', 'tanimoto'),
+}
+"""Variants and calls, by host class, in which that raises whatever it is given: its test file shows what ours do."""
+
+
+NEEDS = {
+    'mmaction.CBFocalLoss': ('samples_per_cls',),
+    'mmdet.CrossEntropyCustomLoss': ('num_classes',),
+    'mmdet.FocalCustomLoss': ('num_classes',),
+}
+"""Constructor arguments without which a host's class cannot be built or called, although they have a default."""
+
+DRAWS_LIKE = ('BMNLoss',)
+"""Losses whose hosts draw by ``torch.rand_like``, so that they can be given our draws."""
+
+
+class Reduced(nn.Module):
+    """A host that returns a number for each box, and does nothing with its other arguments: reduced as mmdet does."""
+
+    def __init__(self, host: nn.Module) -> None:
+        super().__init__()
+        self.host = host
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Computes the loss."""
+        reduce = importlib.import_module('mmdet.models.losses.utils').weight_reduce_loss
+        weight = weight.mean(-1) if weight is not None and weight.dim() == 2 else weight
+        return reduce(self.host(pred, target).flatten(), weight, reduction_override or self.host.reduction, avg_factor)
+
+
+ADAPTED = {'mmrotate.GDLoss_v1': Reduced}
+"""Hosts that are compared by what they document, for want of arguments that count."""
+
+
+def host_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A host's loss."""
+    loss = host_class(name)(**options)
+    return ADAPTED[name](loss) if name in ADAPTED else loss
+
+
+def _match_lists(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Corners as nested lists, each image's of its own length."""
+    if not isinstance(given['match'], Tensor):
+        return dict(given)
+    return {**given, 'match': [[pair for pair in image.tolist() if pair[0][0] != -1] for image in given['match']]}
+
+
+IN_THEIR_FORM = {'AssociativeEmbeddingLoss': _match_lists}
+"""Arguments that a host takes as no tensor, by the name of its class."""

@@ -1,0 +1,411 @@
+"""Exported training steps: PyTorch's numbers on a runtime for ONNX alone, and nothing lost when something is wrong."""
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from students import ConvStudent, TokenStudent, TwoOutputs
+from torch import nn
+
+import lossreg
+from lossreg.device import NonFiniteError, StateError, TrainStep
+from lossreg.errors import ConfigError, DeclinedError
+from lossreg.exporters.train_step import Options, Plan, StepGraph
+from lossreg.optimizers import optimizer
+
+CE = {'type': 'TorchCrossEntropyLoss'}
+SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 1e-3, 'nesterov': True}
+ADAMW = {'type': 'AdamW', 'lr': 3e-3, 'weight_decay': 0.05}
+
+
+def images(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, 21, 24, generator=generator), torch.randint(0, 5, (count,), generator=generator)
+
+
+def exported(folder, student, loss=CE, optimizer_cfg=SGD, example=None, **options):
+    x, y = images(4) if example is None else example
+    return lossreg.export_train_step(
+        student, loss, optimizer_cfg, folder / 'step.onnx', example_inputs=(x,), example_targets=y, **options
+    )
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+
+
+VECTORS = torch.linspace(-1, 1, 20).reshape(5, 4), (torch.tensor([0, 1, 2, 1, 0]),)
+
+
+@pytest.fixture(scope='module')
+def conv(tmp_path_factory):
+    torch.manual_seed(0)
+    student = ConvStudent()
+    x, y = images(4)
+    path = exported(tmp_path_factory.mktemp('conv'), student, example=(x, (y,)), clip_grad=0.5)
+    return student, path
+
+
+def assert_same_parameters(step, model, rtol=1e-4):
+    """Parameters and running statistics, of each the largest number for scale."""
+    found = step.state_dict()
+    for name, want in model.state_dict().items():
+        np.testing.assert_allclose(found[name], want, rtol=rtol, atol=rtol * float(want.abs().max()), err_msg=name)
+
+
+def test_convolutions_norms_and_poolings_train_as_in_torch(conv):
+    """Six steps on batches of other sizes than the traced one, against torch.optim, from the same start."""
+    student, path = conv
+    model = deepcopy(student)
+    torch_optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    step = TrainStep(path)
+    for number in range(6):
+        x, y = images(3 + 2 * number, seed=number)
+        torch_optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        lr = 0.1 / (1 + number)
+        torch_optimizer.param_groups[0]['lr'] = lr
+        torch_optimizer.step()
+        assert step(x.numpy(), y.numpy(), lr=lr) == pytest.approx(loss.item(), rel=1e-5)
+        assert step.results['grad_norm'] == pytest.approx(norm.item(), rel=1e-4)
+    assert step.steps == 6
+    assert_same_parameters(step, model)
+    x, y = images(2, seed=9)
+    model.eval()
+    np.testing.assert_allclose(step.predict(x.numpy())['output'], model(x).detach(), rtol=1e-4, atol=1e-5)
+    assert step.evaluate(x.numpy(), y.numpy())['loss'] == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-4)
+
+
+def test_attention_trains_with_adamw_as_in_torch(tmp_path):
+    torch.manual_seed(1)
+    student = TokenStudent()
+    x, y = images(4)
+    step = TrainStep(exported(tmp_path, student, optimizer_cfg=ADAMW, example=(x, (y,))))
+    torch_optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3, weight_decay=0.05)
+    for number in range(5):
+        x, y = images(6, seed=number)
+        torch_optimizer.zero_grad()
+        loss = F.cross_entropy(student(x), y)
+        loss.backward()
+        torch_optimizer.step()
+        assert step(x.numpy(), y.numpy()) == pytest.approx(loss.item(), rel=1e-4)
+    found = step.parameters
+    for name, want in student.named_parameters():
+        # five steps move a parameter by at most 5 lr, also where its gradient is rounding
+        atol = 1e-5 if name != 'attention.qkv.bias' else 5 * 2 * 3e-3
+        np.testing.assert_allclose(found[name], want.detach(), rtol=1e-3, atol=atol, err_msg=name)
+
+
+def test_frozen_parameters_and_factors(tmp_path):
+    student = mlp()
+    x, y = VECTORS
+    paramwise = {r'bias$': {'lr_mult': 2.0, 'decay_mult': 0.0}}
+    plain = {**SGD, 'nesterov': False}
+    options = {'example': (x, y), 'trainable': r'^3\.', 'paramwise': paramwise, 'optimizer_cfg': plain}
+    step = TrainStep(exported(tmp_path, student, **options))
+    groups = [
+        {'params': [student[3].weight]},
+        {'params': [student[3].bias], 'lr': 0.2, 'weight_decay': 0.0},
+    ]
+    torch_optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-3)
+    before = {name: value.copy() for name, value in step.parameters.items()}
+    for _ in range(3):
+        torch_optimizer.zero_grad()
+        F.cross_entropy(student(x), y[0]).backward()
+        torch_optimizer.step()
+        step(x.numpy(), y[0].numpy())
+    assert_same_parameters(step, student)
+    for name, value in step.parameters.items():
+        assert np.array_equal(value, before[name]) == (not name.startswith('3.')), name
+
+
+def test_accumulated_gradients_are_those_of_their_mean(tmp_path):
+    student = mlp()
+    student[1].eval()
+    x, y = VECTORS
+    step = TrainStep(exported(tmp_path, student, example=(x, y), accumulate=2))
+    model = deepcopy(student)
+    torch_optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    for round_ in range(2):
+        torch_optimizer.zero_grad()
+        for rows in (slice(0, 2), slice(2, 5)):
+            loss = F.cross_entropy(model(x[rows]), y[0][rows])
+            (loss / 2).backward()
+            assert step.steps == round_
+            assert step(x[rows].numpy(), y[0][rows].numpy()) == pytest.approx(loss.item(), rel=1e-5)
+        torch_optimizer.step()
+        assert step.steps == round_ + 1
+        assert 'grad_norm' in step.results
+    assert_same_parameters(step, model)
+
+
+def test_composite_objective_with_named_outputs_and_parts(tmp_path):
+    torch.manual_seed(0)
+    student = TwoOutputs()
+    objective = {
+        'type': 'CompositeLoss',
+        'losses': {
+            'ce': {'loss': {'type': 'CrossEntropyLoss'}, 'inputs': {'cls_score': 'student', 'label': 'label'}},
+            'hint': {
+                'loss': {'type': 'MSELoss'},
+                'inputs': {'pred': 'features', 'target': 'teacher'},
+                'weight': 0.5,
+                'call': 'vectors',
+            },
+        },
+    }
+    x, label, teacher = torch.randn(6, 4), torch.tensor([0, 1, 2, 1, 0, 2]), torch.randn(6, 6)
+    path = exported(tmp_path, student, objective, example=(x, {'label': label, 'teacher': teacher}))
+    step = TrainStep(path)
+    assert [entry['name'] for entry in step.inputs] == ['x', 'label', 'teacher']
+    outputs = student(x)
+    ce, hint = F.cross_entropy(outputs['student'], label), F.mse_loss(outputs['features'], teacher)
+    assert step(x.numpy(), label.numpy(), teacher.numpy()) == pytest.approx((ce + 0.5 * hint).item(), rel=1e-5)
+    assert step.results['ce'] == pytest.approx(ce.item(), rel=1e-5)
+    assert step.results['hint'] == pytest.approx(hint.item(), rel=1e-5)
+    assert step.predict(x.numpy()).keys() == {'student', 'features'}
+
+
+def test_parameters_of_the_loss_are_trained_too(tmp_path):
+    student = nn.Linear(4, 6)
+    arcface = {'type': 'ArcFaceLoss', 'in_features': 6, 'num_classes': 3}
+    x, y = VECTORS
+    step = TrainStep(exported(tmp_path, student, arcface, example=(x, y)))
+    before = step.parameters['loss.weight'].copy()
+    losses = [step(x.numpy(), y[0].numpy(), lr=0.01) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert not np.allclose(step.parameters['loss.weight'], before)
+
+
+@pytest.fixture
+def step(tmp_path):
+    x, y = VECTORS
+    return TrainStep(exported(tmp_path, mlp(), example=(x, y)))
+
+
+def state_of(step):
+    return {name: value.numpy().copy() for name, value in step._state.items()}
+
+
+@pytest.mark.parametrize('poison', ['input', 'lr', 'overflow'])
+def test_what_is_not_finite_changes_nothing(step, poison):
+    x, y = VECTORS[0].numpy().copy(), VECTORS[1][0].numpy()
+    step(x, y)
+    before = state_of(step)
+    lr = 0.1
+    if poison == 'input':
+        x[2, 1] = np.nan
+    elif poison == 'overflow':
+        x[2, 1] = 3e38
+    else:
+        lr = float('inf')
+    with pytest.raises(NonFiniteError, match='unchanged'):
+        step(x, y, lr=lr)
+    after = state_of(step)
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    assert np.isfinite(step(VECTORS[0].numpy(), y))
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'message'),
+    [
+        ((np.zeros((2, 4), np.float32),), '1 arrays given, but 2 are needed: input, target'),
+        ((np.zeros((2, 5), np.float32), np.zeros(2, np.int64)), r'input has shape \[2, 5\], but must have \[N, 4\]'),
+        ((np.zeros((2, 4), np.float32), np.zeros(1, np.int64)), 'input holds 2 samples, but target holds 1'),
+        ((np.zeros((2, 4), np.float32), np.zeros(2, np.float32)), 'target holds float32, but must hold int64'),
+        ((np.zeros(4, np.float32), np.zeros(2, np.int64)), r'input has shape \[4\]'),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(step, arrays, message):
+    before = state_of(step)
+    with pytest.raises(ValueError, match=message):
+        step(*arrays)
+    assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
+
+
+def test_sizes_that_do_not_match_change_nothing_in_the_graph_itself(step, tmp_path):
+    """Who runs the file without device.py gets ok=False."""
+    session = onnxruntime.InferenceSession((tmp_path / 'step.onnx').read_bytes(), providers=['CPUExecutionProvider'])
+    feeds = {**state_of(step), 'input': np.zeros((3, 4), np.float32), 'target': np.zeros(1, np.int64)}
+    names = [output.name for output in session.get_outputs()]
+    try:
+        found = dict(zip(names, session.run(None, {**feeds, 'lr': np.array(0.1, np.float32)}), strict=True))
+    except Exception:  # a runtime may refuse it outright
+        return
+    assert not found['ok']
+    assert np.array_equal(found['next_parameter.0.weight'], feeds['parameter.0.weight'])
+
+
+def test_a_state_is_saved_and_taken_up_again(step, tmp_path):
+    x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
+    for _ in range(2):
+        step(x, y)
+    step.save(tmp_path / 'saved.safetensors')
+    other = TrainStep(tmp_path / 'step.onnx')
+    other.load(tmp_path / 'saved.safetensors')
+    assert other.steps == 2
+    assert other(x, y) == step(x, y)
+    for name, value in state_of(step).items():
+        assert np.array_equal(state_of(other)[name], value), name
+
+
+def test_a_state_of_another_step_is_refused(step, tmp_path):
+    x, y = VECTORS
+    before = state_of(step)
+    torch.manual_seed(0)
+    wider = nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
+    TrainStep(exported(tmp_path / 'wider', wider, example=(x, y))).save(tmp_path / 'wider.safetensors')
+    with pytest.raises(StateError, match=r'is float32\[7\] in wider.safetensors, but float32\[6\]'):
+        step.load(tmp_path / 'wider.safetensors')
+    plain = exported(tmp_path / 'plain', mlp(), example=(x, y), optimizer_cfg={'type': 'SGD'})
+    TrainStep(plain).save(tmp_path / 'p.st')
+    with pytest.raises(StateError, match=r'p.st has no momentum_buffer\.'):
+        step.load(tmp_path / 'p.st')
+    TrainStep(exported(tmp_path / 'clip', mlp(), example=(x, y), clip_grad=1.0)).save(tmp_path / 'c.st')
+    with pytest.raises(StateError, match='sha256 differ'):
+        step.load(tmp_path / 'c.st')
+    (tmp_path / 'broken.st').write_bytes(b'not a file of tensors')
+    with pytest.raises(StateError, match='no safetensors file'):
+        step.load(tmp_path / 'broken.st')
+    assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
+
+
+def test_the_trained_student_becomes_a_plain_file(conv, tmp_path):
+    student, path = conv
+    step = TrainStep(path)
+    for number in range(3):
+        x, y = images(8, seed=number)
+        step(x.numpy(), y.numpy())
+    step.export_inference(tmp_path / 'student.onnx')
+    onnx.checker.check_model(onnx.load(tmp_path / 'student.onnx'), full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / 'student.onnx', providers=['CPUExecutionProvider'])
+    assert [i.name for i in session.get_inputs()] == ['image']
+    model = deepcopy(student).eval()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in step.state_dict().items()})
+    x, _ = images(5, seed=7)
+    np.testing.assert_allclose(session.run(None, {'image': x.numpy()})[0], model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_int8_backbone_stays_its_own_file_and_the_step_trains_on_its_features(tmp_path):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    torch.manual_seed(0)
+    backbone, head = nn.Sequential(nn.Linear(4, 8), nn.ReLU()).eval(), nn.Linear(8, 3)
+    torch.onnx.export(
+        backbone, (torch.zeros(2, 4),), tmp_path / 'backbone.onnx', dynamo=True, verbose=False,
+        dynamic_shapes=({0: 'N'},), input_names=['x'], output_names=['features'],
+    )  # fmt: skip
+    quantize_dynamic(tmp_path / 'backbone.onnx', tmp_path / 'int8.onnx', weight_type=QuantType.QInt8)
+    frozen = onnxruntime.InferenceSession(tmp_path / 'int8.onnx', providers=['CPUExecutionProvider'])
+    x, y = VECTORS
+    features = frozen.run(None, {'x': x.numpy()})[0]
+    step = TrainStep(exported(tmp_path / 'head', head, example=(torch.from_numpy(features), y)))
+    losses = [step(features, y[0].numpy(), lr=0.3) for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+WITHOUT_TORCH = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'lossreg', 'onnx', 'mmengine'):
+            raise ImportError(f'{name} is not on the device')
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1])
+import json
+import numpy as np
+from device import TrainStep
+step = TrainStep(sys.argv[1] + '/step.onnx')
+x, y = np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4), np.array([0, 1, 2, 1, 0])
+losses = [step(x, y) for _ in range(3)]
+step.save(sys.argv[1] + '/trained.safetensors')
+step.export_inference(sys.argv[1] + '/student.onnx')
+print(json.dumps(losses))
+"""
+
+
+def test_the_device_needs_neither_torch_nor_lossreg(step, tmp_path):
+    command = [sys.executable, '-c', WITHOUT_TORCH, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
+    assert json.loads(run.stdout) == [step(x, y) for _ in range(3)]
+    assert (tmp_path / 'trained.safetensors').exists()
+
+
+# What cannot be exported, or does not fit
+
+
+class Cumulative(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return torch.cummax(self.linear(x), dim=1)[0]
+
+
+@pytest.mark.parametrize(
+    ('student', 'options', 'error', 'message'),
+    [
+        (nn.Sequential(Cumulative()), {}, DeclinedError, r'aten\.cummax.*0 \(Cumulative\).*with other operators'),
+        (nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)), {}, ConfigError, 'Dropout in training mode.*eval'),
+        (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'Lion'}}, ConfigError, "'Lion'; use SGD, Adam, AdamW"),
+        (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'SGD', 'amsgrad': True}}, ConfigError, "no option 'amsgrad'"),
+        (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'SGD', 'lr': -1.0}}, ConfigError, 'SGD refuses.*learning rate'),
+        (nn.Linear(4, 3), {'trainable': 'head'}, ConfigError, "no parameter of the student has 'head' in its name"),
+        (nn.Linear(4, 3), {'paramwise': {'bias': {'lr': 2}}}, ConfigError, r"paramwise\['bias'\] has 'lr'"),
+        (nn.Linear(4, 3), {'accumulate': 0}, ConfigError, 'accumulate must be 1 or more'),
+        (nn.Linear(4, 3), {'clip_grad': 0.0}, ConfigError, 'clip_grad must be a norm above 0'),
+        (nn.Linear(4, 3), {'example': (VECTORS[0], ())}, ConfigError, r"needs the targets \['target'\], got \[\]"),
+        (nn.Linear(4, 3), {'loss': {'type': 'TorchL1Los'}}, ConfigError, "did you mean 'TorchL1Loss'"),
+        (TwoOutputs(), {}, ConfigError, r"the student returns \['features', 'student'\]"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_exported_is_named_and_nothing_is_written(student, options, error, message, tmp_path):
+    given = {'example': VECTORS, **options}
+    with pytest.raises(error, match=message):
+        exported(tmp_path / 'new', student, **given)
+    assert not (tmp_path / 'new').exists()
+
+
+def test_a_step_with_wrong_numbers_is_not_written(tmp_path, monkeypatch):
+    """A rule that forgets the weight decay is found out by torch.optim."""
+    from lossreg import optimizers
+
+    rule = optimizers.RULES['SGD']
+
+    def forgetful(p, g, slots, lr, weight_decay, *rest):
+        return rule.update(p, g, slots, lr, 0.0, *rest)
+
+    monkeypatch.setitem(optimizers.RULES, 'SGD', optimizers.Rule(rule.options, rule.slots, forgetful))
+    with pytest.raises(lossreg.CheckError, match='does not give the numbers of PyTorch'):
+        exported(tmp_path / 'new', mlp(), example=VECTORS, optimizer_cfg={**SGD, 'weight_decay': 0.1})
+    assert not (tmp_path / 'new').exists()
+
+
+def test_the_first_step_of_momentum_is_torchs_without_dampening():
+    rule, options = optimizer({'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'dampening': 0.5})
+    p, g, zero = torch.tensor([1.0]), torch.tensor([2.0]), torch.zeros(1)
+    _, slots = rule.update(p, g, {'momentum_buffer': zero}, torch.tensor(0.1), 0.0, torch.tensor(0), options)
+    assert slots['momentum_buffer'].item() == 2.0
+    _, slots = rule.update(p, g, slots, torch.tensor(0.1), 0.0, torch.tensor(1), options)
+    assert slots['momentum_buffer'].item() == pytest.approx(0.9 * 2 + 0.5 * 2)
+
+
+def test_a_plan_leaves_the_students_parameters_alone():
+    student = mlp()
+    before = deepcopy(student.state_dict())
+    plan = Plan.of(student, CE, Options(SGD), (VECTORS[0],), VECTORS[1])
+    StepGraph(plan, 'step')(*StepGraph(plan, 'step').examples().values())
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
