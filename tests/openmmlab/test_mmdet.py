@@ -285,7 +285,6 @@ def pyramid(channels, *sizes):
     [
         ('gfl/gfl_r50_fpn_1x_coco.py', {'QualityFocalLoss', 'DistributionFocalLoss', 'GIoULoss'}),
         ('ghm/retinanet_r50_fpn_ghm-1x_coco.py', {'GHMC', 'GHMR'}),
-        ('rtmdet/rtmdet_s_8xb32-300e_coco.py', {'QualityFocalLoss', 'GIoULoss'}),
         ('centernet/centernet_r18_8xb16-crop512-140e_coco.py', {'GaussianFocalLoss', 'L1Loss'}),
         ('cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
          {'GaussianFocalLoss', 'AssociativeEmbeddingLoss', 'SmoothL1Loss'}),
