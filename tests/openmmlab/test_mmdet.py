@@ -331,16 +331,15 @@ def test_tracking_head():
     """QDTrack's head gives integer targets, and weights that add up to the average's factor."""
     cfg = shipped_config('mmdet', 'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py')
     head = cfg.model.track_head.embed_head
-    _, ours = both_heads('mmdet', head)
-    shipped, _ = both_heads('mmdet', head)
-    similarities, cosines = real(4, 6), real(4, 6).sigmoid()
+    shipped, ours = both_heads('mmdet', head)
     targets = (torch.rand(4, 6) > 0.7).int()
     weights = (targets.sum(1) > 0).float()
-    for one, other in (('loss_track', similarities), ('loss_track_aux', cosines)):
-        call = (other, targets, weights) if one == 'loss_track' else (other, targets)
-        options = {'avg_factor': weights.sum()} if one == 'loss_track' else {}
-        want = getattr(shipped, one)(*(x.clone() for x in call), **options)
-        torch.testing.assert_close(getattr(ours, one)(*call, **options), want, rtol=1e-6, atol=0)
+    for loss, call, options in (
+        ('loss_track', (real(4, 6), targets, weights), {'avg_factor': weights.sum()}),
+        ('loss_track_aux', (real(4, 6).sigmoid(), targets), {}),
+    ):
+        want = getattr(shipped, loss)(*(x.clone() for x in call), **options)
+        torch.testing.assert_close(getattr(ours, loss)(*call, **options), want, rtol=1e-6, atol=0)
 
 
 # Differences
