@@ -48,6 +48,13 @@ def total_per_sample(x: Tensor) -> Tensor:
     return x
 
 
+def vector_length(x: Tensor) -> Tensor:
+    """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
+    squared = (x * x).sum(-1)
+    nothing = squared == 0
+    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
+
+
 def average(summed: Tensor, count: Tensor) -> Tensor:
     """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
     nothing = count == 0
@@ -122,6 +129,12 @@ def negative_log(p: Tensor) -> Tensor:
     """-log(p), at most 100 as in torch's binary cross-entropy; NaN outside [0, 1]; gradient 0 at p = 0."""
     nll = -torch.log(torch.where(p == 0, 1.0, p)).clamp(min=-100.0)
     return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
+
+
+def binary_cross_entropy(p: Tensor, t: Tensor) -> Tensor:
+    """-t log(p) - (1 - t) log(1 - p), element-wise, with 0 log 0 = 0; see :func:`negative_log` for its logarithm."""
+    positive = torch.where(t == 0, 0.0, t * negative_log(p))
+    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p))
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -210,6 +223,20 @@ def check_weight_shape(weight: Tensor, like: Tensor, weight_name: str, like_name
         raise ValueError(
             f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
             'they must be equal, or the last dimension of the first 1'
+        )
+
+
+def check_mask_shape(mask: Tensor, like: Tensor, mask_name: str, like_name: str) -> None:
+    """Raises ValueError unless ``mask`` has the shape of ``like``, or that with 1 in dimension 1."""
+    if (
+        mask.dim() != like.dim()
+        or mask.shape[:1] != like.shape[:1]
+        or (mask.size(1) != like.size(1) and mask.size(1) != 1)
+        or mask.shape[2:] != like.shape[2:]
+    ):
+        raise ValueError(
+            f'{mask_name} has shape {list(mask.shape)} and {like_name} has shape {list(like.shape)}; '
+            'they must be equal, or dimension 1 of the first 1'
         )
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import packages
 import torch
-from packages import host_class
+from packages import host_class, host_loss
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -50,8 +50,9 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
         for host in cls.spec.stands_in_for:
             package = host.name.partition('.')[0]
             # torch's own losses are compared in the default test run
-            if package != 'torch' and packages.is_installed(package):
-                yield cls, host
+            if package == 'torch' or not packages.is_installed(package) or packages.is_torchs(host_class(host.name)):
+                continue
+            yield cls, host
 
 
 def pairs() -> Iterator[Pair]:
@@ -62,7 +63,7 @@ def pairs() -> Iterator[Pair]:
             if options.keys() <= accepted.keys():
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
-                    yield paired(unit, host_class(host.name)(**options))
+                    yield paired(unit, host_loss(host.name, options))
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
@@ -96,13 +97,14 @@ def _tensors_in(argument: Any) -> list[Tensor]:
 def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
     """The host's numbers in true double precision.
 
-    Hosts put labels and weights through ``.float()``, which would leave float32's precision in float64's clothes.
+    Hosts put labels and weights through ``.float()``, which would leave float32's precision in float64's clothes; so
+    would tensors that are made in float32.
     An argument without default that we leave out is None.
     """
     parameters = inspect.signature(host.forward).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     left_out = {p.name: None for p in parameters if p.default is p.empty and p.kind not in variadic}
-    with mock.patch.object(Tensor, 'float', Tensor.double):
+    with mock.patch.object(Tensor, 'float', Tensor.double), packages.named_in_double(host):
         # a copy, because some hosts remember the first call's number of classes
         return evaluate(deepcopy(host).double(), {**left_out, **arguments}, call)
 
@@ -169,7 +171,7 @@ def pair_of(name: str, call: str, **options: Any) -> Pair:
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
     unit, *_ = Request.of({'type': name, **host.defaults, **options}, call=call).units()
-    return paired(unit, host_class(host.name)(**options))
+    return paired(unit, host_loss(host.name, options))
 
 
 def real(*shape: int) -> Tensor:
