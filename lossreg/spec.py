@@ -108,6 +108,7 @@ class Call:
         inputs: the tensors, in exported order.
         arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
             the input, the tuple of inputs, or the dict of inputs by key, that it takes.
+        constants: ``forward`` parameters that are no inputs, and what this call gives them: a number, a bool or None.
         when: whether an instance can be called so.
         outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
@@ -122,6 +123,7 @@ class Call:
     name: str
     inputs: tuple[Input, ...]
     arguments: Mapping[str, str | tuple[str, ...] | Mapping[str, str]] = field(default_factory=dict)
+    constants: Mapping[str, float | None] = field(default_factory=dict)
     when: Callable[[Any], bool] = always
     outputs: tuple[str, ...] = ('loss',)
     returns_dict: bool = False
@@ -139,11 +141,12 @@ class Call:
         """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
         taken = {name for value in self.arguments.values() for name in _names_in(value)}
         direct = {name: name for name in values if name not in taken and name not in self.arguments}
-        return {
+        arranged = {
             parameter: _arranged(value, values)
             for parameter, value in {**self.arguments, **direct}.items()
             if values.keys() >= set(_names_in(value))
         }
+        return {**arranged, **self.constants}
 
 
 def _names_in(value: str | tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:

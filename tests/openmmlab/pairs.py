@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 import packages
 import torch
-from packages import host_class
-from quirks import DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, host_loss
+from packages import host_class, host_loss
+from quirks import DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -65,8 +65,9 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
         for host in cls.spec.stands_in_for:
             package = host.name.partition('.')[0]
             # torch's own losses are compared in the default test run
-            if package != 'torch' and packages.is_installed(package):
-                yield cls, host
+            if package == 'torch' or not packages.is_installed(package) or packages.is_torchs(host_class(host.name)):
+                continue
+            yield cls, host
 
 
 def pairs() -> Iterator[Pair]:
@@ -79,7 +80,7 @@ def pairs() -> Iterator[Pair]:
                 continue
             request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
             for unit in request.units(every_set=True):
-                pair = paired(unit, host_loss(host.name, options))
+                pair = paired(unit, adapted(host.name, host_loss(host.name, options)))
                 if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
                     yield pair
 
@@ -146,7 +147,7 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
             setattr(own, name, value.double())
     in_their_form = IN_THEIR_FORM.get(type(host).__name__, lambda given: given)
     draws = mock.patch.object(torch, 'rand_like', side_effect=noise) if noise else nullcontext()
-    with in_double(), draws:
+    with in_double(), draws, packages.named_in_double(host):
         return evaluate(lambda **arguments: own(**in_their_form(_copied(arguments))), given, call)
 
 
@@ -252,7 +253,7 @@ def pair_of(name: str, call: str, **options: Any) -> Pair:
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
     unit, *_ = Request.of({'type': name, **host.defaults, **options}, call=call).units()
-    return paired(unit, host_loss(host.name, options))
+    return paired(unit, adapted(host.name, host_loss(host.name, options)))
 
 
 def real(*shape: int) -> Tensor:
