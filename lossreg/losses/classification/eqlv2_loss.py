@@ -15,6 +15,7 @@ from lossreg.arith import (
     check_same_shape,
     check_size,
     poison,
+    sigmoid,
     softplus,
     total,
     upcast,
@@ -58,15 +59,15 @@ def eqlv2_loss(
     legal = check_labels(label, channels, None, 'label').unsqueeze(1)
     x = upcast(cls_score)
     # sigmoid(gamma (r - mu)), and 1 for background
-    negative_weight = torch.sigmoid(gamma * (pos_neg.to(x.dtype) - mu))
+    negative_weight = sigmoid(gamma * (pos_neg.to(x.dtype) - mu))
     negative_weight = torch.cat([negative_weight, torch.ones_like(negative_weight[:1])]).detach()
     positive = torch.arange(channels, device=label.device) == label.unsqueeze(1)
     weight = torch.where(positive, 1.0 + alpha * (1.0 - negative_weight), negative_weight)
     z = torch.where(positive, -x, x)
     # -log p is softplus(-x), -log(1 - p) is softplus(x)
     loss = poison((weight * softplus(z)).sum(1), legal.squeeze(1))
-    # the length of the gradient is 1 - p, or p: sigmoid(z), here exact for the smallest
-    length = torch.where(legal, weight * torch.exp(-softplus(-z.detach())), 0.0)
+    # the length of the gradient is 1 - p, or p
+    length = torch.where(legal, weight * sigmoid(z.detach()), 0.0)
     of_positives = torch.where(positive, length, 0.0).sum(0)
     of_negatives = torch.where(positive, 0.0, length).sum(0)
     return loss, of_positives[:-1], of_negatives[:-1]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    average,
     average_by,
     binary_cross_entropy_with_logits,
     check_class_map,
@@ -104,15 +105,15 @@ def harmonised(
     if acc_sum is not None:
         acc_sum = acc_sum.to(length.dtype).detach()
         density = torch.where(seen, momentum * acc_sum + (1.0 - momentum) * density, acc_sum)
-    # number / S / M
-    of_bins = number / torch.where(seen, density, 1.0) / seen.sum().clamp(min=1)
+    # number / S / M; a density of 0, which only momentum=1 keeps, gives no weight
+    of_bins = average(torch.where(seen, number, 0.0), density * seen.sum())
     return torch.where(inside, of_bins[at].view(length.shape), 0.0), density
 
 
 def check_momentum(momentum: float) -> None:
-    """Raises ValueError unless ``momentum`` is in [0, 1)."""
-    if not 0.0 <= momentum < 1.0:
-        raise ValueError(f'momentum must be in [0, 1), got {momentum}')
+    """Raises ValueError unless ``momentum`` is in [0, 1]."""
+    if not 0.0 <= momentum <= 1.0:
+        raise ValueError(f'momentum must be in [0, 1], got {momentum}')
 
 
 def check_harmonised_reduction(reduction: str) -> None:
@@ -131,7 +132,7 @@ class GHMC(nn.Module):
 
     Args:
         bins: B.
-        momentum: share of the densities that a batch leaves, in [0, 1); 0 for densities of each batch alone.
+        momentum: share of the densities that a batch leaves, from 0 to 1; 0 for densities of each batch alone.
         use_sigmoid: must be True, as in mmdet.
         loss_weight: factor of the result.
         reduction: ``none``, or ``mean``: over the elements that count.
@@ -142,7 +143,7 @@ class GHMC(nn.Module):
         gives 0.
 
     Raises:
-        ValueError: ``use_sigmoid=False``, ``reduction='sum'``, ``momentum`` out of [0, 1), shapes do not match.
+        ValueError: ``use_sigmoid=False``, ``reduction='sum'``, ``momentum`` out of [0, 1], shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:

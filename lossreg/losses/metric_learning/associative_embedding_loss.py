@@ -54,9 +54,14 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
     legal = torch.stack([(y >= 0) & (y < pred.size(2)), (x >= 0) & (x < pred.size(3))], 3)
     legal = check_numbers(match, legal | ~counted.unsqueeze(2).unsqueeze(3), 'match', 'places lie in the map')
     place = torch.where(legal.all(3) & counted.unsqueeze(2), y * pred.size(3) + x, 0).long()
-    mine = counted.unsqueeze(1).expand([-1, pred.size(1), -1]).flatten(1)
-    a = keep(_at(upcast(pred), place[..., 0]), mine)
-    b = keep(_at(upcast(target), place[..., 1]), mine)
+    mine = counted.repeat([1, pred.size(1)])
+    # one table of both maps, (N, 2, M, H W), and the start of each map in it: exported, shapes must fit as they do here
+    maps = torch.stack([upcast(pred), upcast(target)], 1)
+    start = torch.arange(2 * pred.size(0) * pred.size(1), device=pred.device) * (pred.size(2) * pred.size(3))
+    index = start.view([pred.size(0), 2, pred.size(1), 1]) + place.transpose(1, 2).unsqueeze(2)
+    corners = maps.flatten().index_select(0, index.flatten()).view([pred.size(0), 2, pred.size(1) * match.size(1)])
+    corners = keep(corners, mine.unsqueeze(1))
+    a, b = corners[:, 0], corners[:, 1]
     centre = 0.5 * (a + b)
     number = mine.sum(1).to(a.dtype)
     pull = average(((a - centre) * (a - centre) + (b - centre) * (b - centre)).sum(1), number)
@@ -67,12 +72,6 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
     push = average(keep(near, pairs).sum(2).sum(1), number * (number - 1.0))
     known = legal.flatten(1).all(1)
     return poison(pull, known), poison(push, known)
-
-
-def _at(maps: Tensor, place: Tensor) -> Tensor:
-    """The numbers of all channels at places of the flattened map, (N, M K)."""
-    flat = maps.flatten(2)
-    return flat.gather(2, place.unsqueeze(1).expand([-1, flat.size(1), -1])).flatten(1)
 
 
 def padded_matches(match: List[List[List[List[int]]]], like: Tensor) -> Tensor:

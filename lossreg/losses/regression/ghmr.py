@@ -67,7 +67,7 @@ class GHMR(nn.Module):
     Args:
         mu: where the square becomes a line, > 0.
         bins: B.
-        momentum: share of the densities that a batch leaves, in [0, 1); 0 for densities of each batch alone.
+        momentum: share of the densities that a batch leaves, from 0 to 1; 0 for densities of each batch alone.
         loss_weight: factor of the result.
         reduction: ``none``, or ``mean``: over the sum of weights.
 
@@ -76,7 +76,7 @@ class GHMR(nn.Module):
         with reduction ``none``. An empty batch, or no weight above 0, gives 0.
 
     Raises:
-        ValueError: ``mu`` is not above 0, ``reduction='sum'``, ``momentum`` out of [0, 1), shapes do not match.
+        ValueError: ``mu`` is not above 0, ``reduction='sum'``, ``momentum`` out of [0, 1], shapes do not match.
 
     Reference:
         Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019.

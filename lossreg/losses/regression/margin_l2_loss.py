@@ -73,10 +73,7 @@ def margin_l2_loss(
 
 def mean_of_counted(loss: Tensor, counted: Tensor, reduction: str) -> Tensor:
     """The losses, or their mean over the elements that count."""
-    if reduction == 'none':
-        return loss
-    # the number in float32, as in mmdet
-    return average_by(total(loss), total(counted.float()))
+    return loss if reduction == 'none' else average_by(total(loss), total(counted.to(loss.dtype)))
 
 
 def check_mined_reduction(reduction: str) -> None:

@@ -49,7 +49,7 @@ def harmonised(
     for b, inside in enumerate(bins):
         if inside.any():
             density[b] = momentum * density[b] + (1 - momentum) * inside.sum()
-            weights[inside] = number / density[b] / filled
+            weights[inside] = number / density[b] / filled if density[b] != 0 else 0.0
     return weights, density
 
 

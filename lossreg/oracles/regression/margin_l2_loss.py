@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossreg.oracles.reference import Array, Inputs, Options
+from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 
 @np.errstate(all='ignore')
@@ -26,9 +26,4 @@ def margin_l2_loss(call: str, inputs: Inputs, options: Options) -> Array:
         negatives.sort(key=lambda i: -(np.inf if np.isnan(key[i]) else key[i]))
         for i in negatives[int(options['neg_pos_ub'] * (counted & (t == 1)).sum()) :]:
             counted[i] = False
-    losses = np.where(counted, weight * error, 0.0)
-    if options['reduction'] == 'mean':
-        # the number and its eps are float32 in mmdet
-        number = np.float32(counted.sum()) + np.float32(2.0**-23)
-        losses = losses.sum() / np.float64(number) if counted.any() else np.zeros(())
-    return np.asarray(options['loss_weight'] * losses)
+    return reduce(np.where(counted, weight * error, 0.0), options, np.asarray(counted.sum()))
