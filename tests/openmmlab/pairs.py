@@ -112,7 +112,7 @@ def _tensors_in(argument: Any) -> list[Tensor]:
 def _copied(argument: Any) -> Any:
     """A copy of tensors, because mmpretrain's CrossCorrelationLoss writes into what it is given."""
     if isinstance(argument, Mapping):
-        return {name: _copied(item) for name, item in argument.items()}
+        return type(argument)({name: _copied(item) for name, item in argument.items()})
     if isinstance(argument, (tuple, list)):
         return type(argument)(_copied(item) for item in argument)
     return argument.clone() if isinstance(argument, Tensor) else argument
