@@ -154,7 +154,7 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
 def _copied(argument: Any) -> Any:
     """An argument with its tensors copied, and still part of the graph."""
     if isinstance(argument, Mapping):
-        return {key: _copied(value) for key, value in argument.items()}
+        return type(argument)({key: _copied(value) for key, value in argument.items()})  # mmengine's dicts too
     if isinstance(argument, (tuple, list)):
         return type(argument)(_copied(value) for value in argument)
     return argument.clone() if isinstance(argument, Tensor) else argument
