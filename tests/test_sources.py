@@ -197,9 +197,10 @@ MAY_IMPORT = {
     'conventions.py': {'spec'},
     'lattice.py': {'arith'},
     'objective.py': {'registry', 'spec'},
+    'resampling.py': {'arith'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
-        'walk',
+        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry',
+        'resampling', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip
