@@ -200,9 +200,10 @@ MAY_IMPORT = {
     'lattice.py': {'arith'},
     'rotated.py': {'arith'},
     'objective.py': {'registry', 'spec'},
+    'resampling.py': {'arith'},
     'losses': {
         'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'gaussians', 'lattice', 'losses', 'margins',
-        'objective', 'registry', 'rotated', 'spec', 'walk',
+        'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

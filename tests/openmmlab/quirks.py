@@ -21,6 +21,7 @@ FAILS = {
 
 NEEDS = {
     'mmaction.CBFocalLoss': ('samples_per_cls',),
+    'mmaction.SSNLoss': ('train_cfg',),
     'mmdet.CrossEntropyCustomLoss': ('num_classes',),
     'mmdet.FocalCustomLoss': ('num_classes',),
 }

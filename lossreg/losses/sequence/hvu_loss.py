@@ -161,7 +161,9 @@ class HVULoss(nn.Module):
         if not len(categories) == len(category_nums) == len(category_loss_weights):
             raise ValueError('categories, category_nums and category_loss_weights must be of one length')
         if any(count < 1 for count in category_nums) or any(weight < 0 for weight in category_loss_weights):
-            raise ValueError(f'categories must have tags, and weights >= 0, got {category_nums}, {category_loss_weights}')
+            raise ValueError(
+                f'categories must have tags, and weights >= 0, got {category_nums}, {category_loss_weights}'
+            )
         self.categories = tuple(categories)
         self.category_nums = tuple(category_nums)
         self.category_loss_weights = tuple(category_loss_weights)

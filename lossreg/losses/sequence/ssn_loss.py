@@ -1,7 +1,7 @@
 """The losses of structured segment networks: activity, completeness and location of proposals."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Dict, Optional, Tuple
+from typing import ClassVar, Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -293,7 +293,7 @@ SSNLoss.spec = LossSpec(
     at_least=lambda loss: {'N': 2 * loss.num_per_video, 'A': 2},
     references=('https://arxiv.org/abs/1704.06228',),
     # needs: mmaction takes train_cfg in its forward, and cannot do without
-    stands_in_for=(HostClass('mmaction.SSNLoss', needs=('train_cfg',)),),
+    stands_in_for=(HostClass('mmaction.SSNLoss'),),
     differences=(
         Difference(
             'mmaction.SSNLoss',
