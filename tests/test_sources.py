@@ -195,11 +195,12 @@ MAY_IMPORT = {
     'embeddings.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
+    'distillation.py': {'arith'},
     'lattice.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
-        'walk',
+        'arith', 'boxes', 'conventions', 'distillation', 'embeddings', 'lattice', 'losses', 'margins', 'objective',
+        'registry', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip
