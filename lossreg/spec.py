@@ -71,6 +71,7 @@ class Input:
         ignore: for labels and targets, tells an instance's ignored value, None for none.
         ignores_negative: for labels and targets, whether every negative value is ignored.
         broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
+        resizes: dimensions that eager also takes in another size than that of other inputs; an artefact need not.
         when: whether an instance takes this input at all.
         aliases: further names that an error may call it by: those of the losses it is handed on to.
         limit: the largest magnitude drawn, where the formula itself overflows beyond it.
@@ -88,6 +89,7 @@ class Input:
     ignore: Callable[[Any], int | None] = lambda module: None
     ignores_negative: bool = False
     broadcasts: tuple[str, ...] = ()
+    resizes: tuple[str, ...] = ()
     when: Callable[[Any], bool] = always
     aliases: tuple[str, ...] = ()
     limit: float = math.inf

@@ -197,13 +197,14 @@ MAY_IMPORT = {
     'gaussians.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
+    'distillation.py': {'arith'},
     'lattice.py': {'arith'},
     'rotated.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'resampling.py': {'arith'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'gaussians', 'lattice', 'losses', 'margins',
-        'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
+        'arith', 'boxes', 'conventions', 'distances', 'distillation', 'embeddings', 'gaussians', 'lattice', 'losses',
+        'margins', 'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

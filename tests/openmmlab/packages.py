@@ -69,6 +69,7 @@ def losses_of(package: str) -> ModuleType:
         collections.Sequence = collections.abc.Sequence  # its name before Python 3.10
     if package == 'mmrazor':
         _name_what_torch_dropped()
+        _name_mmcls()
     for name in NOT_NEEDED.get(package, ()):
         sys.modules.setdefault(name, mock.MagicMock(__path__=[], __spec__=None))
     if package in BOUND_TO_OLDER:
@@ -121,6 +122,14 @@ def _name_what_torch_dropped() -> None:
     for name in ('overwrite_output_fake_quantize', 'overwrite_output_observer', 'input_output_observed'):
         if not hasattr(pattern, f'_set_{name}'):
             setattr(pattern, f'_set_{name}', lambda self, *arguments: self)
+
+
+def _name_mmcls() -> None:
+    """mmrazor takes one function from mmcls, whose name is mmpretrain today."""
+    path = 'models.losses.cross_entropy_loss'
+    sys.modules.setdefault(f'mmcls.{path}', importlib.import_module(f'mmpretrain.{path}'))
+    for name in ('mmcls', 'mmcls.models', 'mmcls.models.losses'):
+        sys.modules.setdefault(name, ModuleType(name))
 
 
 @contextmanager
