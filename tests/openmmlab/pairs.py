@@ -55,7 +55,7 @@ class Pair:
 
 
 def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
-    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, hands it on to."""
+    """The method that tells what a loss takes: ``forward``, or what mmaction's, taking anything, hands it on to."""
     return getattr(loss, '_forward', loss.forward)
 
 

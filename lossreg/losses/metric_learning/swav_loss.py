@@ -30,7 +30,8 @@ def swav_loss(
         -q_{ib} \cdot \log \mathrm{softmax}\left(\frac{x_{vb} \hat C^T}{\tau}\right)
 
     with :math:`\hat C` the prototypes, each over its length, and q the assignments of :func:`sinkhorn`, which have no
-    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them so.
+    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them
+    so.
 
     Args:
         x: features of all crops, one crop of all images after the other, (N, D). Rows beyond the last

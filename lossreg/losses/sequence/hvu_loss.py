@@ -134,8 +134,8 @@ class HVULoss(nn.Module):
         ``X_LOSS_weight``, its share in float32, both for reference. An empty batch, or nothing tagged, gives 0.
 
     Raises:
-        ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, numbers of categories
-            differ, the mask is missing.
+        ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, numbers of
+            categories differ, the mask is missing.
 
     Reference:
         Diba et al., Large Scale Holistic Video Understanding, ECCV 2020.
