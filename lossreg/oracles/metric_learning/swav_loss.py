@@ -67,4 +67,5 @@ def _sinkhorn(scores: Array, options: Options) -> Array:
             q += 1e-12
         q /= prototypes * q.sum(0)
         q /= samples * q.sum(1, keepdims=True)
-    return q * samples
+    assignments: Array = q * samples
+    return assignments
