@@ -129,6 +129,14 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return x.clamp(min=1.1754943508222875e-38).pow(exponent)
 
 
+def one_minus_exp(h: Tensor) -> Tensor:
+    """1 - e^-h for h >= 0, exact for small h too: ONNX Runtime computes expm1 as a difference."""
+    small = torch.where(h < 0.02, h, 0.0)
+    # h - h^2/2 + h^3/6 - ..., whose next term is below 1e-15 h
+    series = small * (1.0 - small / 2 * (1.0 - small / 3 * (1.0 - small / 4 * (1.0 - small / 5 * (1.0 - small / 6)))))
+    return torch.where(h < 0.02, series, 1.0 - torch.exp(-h))
+
+
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
 

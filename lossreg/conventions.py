@@ -113,6 +113,19 @@ def torch_calls(
     )
 
 
+# mmpose and mmyolo
+
+
+def nan_without_weight(host: str, test: str) -> Difference:
+    """The difference from hosts that multiply the finished loss by a target weight of 0."""
+    return Difference(
+        host,
+        'NaN under a target weight of 0 contributes 0; the host returns NaN',
+        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        test,
+    )
+
+
 # Classifiers and penalties
 
 CLASSIFIER_INPUTS = (

@@ -239,7 +239,7 @@ class Dimensions:
             spec,
             name=name,
             shape=' '.join(self._name(first, symbol) for symbol in spec.dims),
-            classes=self._name(first, spec.classes) if spec.classes else '',
+            classes=' '.join(self._name(first, symbol) for symbol in spec.classes.split()),
             broadcasts=tuple(self._name(first, symbol) for symbol in spec.broadcasts),
             optional=False,
             differentiable=any(use.spec.differentiable for use in uses),

@@ -115,4 +115,4 @@ class FlatLoss(nn.Module):
         returned = function(**self.unit.arguments(named))
         if call.returns_dict:
             return tuple(returned[name] for name in self.unit.results)
-        return tuple(returned) if isinstance(returned, tuple) else (returned,)
+        return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)

@@ -54,7 +54,10 @@ def losses_of(package: str) -> ModuleType:
 def host_class(name: str) -> type[nn.Module]:
     """The class that a spec calls ``mmdet.FocalLoss``."""
     package, cls = name.split('.')
-    found: type[nn.Module] = getattr(losses_of(package), cls)
+    losses = losses_of(package)
+    if not hasattr(losses, cls):  # mmpose offers its InfoNCELoss by the registry alone
+        return importlib.import_module(f'{package}.registry').MODELS.module_dict[cls]
+    found: type[nn.Module] = getattr(losses, cls)
     return found
 
 

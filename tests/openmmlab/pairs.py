@@ -59,10 +59,18 @@ def pairs() -> Iterator[Pair]:
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
-            if options.keys() <= accepted.keys():
+            if options.keys() <= accepted.keys() - set(host.by_hand):
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
-                    yield paired(unit, host_class(host.name)(**options))
+                    if takes(host_class(host.name), unit):
+                        yield paired(unit, host_class(host.name)(**options))
+
+
+def takes(host: type[nn.Module], unit: Unit) -> bool:
+    """Whether the host's ``forward`` has the unit's optional inputs: parameters of a loss are inputs of ours alone."""
+    parameters = inspect.signature(host.forward).parameters
+    names = unit.call.arrange({i.name: i for i in unit.inputs if i.optional})
+    return names.keys() <= parameters.keys() or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
