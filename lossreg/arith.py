@@ -6,7 +6,7 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -243,6 +243,22 @@ def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
     """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
     if x.dim() == 0 or x.size(dim) != size:
         raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
+
+
+def check_size_among(x: Tensor, dim: int, sizes: List[int], name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has one of these sizes, which are numbers of ``what``."""
+    if x.dim() == 0 or x.size(dim) not in sizes:
+        raise ValueError(
+            f'{name} has shape {list(x.shape)}, but there must be one of {sizes} {what} in dimension {dim}'
+        )
+
+
+def check_multiple(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` is a multiple of ``size``, the number of ``what``."""
+    if x.size(dim) != size and (size == 0 or x.size(dim) % size != 0):
+        raise ValueError(
+            f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {size}, the {what}'
+        )
 
 
 def check_dim(x: Tensor, dim: int, name: str) -> None:

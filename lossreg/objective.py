@@ -245,5 +245,5 @@ class Dimensions:
             differentiable=any(use.spec.differentiable for use in uses),
             ignore=lambda _: spec.ignore(loss),
             when=lambda _: True,
-            aliases=tuple({use.spec.name for use in uses} - {name}),
+            aliases=tuple({known for use in uses for known in (use.spec.name, *use.spec.aliases)} - {name}),
         )

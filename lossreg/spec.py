@@ -114,8 +114,9 @@ class Call:
         when: whether an instance can be called so.
         outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
-        method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
-            state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
+        method: what is called, where it is not ``forward``: a method, or a loss that this one holds. A loss with state
+            has a pure method, which takes the state and returns the next one last; ``forward`` calls it and keeps the
+            state in training mode.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
         is_sum: whether it adds up terms of different inputs, or a constant: where nothing counts in one, the others
             remain, and an illegal label spoils only the gradients of its own term.
@@ -174,8 +175,8 @@ class HostClass:
         name: ``'mmdet.FocalLoss'``.
         defaults: constructor defaults of the host's class that differ from ours.
         call: the call the host's heads make; empty for the loss's first.
-        by_hand: constructor arguments that the host takes in another form, or that change what it returns: instances
-            given them are compared in the host's test file alone.
+        by_hand: variants whose arguments the host takes in another form, or whose call it answers in another: they are
+            compared in its test file alone.
     """
 
     name: str

@@ -25,20 +25,15 @@ def units(every_set=False):
 
 
 def exported_units():
-    """The default variant, one more, and the first that allows a further call; all optional inputs but in the default.
+    """The default variant without optional inputs, and one more with all, in another call where there is one.
 
     ``test_everything`` exports the rest.
     """
     chosen = []
-    for requests in REQUESTS.values():
-        seen = set()
-        for number, request in enumerate(requests):
-            units = list(request.units())
-            for name in dict.fromkeys(unit.call.name for unit in units):
-                if number < 2 or name not in seen:
-                    of_call = [unit for unit in units if unit.call.name == name]
-                    chosen.append(of_call[0] if number == 0 else of_call[-1])
-                seen.add(name)
+    for first, *others in REQUESTS.values():
+        chosen.append(next(iter(first.units())))
+        last_units = [list(request.units())[-1] for request in (*others, first)]
+        chosen.append(next((unit for unit in last_units if unit.call.name != chosen[-1].call.name), last_units[0]))
     return chosen
 
 
@@ -116,7 +111,11 @@ def test_forward_keeps_the_next_state_in_training_mode_only(unit):
         for name, value in state.items():
             getattr(loss, name).copy_(value)
         returned = loss(**{k: v for k, v in unit.arguments({**inputs, **state}).items() if k not in state})
-        torch.testing.assert_close(returned if isinstance(returned, torch.Tensor) else returned[0], results['loss'])
+        if not isinstance(returned, dict):
+            values = (returned,) if isinstance(returned, torch.Tensor) else returned
+            returned = dict(zip(unit.call.outputs, values, strict=True))
+        for name in unit.call.losses:
+            torch.testing.assert_close(returned[name], results[name])
         for name, value in state.items():
             kept = getattr(loss, name)
             assert torch.equal(kept, results[f'next_{name}'] if training else value)

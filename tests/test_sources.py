@@ -198,8 +198,8 @@ MAY_IMPORT = {
     'lattice.py': {'arith'},
     'objective.py': {'registry', 'spec'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'embeddings', 'lattice', 'losses', 'margins', 'objective', 'registry', 'spec',
-        'walk',
+        'arith', 'boxes', 'conventions', 'embeddings', 'hosts', 'lattice', 'losses', 'margins', 'objective', 'registry',
+        'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

@@ -59,7 +59,7 @@ def pairs() -> Iterator[Pair]:
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
-            if options.keys() <= accepted.keys() - set(host.by_hand):
+            if variant not in host.by_hand and options.keys() <= accepted.keys():
                 request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
                 for unit in request.units(every_set=True):
                     if takes(host_class(host.name), unit):
@@ -74,8 +74,9 @@ def takes(host: type[nn.Module], unit: Unit) -> bool:
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
-    """A pair of one set of parameters, which bear the same names."""
-    host.load_state_dict(unit.loss.state_dict())
+    """A pair of one set of parameters, which bear the same names. The host need not keep the state that ours does."""
+    state = {i.name for i in unit.inputs if i.state} - host.state_dict().keys()
+    host.load_state_dict({name: x for name, x in unit.loss.state_dict().items() if name not in state})
     return Pair(unit, host)
 
 

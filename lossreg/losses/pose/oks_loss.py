@@ -15,6 +15,7 @@ from lossreg.arith import (
     check_leading_shape,
     check_reduction,
     check_same_shape,
+    check_size,
     keep,
     one_minus_exp,
     reduce_loss,
@@ -104,9 +105,7 @@ def oks_loss(
 def check_sigmas(output: Tensor, sigmas: Optional[Tensor]) -> None:
     """Raises ValueError unless there is one sigma for each keypoint of ``output`` (N, K, 2), or none at all."""
     if sigmas is not None:
-        check_dim(output, 3, 'output')
-        if output.size(1) != sigmas.size(0):
-            raise ValueError(f'output has shape {list(output.shape)}, but metainfo has {sigmas.size(0)} sigmas')
+        check_size(output, 1, sigmas.size(0), 'output', 'sigmas')
 
 
 def squared_distances(
@@ -150,10 +149,10 @@ def read_sigmas(metainfo: Optional[Metainfo]) -> Optional[Tensor]:
         found = Config.fromfile(_metainfo_file(found)).get('dataset_info', {})
     if isinstance(found, Mapping):
         found = found.get('sigmas', [])
-    sigmas = torch.as_tensor(found, dtype=torch.float32)
-    if sigmas.dim() != 1 or not bool((sigmas > 0).all()) or sigmas.numel() == 0:
-        raise ValueError(f'metainfo must hold one sigma above 0 for each keypoint, got {sigmas.tolist()}')
-    return sigmas
+    sigmas = [float(sigma) for sigma in found]
+    if not sigmas or min(sigmas) <= 0:
+        raise ValueError(f'metainfo must hold one sigma above 0 for each keypoint, got {sigmas}')
+    return torch.tensor(sigmas)
 
 
 def _metainfo_file(path: str) -> Path:
@@ -266,7 +265,7 @@ OKSLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/2204.06806',),
     sizes=sigma_sizes,
     constants=('sigmas',),
-    stands_in_for=(HostClass('mmpose.OKSLoss', by_hand=('metainfo',)),),
+    stands_in_for=(HostClass('mmpose.OKSLoss', by_hand=('sigmas', 'yoloxpose')),),
     differences=(
         nan_without_weight('mmpose.OKSLoss', 'tests/openmmlab/test_mmpose_other.py'),
         Difference(

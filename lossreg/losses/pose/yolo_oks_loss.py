@@ -163,6 +163,6 @@ OksLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/2204.06806',),
     sizes=sigma_sizes,
     constants=('sigmas',),
-    stands_in_for=(HostClass('mmyolo.OksLoss', by_hand=('metainfo',)),),
+    stands_in_for=(HostClass('mmyolo.OksLoss', by_hand=('sigmas',)),),
     differences=(nan_without_weight('mmyolo.OksLoss', 'tests/openmmlab/test_mmyolo.py'),),
 )
