@@ -66,9 +66,33 @@ class Found:
             return Request.of({'type': self.type, **self.options})
         if self.stand_in is None:
             return None
-        options = self.stand_in.options(dict(self.options))
+        options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+
+def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
+    """Options in which every loss of a host's is one of ours that stands in for it.
+
+    Raises:
+        ConfigError: none does for one of them.
+    """
+    return {key: _translated_value(value, package) for key, value in options.items()}
+
+
+def _translated_value(value: Any, package: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_translated_value(item, package) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    name = _type_name(value)
+    if not name or not _is_loss(name) or name.startswith('lossreg.'):
+        return _translated(value, package)
+    found = _found('', dict(value), package)
+    meant = stand_ins().get(f'{package}.{name}' if '.' not in name else found.host)
+    if meant is None:
+        raise ConfigError(f'nothing stands in for {found.host or name}, which is part of this loss')
+    return {'type': meant.name, **meant.options(_translated(found.options, package))}
 
 
 def find_losses(path: Path, host: str = '') -> list[Found]:

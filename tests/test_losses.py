@@ -112,9 +112,10 @@ def test_forward_keeps_the_next_state_in_training_mode_only(unit):
             getattr(loss, name).copy_(value)
         returned = loss(**{k: v for k, v in unit.arguments({**inputs, **state}).items() if k not in state})
         if not isinstance(returned, dict):
-            returned = {'loss': returned if isinstance(returned, torch.Tensor) else returned[0]}
-        for name, value in returned.items():
-            torch.testing.assert_close(value, results[name])
+            values = (returned,) if isinstance(returned, torch.Tensor) else returned
+            returned = dict(zip(unit.call.outputs, values, strict=True))
+        for name in unit.call.losses:
+            torch.testing.assert_close(returned[name], results[name])
         for name, value in state.items():
             kept = getattr(loss, name)
             assert torch.equal(kept, results[f'next_{name}'] if training else value)

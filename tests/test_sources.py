@@ -203,8 +203,8 @@ MAY_IMPORT = {
     'objective.py': {'registry', 'spec'},
     'resampling.py': {'arith'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'distances', 'distillation', 'embeddings', 'gaussians', 'lattice', 'losses',
-        'margins', 'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
+        'arith', 'boxes', 'conventions', 'distances', 'distillation', 'embeddings', 'gaussians', 'hosts', 'lattice',
+        'losses', 'margins', 'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

@@ -79,9 +79,11 @@ def _arguments(unit: Unit) -> str:
     return ', '.join(f'{parameter}={_text(value)}' for parameter, value in unit.arguments(texts).items())
 
 
-def _text(value: str | tuple[str, ...] | dict[str, str] | float | None) -> str:
+def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:
     if isinstance(value, dict):
         return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
+    if isinstance(value, list):
+        return f'[{", ".join(value)}]'
     return f'({", ".join(value)})' if isinstance(value, tuple) else str(value)
 
 

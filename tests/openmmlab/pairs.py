@@ -12,7 +12,7 @@ import numpy as np
 import packages
 import torch
 from packages import host_class, host_loss
-from quirks import DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted
+from quirks import BY_HAND, DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -76,7 +76,7 @@ def pairs() -> Iterator[Pair]:
         accepted = inspect.signature(host_class(host.name)).parameters
         needed = NEEDS.get(host.name, ())
         for variant, options in cls.spec.variants.items():
-            if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS:
+            if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS | BY_HAND:
                 continue
             request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
             for unit in request.units(every_set=True):
@@ -101,8 +101,9 @@ def with_reduction(loss: nn.Module, reduction: str) -> nn.Module:
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
-    """A pair of one set of parameters, which bear the same names."""
-    host.load_state_dict(unit.loss.state_dict())
+    """A pair of one set of parameters, which bear the same names. The host need not keep the state that ours does."""
+    state = {i.name for i in unit.inputs if i.state} - host.state_dict().keys()
+    host.load_state_dict({name: x for name, x in unit.loss.state_dict().items() if name not in state})
     return Pair(unit, host)
 
 
