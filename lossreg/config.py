@@ -88,11 +88,10 @@ def _translated_value(value: Any, package: str) -> Any:
     name = _type_name(value)
     if not name or not _is_loss(name) or name.startswith('lossreg.'):
         return _translated(value, package)
-    found = _found('', dict(value), package)
-    meant = stand_ins().get(f'{package}.{name}' if '.' not in name else found.host)
-    if meant is None:
+    found = _found('', dict(value), package, stand_ins(), unscoped=False)
+    if found.stand_in is None:
         raise ConfigError(f'nothing stands in for {found.host or name}, which is part of this loss')
-    return {'type': meant.name, **meant.options(_translated(found.options, package))}
+    return {'type': found.stand_in.name, **found.stand_in.options(_translated(found.options, package))}
 
 
 def find_losses(path: Path, host: str = '') -> list[Found]:

@@ -43,7 +43,7 @@ def fea_loss(
         check_size(align_weight, 1, preds_S.size(1), 'align_weight', 'channels of preds_S')
         kernel = align_weight.to(aligned.dtype).flatten(1)
         # the convolution as a product of matrices, of which every exporter knows the gradient
-        aligned = matmul(kernel, aligned.flatten(2)).unflatten(2, preds_S.shape[2:])
+        aligned = matmul(kernel, aligned.flatten(2)).unflatten(2, preds_S.shape[2:])  # type: ignore[no-untyped-call]
     if align_bias is not None:
         check_size(align_bias, 0, preds_T.size(1), 'align_bias', 'channels of preds_T')
         aligned = aligned + align_bias.to(aligned.dtype).view(-1, 1, 1)

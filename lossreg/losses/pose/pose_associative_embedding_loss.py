@@ -60,7 +60,7 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
     place = torch.where(seen, place, none)
     maps = upcast(tags).flatten(2)
     legal = check_labels(place, maps.size(2), None, 'keypoint_indices')
-    maps = maps.unflatten(1, [-1, keypoints])
+    maps = maps.unflatten(1, [-1, keypoints])  # type: ignore[no-untyped-call]
     index = torch.where(legal, place, 0).long().unsqueeze(1).expand(-1, maps.size(1), -1, -1)
     seen = seen.unsqueeze(1)
     # tags of each picture, number, keypoint and instance, (B, L, K, N)

@@ -104,9 +104,9 @@ class RealNVP(nn.Module):
         scales: List[List[Tensor]] = []
         shifts: List[List[Tensor]] = []
         for net in self.s:
-            scales.append([net[0].weight, net[0].bias, net[2].weight, net[2].bias, net[4].weight, net[4].bias])
+            scales.append([net[0].weight, net[0].bias, net[2].weight, net[2].bias, net[4].weight, net[4].bias])  # type: ignore[index]
         for net in self.t:
-            shifts.append([net[0].weight, net[0].bias, net[2].weight, net[2].bias, net[4].weight, net[4].bias])
+            shifts.append([net[0].weight, net[0].bias, net[2].weight, net[2].bias, net[4].weight, net[4].bias])  # type: ignore[index]
         return flow_log_density(x, self.mask, scales, shifts)
 
 

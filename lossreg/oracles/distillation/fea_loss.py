@@ -20,6 +20,6 @@ def fea_loss(call: str, inputs: Inputs, options: Options) -> Array:
             aligned = float(student[n, d, h, w])
         else:
             aligned = float(np.sum(weight[d, :, 0, 0] * student[n, :, h, w]) + bias[d])
-        summed += (aligned - teacher[n, d, h, w]) ** 2
+        summed += float(aligned - teacher[n, d, h, w]) ** 2
     samples = len(teacher)
     return np.asarray(options['alpha_fea'] * summed / samples if samples else 0.0)

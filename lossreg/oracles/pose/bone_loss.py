@@ -17,7 +17,7 @@ def bone_loss(call: str, inputs: Inputs, options: Options) -> Array:
         for n in range(samples):
             w = 1.0 if weight is None else float(weight[n, joint])
             if w != 0:
-                difference += w * np.linalg.norm(output[n, joint] - output[n, parent])
-                difference -= w * np.linalg.norm(target[n, joint] - target[n, parent])
+                difference += w * float(np.linalg.norm(output[n, joint] - output[n, parent]))
+                difference -= w * float(np.linalg.norm(target[n, joint] - target[n, parent]))
         summed += abs(difference / samples) if samples else 0.0
     return np.asarray(options['loss_weight'] * summed / len(bones) if bones else 0.0)
