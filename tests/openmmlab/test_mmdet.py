@@ -145,8 +145,9 @@ def test_avg_factor_of_zero(ours, host):
     units = (unit for request in variants_of(ours.__name__) for unit in request.units(every_set=True))
     unit = next(u for u in units if [i.name for i in u.inputs if i.optional] == ['avg_factor'])
     arguments = arguments_of(unit, draw(unit) | {'avg_factor': 0.0}, torch.float64)
-    got, want = (evaluate(loss, arguments) for loss in (ours(), host()))
-    total = evaluate(host(reduction='sum'), {**arguments, 'avg_factor': None})
+    options = {name: value for name, value in unit.config.items() if name != 'type'}
+    got, want = (evaluate(loss, arguments) for loss in (ours(**options), host(**options)))
+    total = evaluate(host(**{**options, 'reduction': 'sum'}), {**arguments, 'avg_factor': None})
     assert not any(x.any() for x in got.values())
     assert want['loss'] == pytest.approx(total['loss'] / torch.finfo(torch.float32).eps)
 
