@@ -12,7 +12,7 @@ import numpy as np
 import packages
 import torch
 from packages import host_class, host_loss
-from quirks import BY_HAND, DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted
+from quirks import BY_HAND, DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted, theirs
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -25,6 +25,8 @@ from lossreg.unit import OTHER_SIZES, TRACED_SIZES, Unit
 EXACT = Tolerance(rtol=1e-9, atol=1e-12)
 LARGE_BATCH = (40, 2, 3, 5, 6)
 SIZES = (TRACED_SIZES, OTHER_SIZES, LARGE_BATCH)
+OWN_GRADIENT = 'gradient: the derivative'
+"""How differences from hosts begin whose gradient is not that of what they return."""
 AVG_FACTORS = (2.5, 3, torch.tensor(7.25, dtype=torch.float64))
 
 
@@ -80,7 +82,7 @@ def pairs() -> Iterator[Pair]:
                 continue
             request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
             for unit in request.units(every_set=True):
-                pair = paired(unit, adapted(host.name, host_loss(host.name, options)))
+                pair = paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
                 if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
                     yield pair
 
@@ -167,12 +169,14 @@ def in_double() -> Iterator[None]:
 
     Hosts put labels and weights through ``.float()``, and multiply integer tensors by numbers, which would leave
     float32's precision in float64's clothes; and mmcv keeps the denominators of rotated boxes from 0 by adding 1e-8.
+    What wants to be on CUDA stays here.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         epsilon = mock.patch('mmcv.ops.diff_iou_rotated.EPSILON', 1e-30)
-        with mock.patch.object(Tensor, 'float', Tensor.double), epsilon:
+        here = mock.patch.object(Tensor, 'cuda', lambda tensor: tensor)
+        with mock.patch.object(Tensor, 'float', Tensor.double), epsilon, here:
             yield
     finally:
         torch.set_default_dtype(before)
@@ -190,11 +194,12 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
     """Ours is the host's number, and finite where the host's is not.
 
     In float64, and in float32 against the host's float64. Extreme inputs are beyond float32, so for them in float64
-    only, and without the gradient, or the values, where a spec declares that they differ.
+    only. Without the gradient where a spec declares that it differs on them, or is no derivative in the host; without
+    the values where it declares that they differ.
     """
     unit = pair.ours
     want = evaluate_host(pair.host, {**arguments_of(unit, inputs, torch.float64), **options}, unit.call)
-    if extreme and declared(unit.name, 'gradient'):
+    if declared(unit.name, OWN_GRADIENT) or (extreme and declared(unit.name, 'gradient')):
         want = {name: want[name] for name in unit.call.outputs}
     if extreme and declared(unit.name, 'equally hard') and unit.loss.hard_mining:
         want = {}
@@ -254,7 +259,7 @@ def pair_of(name: str, call: str, **options: Any) -> Pair:
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
     unit, *_ = Request.of({'type': name, **host.defaults, **options}, call=call).units()
-    return paired(unit, adapted(host.name, host_loss(host.name, options)))
+    return paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
 
 
 def real(*shape: int) -> Tensor:
