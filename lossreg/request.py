@@ -107,7 +107,8 @@ def _given(loss: nn.Module) -> dict[str, Any]:
         value = getattr(loss, name, parameter.default)
         value = value.tolist() if isinstance(value, Tensor) else value
         if value != parameter.default:
-            given[name] = value
+            # a config holds lists
+            given[name] = list(value) if isinstance(value, tuple) else value
     return given
 
 

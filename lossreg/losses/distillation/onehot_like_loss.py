@@ -35,6 +35,9 @@ class OnehotLikeLoss(nn.Module):
     Shapes:
         Logits (N, C), or (N, C, H, W). Returns the mean over all samples, or places; an empty batch gives 0.
 
+    Raises:
+        IndexError: the logits have one dimension.
+
     Reference:
         Chen et al., Data-Free Learning of Student Networks, ICCV 2019.
     """

@@ -86,8 +86,9 @@ class PKDLoss(nn.Module):
             raise ValueError('preds_S is a tensor but preds_T is a list; give two of a kind')
         if isinstance(preds_T, Tensor):
             raise ValueError('preds_S is a list but preds_T is a tensor; give two of a kind')
-        if len(preds_S) != len(preds_T):
-            raise ValueError(f'preds_S has {len(preds_S)} levels and preds_T has {len(preds_T)}; they must be equal')
+        levels, levels_T = len(preds_S), len(preds_T)
+        if levels != levels_T:
+            raise ValueError(f'preds_S has {levels} levels and preds_T has {levels_T}; they must be equal')
         # TorchScript's zip knows no `strict`
         losses = [pkd_loss(s, t, self.resize_stu) for s, t in zip(preds_S, preds_T)]  # noqa: B905
         return self.loss_weight * total(torch.stack(losses))

@@ -186,7 +186,7 @@ class SwAVLoss(nn.Module):
         self._assigned = list(crops_for_assign)
         self.prototypes = nn.Linear(feat_dim, num_prototypes, bias=False)
         queue = torch.zeros(len(self._assigned), queue_length, feat_dim) if queue_length else None
-        self.register_buffer('queue', queue, persistent=False)
+        self.register_buffer('queue', queue)
 
     def forward(self, x: Tensor, prototypes: Optional[Tensor] = None) -> Tensor:
         """Computes the loss and, in training mode, normalises the module's prototypes and fills the queue."""

@@ -36,6 +36,9 @@ class DiscShiftLoss(nn.Module):
         Scores of any shape: a discriminator's (N, C) or (N, C, H, W), or, as mmagic's inpaintors give it, a scalar
         loss. Returns a scalar; 0 for an empty batch.
 
+    Raises:
+        Nothing: scores of every shape have a mean of squares.
+
     Reference:
         Karras et al., Progressive Growing of GANs for Improved Quality, Stability, and Variation, ICLR 2018.
     """

@@ -116,13 +116,12 @@ class TransferalPerceptualLoss(nn.Module):
 def _of_one_scene(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Maps and textures of which each is twice as large as the one before, with channels of their own number."""
     height, width = drawn['map_0'].shape[2:]
-    fitted = {}
-    for i in (1, 2):
+
+    def fitted(x: Tensor, i: int) -> Tensor:
         rows, columns = torch.arange(height * 2**i), torch.arange(width * 2**i)
-        for name in (f'map_{i}', f'texture_{i}'):
-            x = drawn[name][:, i - 1 :]
-            fitted[name] = x[:, :, rows % x.size(2)][..., columns % x.size(3)]
-    return fitted
+        return x[:, i - 1 :, rows % x.size(2)][..., columns % x.size(3)]
+
+    return {f'{name}_{i}': fitted(drawn[f'{name}_{i}'], i) for name in ('map', 'texture') for i in (1, 2)}
 
 
 _SHAPES = ('N C H W', 'N D K L', 'N E P Q')

@@ -97,18 +97,17 @@ def category_losses(
         score, target = x[:, start : start + tags], t[:, start : start + tags]
         start = start + tags
         if category_mask is None:
-            loss = binary_cross_entropy_with_logits(score, target).sum(1)
-            losses.append(average_over(total(loss), loss.size(0)))
-            present.append(torch.ones_like(losses[at], dtype=torch.bool))
+            summed = binary_cross_entropy_with_logits(score, target).sum(1)
+            loss = average_over(total(summed), summed.size(0))
+            present.append(torch.ones_like(loss, dtype=torch.bool))
         else:
             m = upcast(category_mask)[:, at]
             present.append(total(m) >= 0.5)
             m = torch.where(present[at], m, 0.0)
             counted = (m != 0).unsqueeze(1)
-            loss = m * binary_cross_entropy_with_logits(keep(score, counted), keep(target, counted)).sum(1)
-            losses.append(average(total(loss), total(m)))
-        if reduction == 'mean':
-            losses[at] = losses[at] / tags
+            summed = m * binary_cross_entropy_with_logits(keep(score, counted), keep(target, counted)).sum(1)
+            loss = average(total(summed), total(m))
+        losses.append(loss / tags if reduction == 'mean' else loss)
     return torch.stack(losses), torch.stack(present)
 
 
@@ -158,7 +157,8 @@ class HVULoss(nn.Module):
             raise ValueError(f"loss_type must be 'all' or 'individual', got '{loss_type}'")
         if reduction != 'mean' and reduction != 'sum':
             raise ValueError(f"reduction must be 'mean' or 'sum', got '{reduction}'")
-        if not len(categories) == len(category_nums) == len(category_loss_weights):
+        count, lengths = len(categories), (len(category_nums), len(category_loss_weights))
+        if lengths != (count, count):
             raise ValueError('categories, category_nums and category_loss_weights must be of one length')
         if any(count < 1 for count in category_nums) or any(weight < 0 for weight in category_loss_weights):
             raise ValueError(
@@ -200,8 +200,7 @@ class HVULoss(nn.Module):
         shares = average(weights, total(weights))
         results = {'loss_cls': self.loss_weight * total(losses * shares)}
         for at, name in enumerate(self._names):
-            results[f'{name}_LOSS'] = losses[at]
-            results[f'{name}_LOSS_weight'] = shares[at].to(torch.float32)
+            results.update({f'{name}_LOSS': losses[at], f'{name}_LOSS_weight': shares[at].to(torch.float32)})
         return results
 
 

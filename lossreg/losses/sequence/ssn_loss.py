@@ -225,7 +225,7 @@ class SSNLoss(nn.Module):
             if bbox_targets is None:
                 raise ValueError('bbox_targets is missing; give it, or no bbox_pred')
             location = location_loss(bbox_pred, types, labels, bbox_targets.reshape(-1, 2))
-            losses['loss_reg'] = reg_loss_weight * location
+            losses.update({'loss_reg': reg_loss_weight * location})
         return losses
 
 
@@ -254,7 +254,7 @@ def _of_videos(loss: SSNLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tenso
     place = rows % loss.num_per_video
     types = (place >= positive).long() + (place >= positive + incomplete).long()
     whole = rows < len(rows) - len(rows) % loss.num_per_video
-    classes = min(drawn['activity_score'].shape[1] - 1, drawn['completeness_score'].shape[1])
+    classes, *_ = sorted((drawn['activity_score'].shape[1] - 1, drawn['completeness_score'].shape[1]))
     return {'proposal_type': torch.where(whole, types, 2), 'labels': 1 + drawn['labels'] % max(classes, 1)}
 
 
