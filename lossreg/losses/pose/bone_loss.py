@@ -130,7 +130,7 @@ class BoneLoss(nn.Module):
         self.loss_weight = float(loss_weight)
         self.loss_name = loss_name
         joints, parents = bones_of(self.joint_parents).unbind(0)
-        self.non_root_indices: Sequence[int] = joints.tolist()
+        self.non_root_indices: Sequence[int] = [int(joint) for joint in joints]
         self.register_buffer('joints', joints, persistent=False)
         self.register_buffer('parents', parents, persistent=False)
 
