@@ -54,7 +54,7 @@ MMDET_CALLS = tuple(
         (
             Input('pred', Role.LOGITS, shape, differentiable=True),
             Input('target', Role.LOGITS, shape),
-            Input('weight', Role.WEIGHTS, shape, optional=True),
+            Input('weight', Role.WEIGHTS, shape, optional=True, broadcasts=tuple(shape.split()[1:3])),
             AVG_FACTOR,
         ),
     )
@@ -70,7 +70,7 @@ UNCERTAIN_CALLS = tuple(
             Input('pred', Role.LOGITS, shape, differentiable=True),
             Input('target', Role.LOGITS, shape),
             Input('sigma', Role.LOGITS, shape, differentiable=True, limit=20.0),
-            Input('weight', Role.WEIGHTS, shape, optional=True),
+            Input('weight', Role.WEIGHTS, shape, optional=True, broadcasts=tuple(shape.split()[1:3])),
             AVG_FACTOR,
         ),
     )

@@ -306,8 +306,20 @@ def test_nothing_is_broadcast_in_mmdets_call(name):
     for wrong in (torch.ones(4, 1), torch.ones(3), torch.ones(1, 3)):
         with pytest.raises(ValueError, match=r'target has shape .* and pred has shape'):
             build_loss(name)(x, wrong)
+    for wrong in (torch.ones(3), torch.ones(1, 3), torch.ones(1, 1), torch.ones(4, 2)):
         with pytest.raises(ValueError, match=r'weight has shape .* and pred has shape'):
             build_loss(name)(x, x, wrong)
+
+
+@pytest.mark.parametrize('shape', [(4, 1), (4, 1, 2), (4, 3, 1)])
+@pytest.mark.parametrize('name', FORMULAS)
+def test_a_weight_may_be_one_for_a_whole_dimension(name, shape):
+    """The heads of CornerNet and 3DSSD give it so; where it is 0, nothing counts."""
+    whole = (4, 3, 2)[: len(shape)]
+    x, weight = torch.randn(whole), torch.tensor([0.0, 1.0, 2.0, 0.5]).view(4, *[1] * (len(shape) - 1)).expand(shape)
+    x[0] = math.nan
+    loss, target = build_loss({'type': name, 'reduction': 'none'}), torch.zeros(whole)
+    assert torch.equal(loss(x, target, weight), loss(x, target, weight.expand(whole)))
 
 
 def test_a_negative_variance_is_nan():

@@ -31,7 +31,7 @@ def varifocal_loss(
     Args:
         pred: logits x, of any shape.
         target: t in [0, 1]: the IoU at the class of a positive, 0 elsewhere. Of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
         alpha: factor of negatives, >= 0.
         gamma: focusing exponent of negatives, >= 0.
         iou_weighted: whether positives are weighted by their target.
@@ -118,7 +118,7 @@ def _call(name: str, shape: str) -> Call:
         (
             Input('pred', Role.LOGITS, shape, differentiable=True),
             Input('target', Role.TARGETS, shape),
-            Input('weight', Role.WEIGHTS, shape, optional=True),
+            Input('weight', Role.WEIGHTS, shape, optional=True, broadcasts=tuple(shape.split()[1:3])),
             AVG_FACTOR,
         ),
     )

@@ -34,7 +34,7 @@ def balanced_l1_loss(
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
         alpha: how much small errors count, > 0.
         gamma: the largest gradient, > 0.
         beta: where the logarithm ends, > 0.

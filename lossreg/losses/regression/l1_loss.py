@@ -4,7 +4,7 @@ from typing import ClassVar, Optional, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.arith import check_reduction, check_same_shape, check_shape_or_one, keep, reduce_loss, upcast
 from lossreg.conventions import MMDET_CALLS, no_broadcast, no_shortcut, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -19,7 +19,7 @@ def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Te
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -36,13 +36,14 @@ def counted_pair(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tupl
     """Predictions and targets in full precision, 0 where the weight is 0.
 
     Raises:
-        ValueError: the three are not of one shape.
+        ValueError: the three are not of one shape; the weight may be 1 in dimensions 1 and 2, as the heads of CornerNet
+            and 3DSSD give it.
     """
     check_same_shape(target, pred, 'target', 'pred')
     x, t = upcast(pred), upcast(target)
     if weight is None:
         return x, t
-    check_same_shape(weight, pred, 'weight', 'pred')
+    check_shape_or_one(weight, pred, [1, 2], 'weight', 'pred')
     return keep(x, weight != 0), keep(t, weight != 0)
 
 

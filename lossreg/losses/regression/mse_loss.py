@@ -21,7 +21,7 @@ def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> T
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
 
     Returns:
         The losses, of the shape of ``pred``.

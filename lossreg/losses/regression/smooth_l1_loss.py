@@ -22,7 +22,7 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
         beta: where the square ends, >= 0; with 0 it is the L1 loss.
 
     Returns:
