@@ -40,9 +40,7 @@ def weighted(losses: Array, weight: ArrayLike | None) -> Array:
     return np.where(w == 0, 0.0, w * losses)
 
 
-def reduce(
-    loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None, eps: float = EPS
-) -> Array:
+def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | None = None, eps: float = EPS) -> Array:
     """loss_weight times the losses ('none'), their sum, or their mean: Σ / N, or Σ / (avg_factor + eps)."""
     reduction = options['reduction']
     if reduction == 'none':

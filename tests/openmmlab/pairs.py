@@ -54,7 +54,7 @@ class Pair:
 
 
 def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
-    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, hands it on to."""
+    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, calls."""
     return getattr(loss, '_forward', loss.forward)
 
 
@@ -69,7 +69,7 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
 
 
 def pairs() -> Iterator[Pair]:
-    """Every variant a host's constructor takes, in every call its heads make, with every set of optional inputs it takes."""
+    """Every variant a host's constructor takes, in every call its heads make, with every set of inputs it takes."""
     for cls, host in stand_ins():
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():

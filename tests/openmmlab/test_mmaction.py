@@ -167,7 +167,6 @@ def test_background_label_of_a_proposal(ours, host):
         ours()(**inputs)
 
 
-
 @shows('a label that is NaN', 'BinaryLogisticRegressionLoss')
 def test_nan_labels(ours, host):
     scores, labels = torch.full((1, 2), 0.25), torch.tensor([[1.0, torch.nan]])

@@ -30,7 +30,7 @@ def swav_loss(
         -q_{ib} \cdot \log \mathrm{softmax}\left(\frac{x_{vb} \hat C^T}{\tau}\right)
 
     with :math:`\hat C` the prototypes, each over its length, and q the assignments of :func:`sinkhorn`, which have no
-    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them so.
+    gradient. The prototypes' gradient is that with respect to :math:`\hat C`: mmpretrain keeps them normalised.
 
     Args:
         x: features of all crops, one crop of all images after the other, (N, D). Rows beyond the last
@@ -284,7 +284,5 @@ SwAVLoss.spec = LossSpec(
         rtol=5e-5, why='an assignment is an exponential of scores / 0.05, which makes twenty of a rounding error'
     ),
     references=('https://arxiv.org/abs/2006.09882',),
-    stands_in_for=(
-        HostClass('mmpretrain.SwAVLoss', defaults={'crops_for_assign': [0, 1], 'num_crops': [2]}),
-    ),
+    stands_in_for=(HostClass('mmpretrain.SwAVLoss', defaults={'crops_for_assign': [0, 1], 'num_crops': [2]}),),
 )

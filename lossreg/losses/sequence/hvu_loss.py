@@ -134,8 +134,8 @@ class HVULoss(nn.Module):
         ``X_LOSS_weight``, its share in float32, both for reference. An empty batch, or nothing tagged, gives 0.
 
     Raises:
-        ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, numbers of categories
-            differ, the mask is missing.
+        ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, a category without
+            tags, numbers of categories differ, the mask is missing.
 
     Reference:
         Diba et al., Large Scale Holistic Video Understanding, ECCV 2020.
@@ -161,7 +161,9 @@ class HVULoss(nn.Module):
         if not len(categories) == len(category_nums) == len(category_loss_weights):
             raise ValueError('categories, category_nums and category_loss_weights must be of one length')
         if any(count < 1 for count in category_nums) or any(weight < 0 for weight in category_loss_weights):
-            raise ValueError(f'categories must have tags, and weights >= 0, got {category_nums}, {category_loss_weights}')
+            raise ValueError(
+                f'categories must have tags, and weights >= 0, got {category_nums}, {category_loss_weights}'
+            )
         self.categories = tuple(categories)
         self.category_nums = tuple(category_nums)
         self.category_loss_weights = tuple(category_loss_weights)

@@ -25,7 +25,7 @@ def asymmetric_loss(call: str, inputs: Inputs, options: Options) -> Array:
         without = np.exp(log_sigmoid(-x)) if options['use_sigmoid'] else 1 - p
         q = t * p + (1 - t) * np.minimum(without + clip, 1)
         gamma = options['gamma_pos'] * t + options['gamma_neg'] * (1 - t)
-        losses[n, k] = -w * (t * without + (1 - t) * np.maximum(p - clip, 0)) ** gamma * np.log(
-            np.maximum(q, options['eps'])
+        losses[n, k] = (
+            -w * (t * without + (1 - t) * np.maximum(p - clip, 0)) ** gamma * np.log(np.maximum(q, options['eps']))
         )
     return reduce(losses, options, inputs.get('avg_factor'), eps=0.0)

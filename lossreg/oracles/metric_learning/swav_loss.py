@@ -58,7 +58,7 @@ def _codes(views: Array, prototypes: Array, queue: Array | None, options: Option
 
 
 def _sinkhorn(scores: Array, options: Options) -> Array:
-    """e^(s/ε) over its sum; then in turn each column over K times its sum, and each row over B times its sum; times B."""
+    """B times e^(s/ε) over its sum, of which in turn each column is divided by K and each row by B times its sum."""
     samples, prototypes = scores.shape
     q = np.exp(scores / options['epsilon'])
     q /= q.sum()

@@ -11,9 +11,10 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 def ssn_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """Of the proposals with types 0 (positive), 1 (incomplete) and 2 (background), and classes y from 1:
 
-    loss_activity = mean of -log softmax(a)_y over the types 0 and 2. loss_reg = reg_loss_weight · Σ smooth L1 of b_y / n
-    over the n of type 0. loss_completeness = comp_loss_weight · Σ over videos of Σ max(0, 1 - c_y) of the first P of
-    the types 0 and 1 and of the ⌊I · P/I⌋ largest max(0, 1 + c_y) of the I next, over V P + ⌊V I · P/I⌋ of V videos.
+    loss_activity = mean of -log softmax(a)_y over the types 0 and 2. loss_reg = reg_loss_weight · mean of the smooth L1
+    losses of b_y, both numbers added up, over the type 0. loss_completeness = comp_loss_weight · Σ over videos of
+    max(0, 1 - c_y) of the first P of the types 0 and 1, and of the ⌊I · P/I⌋ largest max(0, 1 + c_y) of the I next,
+    over V P + ⌊V I · P/I⌋ of V videos.
     """
     types, labels = inputs['proposal_type'], inputs['labels']
     ratios = options['positive_ratio'] + options['background_ratio'] + options['incomplete_ratio']
