@@ -214,7 +214,10 @@ class SSNLoss(nn.Module):
         types, labels = proposal_type.flatten(), labels.flatten()
         check_leading_shape(types, labels, 1, 'proposal_type', 'labels')
         if bbox_pred is not None:
+            check_dim(bbox_pred, 3, 'bbox_pred')
             check_leading_shape(bbox_pred, completeness_score, 2, 'bbox_pred', 'completeness_score')
+            # its own shape, but by the size of the other: so a traced graph knows that both are equal
+            bbox_pred = bbox_pred.view(-1, completeness_score.size(1), bbox_pred.size(2))
         losses = {
             'loss_activity': activity_loss(activity_score, types, labels),
             # of shape (1,), as mmaction has it
