@@ -147,29 +147,30 @@ def test_an_artefact_for_two_sizes_takes_equal_ones(resize_stu):
 # Several processes
 
 GATHER = """
-import os, sys
+import sys
 import torch
 from lossreg.registry import build_loss
 
-torch.distributed.init_process_group('gloo', rank=int(sys.argv[1]), world_size=2)
+rank = int(sys.argv[1])
+torch.distributed.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)
 torch.manual_seed(0)
 whole = torch.randn(6, 4, requires_grad=True)
-build_loss('InformationEntropyLoss')(whole).backward()
-mine = whole.detach()[3 * int(sys.argv[1]) :][:3].requires_grad_()
+expected = build_loss(dict(type='InformationEntropyLoss', gather=False))(whole)
+expected.backward()
+mine = whole.detach()[3 * rank :][:3].requires_grad_()
 loss = build_loss('InformationEntropyLoss')(mine)
 loss.backward()
-# the sum of both processes' losses is differentiated
-torch.testing.assert_close(mine.grad, 2 * whole.grad[3 * int(sys.argv[1]) :][:3])
-torch.testing.assert_close(loss, build_loss(dict(type='InformationEntropyLoss', gather=False))(whole))
+torch.testing.assert_close(loss, expected)
+# what is differentiated is the sum of both processes' losses
+torch.testing.assert_close(mine.grad, 2 * whole.grad[3 * rank :][:3])
 """
 
 
-def test_information_entropy_is_that_of_all_processes():
-    environment = {**os.environ, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29517'}
+def test_information_entropy_is_that_of_all_processes(tmp_path):
     processes = [
         subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-c', GATHER, str(rank)],
-            env=environment,
+            [sys.executable, '-W', 'ignore', '-c', GATHER, str(rank), str(tmp_path / 'rendezvous')],
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_over, check_dim, check_same_shape, total, upcast
+from lossreg.arith import average_over, check_dim, check_same_shape, keep, total, upcast
 from lossreg.conventions import distillation_calls, no_broadcast
 from lossreg.distillation import check_tau, root
 from lossreg.registry import LOSSES
@@ -47,11 +47,10 @@ def dist_loss(
     check_same_shape(logits_S, logits_T, 'logits_S', 'logits_T')
     s, t = torch.softmax(logits_S.double() / tau, dim=1), torch.softmax(logits_T.double() / tau, dim=1)
     of_samples, of_classes = 1.0 - correlation(s, t, 1), 1.0 - correlation(s, t, 0)
+    # an empty batch has classes, but nothing to correlate
+    of_classes = keep(of_classes, torch.zeros_like(of_classes) + s.size(0) > 0)
     inter = average_over(total(of_samples), of_samples.numel())
-    # in an empty batch no class has a correlation
-    inter_or_nothing = torch.zeros_like(inter)
-    classes = torch.where(inter_or_nothing + s.numel() == 0, 0.0, inter_or_nothing + of_classes.numel())
-    intra = average(total(of_classes), classes)
+    intra = average_over(total(of_classes), of_classes.numel())
     loss = tau * tau * (inter_loss_weight * inter + intra_loss_weight * intra)
     return loss.to(upcast(logits_S).dtype)
 

@@ -4,10 +4,9 @@ import math
 from typing import ClassVar, Tuple
 
 import torch
-import torch.distributed.nn
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, is_eager, total, upcast
+from lossreg.arith import average_over, check_dim, total, upcast
 from lossreg.conventions import outputs_call
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -43,8 +42,8 @@ class InformationEntropyLoss(nn.Module):
     Its gradient goes to the teacher's output, and through it to a generator of images.
 
     Args:
-        gather: whether, in eager mode under torch.distributed, the mean is over the batches of all processes.
-            Scripted and exported forms take one batch, whole.
+        gather: whether, under torch.distributed, the mean is over the batches of all processes. Scripted and exported
+            forms take one batch, whole.
         loss_weight: factor of the result.
 
     Shapes:
@@ -74,10 +73,14 @@ class InformationEntropyLoss(nn.Module):
 @torch.jit.unused
 def _gathered(x: Tensor) -> Tensor:
     """The rows of all processes; each gets the gradient that all of them together have for its own."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not is_eager(x) or not distributed or torch.distributed.get_world_size() == 1:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return x
-    gathered: Tuple[Tensor, ...] = torch.distributed.nn.all_gather(x)  # type: ignore[no-untyped-call]
+    # what is traced for a file is no plain tensor
+    if type(x) is not Tensor or torch.distributed.get_world_size() == 1:
+        return x
+    from torch.distributed.nn import all_gather
+
+    gathered: Tuple[Tensor, ...] = all_gather(x)  # type: ignore[no-untyped-call]
     return torch.cat(gathered)
 
 
