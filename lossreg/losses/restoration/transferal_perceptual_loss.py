@@ -42,29 +42,31 @@ def transferal_perceptual_loss(
     """
     small, middle, large = maps
     small_texture, middle_texture, large_texture = textures
-    loss = _map_loss(small, soft_attention, small_texture, 0, criterion)
-    loss = loss + _map_loss(middle, soft_attention, middle_texture, 1, criterion)
-    return loss + _map_loss(large, soft_attention, large_texture, 2, criterion)
+    loss = _map_loss(small, soft_attention, small_texture, 0, 1, criterion)
+    loss = loss + _map_loss(middle, soft_attention, middle_texture, 1, 2, criterion)
+    return loss + _map_loss(large, soft_attention, large_texture, 2, 4, criterion)
 
 
-def _map_loss(features: Tensor, soft_attention: Optional[Tensor], texture: Tensor, i: int, criterion: str) -> Tensor:
+def _map_loss(
+    features: Tensor, soft_attention: Optional[Tensor], texture: Tensor, i: int, factor: int, criterion: str
+) -> Tensor:
+    """The mean error of the map number i, which is ``factor`` times as large as the attention."""
     check_dim(features, 4, f'maps[{i}]')
     check_same_shape(texture, features, f'textures[{i}]', f'maps[{i}]')
     error = upcast(features) - upcast(texture)
     if soft_attention is not None:
         check_dim(soft_attention, 4, 'soft_attention')
-        soft = _enlarged(upcast(soft_attention), i)
-        check_mask_shape(soft, features, f'soft_attention, {2**i} times as large,', f'maps[{i}]')
+        soft = _enlarged(upcast(soft_attention), factor)
+        check_mask_shape(soft, features, f'soft_attention, {factor} times as large,', f'maps[{i}]')
         error = error * soft
     loss = error.abs() if criterion == 'l1' else error * error
     return average_over(total(loss), loss.numel())
 
 
-def _enlarged(x: Tensor, i: int) -> Tensor:
-    if i == 0:
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    if factor == 1:
         return torch.sigmoid(x)
-    rows, columns = cubic_enlargement(x.size(2), 2**i, x), cubic_enlargement(x.size(3), 2**i, x)
-    return resample(x, rows, columns)
+    return resample(x, cubic_enlargement(x.size(2), factor, x), cubic_enlargement(x.size(3), factor, x))
 
 
 @LOSSES.register_module()
@@ -116,13 +118,15 @@ class TransferalPerceptualLoss(nn.Module):
 def _of_one_scene(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Maps and textures of which each is twice as large as the one before, with channels of their own number."""
     height, width = drawn['map_0'].shape[2:]
-    fitted = {}
-    for i in (1, 2):
-        rows, columns = torch.arange(height * 2**i), torch.arange(width * 2**i)
-        for name in (f'map_{i}', f'texture_{i}'):
-            x = drawn[name][:, i - 1 :]
-            fitted[name] = x[:, :, rows % x.size(2)][..., columns % x.size(3)]
-    return fitted
+    return {
+        f'{name}_{i}': _repeated(drawn[f'{name}_{i}'][:, i - 1 :], height * 2**i, width * 2**i)
+        for name in ('map', 'texture')
+        for i in (1, 2)
+    }
+
+
+def _repeated(x: Tensor, height: int, width: int) -> Tensor:
+    return x[:, :, torch.arange(height) % x.size(2)][..., torch.arange(width) % x.size(3)]
 
 
 _SHAPES = ('N C H W', 'N D K L', 'N E P Q')
