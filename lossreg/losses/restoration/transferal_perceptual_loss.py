@@ -42,12 +42,15 @@ def transferal_perceptual_loss(
     """
     small, middle, large = maps
     small_texture, middle_texture, large_texture = textures
-    loss = _map_loss(small, soft_attention, small_texture, 0, criterion)
-    loss = loss + _map_loss(middle, soft_attention, middle_texture, 1, criterion)
-    return loss + _map_loss(large, soft_attention, large_texture, 2, criterion)
+    loss = _map_loss(small, soft_attention, small_texture, 0, 1, criterion)
+    loss = loss + _map_loss(middle, soft_attention, middle_texture, 1, 2, criterion)
+    return loss + _map_loss(large, soft_attention, large_texture, 2, 4, criterion)
 
 
-def _map_loss(features: Tensor, soft_attention: Optional[Tensor], texture: Tensor, i: int, criterion: str) -> Tensor:
+def _map_loss(
+    features: Tensor, soft_attention: Optional[Tensor], texture: Tensor, i: int, factor: int, criterion: str
+) -> Tensor:
+    """The mean error of the map number i, which is ``factor`` times as large as the attention."""
     check_dim(features, 4, f'maps[{i}]')
     check_same_shape(texture, features, f'textures[{i}]', f'maps[{i}]')
     error = upcast(features) - upcast(texture)
@@ -60,11 +63,10 @@ def _map_loss(features: Tensor, soft_attention: Optional[Tensor], texture: Tenso
     return average_over(total(loss), loss.numel())
 
 
-def _enlarged(x: Tensor, i: int) -> Tensor:
-    if i == 0:
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    if factor == 1:
         return torch.sigmoid(x)
-    rows, columns = cubic_enlargement(x.size(2), 2**i, x), cubic_enlargement(x.size(3), 2**i, x)
-    return resample(x, rows, columns)
+    return resample(x, cubic_enlargement(x.size(2), factor, x), cubic_enlargement(x.size(3), factor, x))
 
 
 @LOSSES.register_module()

@@ -70,10 +70,10 @@ def pan_emb_loss_v1(
     # mmocr gives labels as floats
     labels = instance.long()
     legal = check_labels(labels, max_instances + 1, None, 'instance')
-    label = torch.where(legal & (training_mask > 0.5), labels, 0).flatten(1)
-    core = torch.where(kernel.flatten(1) > 0.5, label, 0)
+    label = torch.where(legal & (training_mask > 0.5), labels, 0)
+    core = torch.where(kernel > 0.5, label, 0)
     # in float64, because thousands of pixels are added one by one
-    x = emb.double().flatten(2).transpose(1, 2)
+    x = emb.double().permute(0, 2, 3, 1)
     one = torch.ones_like(x[..., :1])
 
     core_size = _by_label(one, core, max_instances).squeeze(2)
@@ -83,22 +83,21 @@ def pan_emb_loss_v1(
     inner = present & (present.long().cumsum(1) > 1)
     # an image of background, or of one instance alone, has no loss
     present = present & (number > 1).unsqueeze(1)
-    belongs = ((label > 0) & present.gather(1, label)).unsqueeze(2)
-    x = keep(x, belongs)
-    mean = average(_by_label(torch.where((core > 0).unsqueeze(2), x, 0.0), core, max_instances), core_size.unsqueeze(2))
+    x = keep(x, ((label > 0) & _of_pixels(present.unsqueeze(2), label).squeeze(3)).unsqueeze(3))
+    mean = average(_by_label(keep(x, (core > 0).unsqueeze(3)), core, max_instances), core_size.unsqueeze(2))
 
     # log(max(0, |e_i - g_a| - delta)^2 + 1), averaged over each instance, and these
-    counted = inner.gather(1, label)
-    own = mean.gather(1, label.unsqueeze(2).expand_as(x))
-    excess = (vector_length(keep(x - own, counted.unsqueeze(2))) - delta_aggregation).clamp(min=0.0)
-    pull = keep(torch.log(excess * excess + 1.0), counted)
-    size = _by_label(one, label, max_instances).squeeze(2)
+    counted = _of_pixels(inner.unsqueeze(2), label)
+    excess = (vector_length(keep(x - _of_pixels(mean, label), counted)) - delta_aggregation).clamp(min=0.0)
+    pull = keep(torch.log(excess * excess + 1.0).unsqueeze(3), counted)
+    size = _by_label(one, label, max_instances)
     instances = number - 1
-    pulled = average(_by_label(pull.unsqueeze(2), label, max_instances).squeeze(2), size).sum(1)
+    pulled = average(_by_label(pull, label, max_instances), size).squeeze(2).sum(1)
     aggregation = average(pulled, instances.clamp(min=0).double())
 
     # log(max(0, 2 delta - |g_a - g_b|)^2 + 1), averaged over the pairs
-    pairs = inner.unsqueeze(2) & inner.unsqueeze(1) & ~torch.eye(max_instances + 1, device=emb.device).bool()
+    index = torch.arange(max_instances + 1, device=emb.device)
+    pairs = inner.unsqueeze(2) & inner.unsqueeze(1) & (index.unsqueeze(1) != index)
     gap = (2.0 * delta_discrimination - _pairwise_distances(mean)).clamp(min=0.0)
     pushed = keep(torch.log(gap * gap + 1.0), pairs).sum(2).sum(1)
     discrimination = average(pushed, (instances * (instances - 1)).clamp(min=0).double())
@@ -107,15 +106,23 @@ def pan_emb_loss_v1(
     regularization = average(torch.log(vector_length(mean) + 1.0).sum(1), number.double())
     loss = aggregation + discrimination + 0.001 * regularization
     # the gradient of an image with an illegal label is NaN as well
-    sound = legal.flatten(1).all(1)
+    sound = legal.all(2).all(1)
     loss = loss + total_per_sample(keep(emb.double(), ~sound.view(-1, 1, 1, 1)))
     return poison(loss, sound).to(upcast(emb).dtype)
 
 
 def _by_label(values: Tensor, label: Tensor, highest: int) -> Tensor:
-    """The sums of (N, P, D) over the pixels of each label, (N, highest + 1, D)."""
-    sums = torch.zeros([values.size(0), highest + 1, values.size(2)], dtype=values.dtype, device=values.device)
-    return sums.scatter_add(1, label.unsqueeze(2).expand_as(values), values)
+    """The sums of (N, H, W, D) over the pixels of each label, (N, highest + 1, D)."""
+    # row by row first: flattened pixels would be exported for images of more than one column
+    shape = [values.size(0), values.size(1), highest + 1, values.size(3)]
+    sums = torch.zeros(shape, dtype=values.dtype, device=values.device)
+    return sums.scatter_add(2, label.unsqueeze(3).expand_as(values), values).sum(1)
+
+
+def _of_pixels(values: Tensor, label: Tensor) -> Tensor:
+    """What (N, K, D) holds for the label of each pixel, (N, H, W, D)."""
+    rows = values.unsqueeze(1).expand(-1, label.size(1), -1, -1)
+    return rows.gather(2, label.unsqueeze(3).expand(-1, -1, -1, values.size(2)))
 
 
 def _pairwise_distances(x: Tensor) -> Tensor:
