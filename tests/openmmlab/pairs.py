@@ -47,6 +47,10 @@ class Pair:
         return f'{host}-{self.ours.name}-{self.ours.variant}-{self.ours.call.name}-{present}'
 
 
+BY_HAND = ('mmdet3d.MultiBinLoss',)
+"""Hosts whose defect leaves no call in common with what they document but special cases, which a host's file holds."""
+
+
 def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
     """Every loss of ours with every class it stands in for."""
     for cls in load_losses().values():
@@ -60,6 +64,8 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
 def pairs() -> Iterator[Pair]:
     """Every variant a host's constructor takes, in every call its heads make, with every set of optional inputs."""
     for cls, host in stand_ins():
+        if host.name in BY_HAND:
+            continue
         accepted = inspect.signature(host_class(host.name)).parameters
         for variant, options in cls.spec.variants.items():
             if options.keys() <= accepted.keys():
