@@ -55,7 +55,67 @@ def test_rotated_iou_in_space(name):
     assert_agree(pair, {'pred': target, 'target': box})
 
 
+def orientations(count, bins):
+    """Predictions, and targets whose first bin always holds an angle somewhere, as mmdet3d needs it."""
+    classes = (real(count, bins) > 0).double()
+    classes[0] = 1.0
+    return real(count, 4 * bins), torch.cat([classes, real(count, bins)], 1)
+
+
+@pytest.mark.parametrize('override', [None, 'mean', 'sum'])
+def test_multi_bin_with_one_bin(override):
+    """Where the first bin is the last, mmdet3d's loss is that of all bins."""
+    for count in (1, 7):
+        pair = pair_of('MultiBinLoss', 'orientations', loss_weight=2.0)
+        assert_call_agrees(pair, *orientations(count, 1), 1, override)
+
+
+def test_multi_bin_is_made_of_single_bins():
+    pred, target = orientations(5, 4)
+    first = real(5, 2)
+    ours = build_loss('MultiBinLoss')
+    # equal bins: the mean over them is that of one
+    equal = torch.cat([pred[:, :2].repeat(1, 4), pred[:, 8:10].repeat(1, 4)], 1)
+    targets = torch.cat([target[:, :1].repeat(1, 4), target[:, 4:5].repeat(1, 4)], 1)
+    one = torch.cat([pred[:, :2], pred[:, 8:10]], 1), torch.cat([target[:, :1], target[:, 4:5]], 1)
+    torch.testing.assert_close(ours(equal, targets), pair_of('MultiBinLoss', 'orientations').host(*one, 1))
+    # a bin without an angle counts with its logits alone
+    empty = torch.cat([one[0][:, :2], first, one[0][:, 2:], first], 1)
+    targets = torch.stack([one[1][:, 0], torch.zeros(5).double(), one[1][:, 1], torch.ones(5).double()], 1)
+    entropy = torch.nn.functional.cross_entropy(first, torch.zeros(5, dtype=torch.int64))
+    entropies = torch.nn.functional.cross_entropy(one[0][:, :2], one[1][:, 0].long())
+    alone = ours(*one, 1) - entropies + (entropy + entropies) / 2
+    torch.testing.assert_close(ours(empty, targets, 2), alone)
+
+
 # Differences
+
+
+@shows('all bins count', 'MultiBinLoss')
+def test_bins_after_the_first(ours, host):
+    pred, target = orientations(5, 4)
+    other = pred.clone()
+    other[:, 2:8] += 1.0
+    assert host()(pred, target, 4) == host()(other, target, 4)
+    assert ours()(pred, target, 4) != ours()(other, target, 4)
+
+
+@shows('num_dir_bins is 4 unless given', 'MultiBinLoss')
+def test_number_of_bins(ours, host):
+    call = orientations(5, 4)
+    with pytest.raises(TypeError, match='num_dir_bins'):
+        host()(*call)
+    assert ours()(*call) == ours()(*call, 4)
+
+
+@shows('without a bin that holds its angle', 'MultiBinLoss')
+def test_no_bin(ours, host):
+    pred, target = orientations(5, 1)
+    target[:, 0] = 0.0
+    with pytest.raises(ZeroDivisionError):
+        host()(pred, target, 1)
+    entropy = torch.nn.functional.cross_entropy(pred[:, :2], target[:, 0].long())
+    torch.testing.assert_close(ours()(pred, target, 1), entropy)
 
 
 @shows('under a weight of 0 contributes 0', 'ChamferDistance')
