@@ -467,6 +467,20 @@ def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str) -> Tensor:
     return legal
 
 
+def check_binary(label: Tensor, name: str) -> Tensor:
+    """Which classes, held as floats, are 0 or 1. Give the result to :func:`poison`.
+
+    Raises:
+        IndexError: another one that is finite, in plain eager mode on the CPU.
+    """
+    legal = (label == 0) | (label == 1)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(label):
+            # what is not finite is no class either, but a number that has been lost
+            raise_unless_legal(label, legal | ~torch.isfinite(label), name, 'classes are 0 or 1')
+    return legal
+
+
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
     """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
 

@@ -56,8 +56,8 @@ def _map_loss(
     error = upcast(features) - upcast(texture)
     if soft_attention is not None:
         check_dim(soft_attention, 4, 'soft_attention')
-        soft = _enlarged(upcast(soft_attention), i)
-        check_shape_or_one(soft, features, [1], f'soft_attention, {2**i} times as large,', f'maps[{i}]')
+        soft = _enlarged(upcast(soft_attention), factor)
+        check_shape_or_one(soft, features, [1], f'soft_attention, {factor} times as large,', f'maps[{i}]')
         error = error * soft
     loss = error.abs() if criterion == 'l1' else error * error
     return average_over(total(loss), loss.numel())
