@@ -333,7 +333,9 @@ class StepGraph(nn.Module):
             new |= {f'gradient.{name}': torch.zeros_like(g) for name, g in gradients.items()}
             return (norm, ok, *self._next(given, new, ok))
         results, gradients, buffers = self._differentiated(given)
-        finite = torch.stack([r.isfinite().all() for r in results]).all()
+        # running statistics overflow before the loss does
+        kept = [t for t in buffers.values() if t.is_floating_point()]
+        finite = torch.stack([t.isfinite().all() for t in (*results, *kept)]).all()
         if self.part == 'gradient':
             ok = finite & torch.stack([g.isfinite().all() for g in gradients.values()]).all()
             new = {f'gradient.{name}': given[f'gradient.{name}'] + g for name, g in gradients.items()}
