@@ -55,7 +55,11 @@ def contrastive_loss(
     check_dim(contrast, 3, 'contrast')
     f, c = upcast(feats), upcast(contrast)
     score = matmul(c, f.unsqueeze(2)).squeeze(2) / temperature
-    log_z = _log_mean(score.detach()) + torch.log(torch.zeros_like(f.sum()) + sample_n) if z is None else torch.log(z)
+    log_z = (
+        _log_mean(score.detach()) + torch.log(torch.zeros_like(f.sum()) + sample_n)
+        if z is None
+        else torch.log(upcast(z))
+    )
     log_p = score - log_z
     # log(m q) and log(m q + eps)
     noise = torch.zeros_like(log_z) + (contrast.size(1) - 1) / sample_n
