@@ -40,7 +40,10 @@ LEFT_OUT = {
     'mmagic.GaussianBlur': 'it is a filter, not a loss',
     'mmdet.DDQAuxLoss': 'it assigns targets from data samples; its losses are covered',
     'mmdet3d.PAConvRegularizationLoss': 'its forward takes modules',
+    'mmdet.Accuracy': 'a metric',
+    'mmseg.Accuracy': 'a metric',
     'mmrazor.DAFLLoss': 'a base class',
+    'mmrazor.CRDLoss': 'it keeps a memory and takes data samples; ContrastiveRepresentationLoss is the rest of it',
     'mmaction.BaseWeightedLoss': 'a base class',
 }
 """Host classes that nothing stands in for, and why; module losses of mmocr are recognised by their name."""

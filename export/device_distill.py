@@ -92,7 +92,16 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _step(path: Path, device: str) -> Any:
-    """The training step, by the runner beside it."""
+    """The training step, by the runner beside it.
+
+    Raises:
+        FileNotFoundError: the step or the runner is not there.
+    """
+    for needed in (path, path.with_name('device.py')):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f'there is no {needed}; lossreg.export_train_step writes step and device.py together'
+            )
     sys.path.insert(0, str(path.parent))
     return importlib.import_module('device').TrainStep(path, device=device)
 

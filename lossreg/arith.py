@@ -174,6 +174,14 @@ def powers(x: Tensor, exponents: Tensor) -> Tensor:
     return x.clamp(min=1.1754943508222875e-38).pow(exponents)
 
 
+def one_minus_exp(h: Tensor) -> Tensor:
+    """1 - e^-h for h >= 0, exact for small h too: ONNX Runtime computes expm1 as a difference."""
+    small = torch.where(h < 0.02, h, 0.0)
+    # h - h^2/2 + h^3/6 - ..., whose next term is below 1e-15 h
+    series = small * (1.0 - small / 2 * (1.0 - small / 3 * (1.0 - small / 4 * (1.0 - small / 5 * (1.0 - small / 6)))))
+    return torch.where(h < 0.02, series, 1.0 - torch.exp(-h))
+
+
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
 
@@ -329,6 +337,22 @@ def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
     return (torch.zeros([], dtype=torch.int64, device=x.device) + x.size(dim)) % factor == 0
 
 
+def check_size_among(x: Tensor, dim: int, sizes: List[int], name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` has one of these sizes, which are numbers of ``what``."""
+    if x.dim() == 0 or x.size(dim) not in sizes:
+        raise ValueError(
+            f'{name} has shape {list(x.shape)}, but there must be one of {sizes} {what} in dimension {dim}'
+        )
+
+
+def check_multiple_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
+    """Raises ValueError unless dimension ``dim`` of ``x`` is a multiple of ``size``, the number of ``what``."""
+    if x.size(dim) != size and (size == 0 or x.size(dim) % size != 0):
+        raise ValueError(
+            f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {size}, the {what}'
+        )
+
+
 def check_dim(x: Tensor, dim: int, name: str) -> None:
     """Raises ValueError unless ``x`` has ``dim`` dimensions."""
     if x.dim() != dim:
@@ -440,6 +464,20 @@ def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str) -> Tensor:
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(x):
             raise_unless_legal(x, legal | (x != x), name, limits)
+    return legal
+
+
+def check_binary(label: Tensor, name: str) -> Tensor:
+    """Which classes, held as floats, are 0 or 1. Give the result to :func:`poison`.
+
+    Raises:
+        IndexError: another one that is finite, in plain eager mode on the CPU.
+    """
+    legal = (label == 0) | (label == 1)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(label):
+            # what is not finite is no class either, but a number that has been lost
+            raise_unless_legal(label, legal | ~torch.isfinite(label), name, 'classes are 0 or 1')
     return legal
 
 

@@ -26,8 +26,8 @@ class Found:
 
     Attributes:
         place: where it stands, as ``file:model.head.loss``.
-        written: the ``type`` as it is written there: a name, or the name of the class given.
-        is_class: whether a class is given, as pure-Python configs do.
+        written: the ``type`` as it is written there: a name, or where it is a class that one's, as
+            ``mmdet.models.losses.FocalLoss``.
         options: the arguments written there.
         ours: the name of our class that training would build; empty for a host's.
         host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
@@ -36,7 +36,6 @@ class Found:
 
     place: str
     written: str
-    is_class: bool
     options: Mapping[str, Any]
     ours: str = ''
     host: str = ''
@@ -66,9 +65,32 @@ class Found:
             return Request.of({'type': self.type, **self.options})
         if self.stand_in is None:
             return None
-        options = self.stand_in.options(dict(self.options))
+        options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+
+def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
+    """Options in which every loss of a host's is one of ours that stands in for it.
+
+    Raises:
+        ConfigError: none does for one of them.
+    """
+    return {key: _translated_value(value, package) for key, value in options.items()}
+
+
+def _translated_value(value: Any, package: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_translated_value(item, package) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    name = _type_name(value)
+    if not name or not _is_loss(name) or name.startswith('lossreg.'):
+        return _translated(value, package)
+    found = _found('', dict(value), package, stand_ins(), unscoped=False)
+    if found.stand_in is None:
+        raise ConfigError(f'nothing stands in for {found.host or name}, which is part of this loss')
+    return {'type': found.stand_in.name, **found.stand_in.options(_translated(found.options, package))}
 
 
 def find_losses(path: Path, host: str = '') -> list[Found]:
@@ -131,8 +153,7 @@ def _found(place: str, item: dict[str, Any], scope: str, known: Mapping[str, Sta
     ours = plain if plain in load_losses() and (package in ('lossreg', '') or falls_back) else ''
     if ours:
         host = '' if f'{scope}.{plain}' not in known else f'{scope}.{plain}'
-    is_class = isinstance(item.get('type'), type)
-    return Found(place, name, is_class, options, ours, host, known.get(host))
+    return Found(place, name, options, ours, host, known.get(host))
 
 
 @dataclass(frozen=True)
@@ -197,26 +218,24 @@ def migration_diff(path: Path, host: str = '') -> str:
     """
     before = path.read_text(encoding='utf-8')
     after = before
-    changes: dict[tuple[str, bool], set[str]] = {}
+    changes: dict[str, set[str]] = {}
     for item in find_losses(path, host):
         if item.stand_in is not None and (item.conflict or not item.ours):
             missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}
             extra = ''.join(f', {key}={value!r}' for key, value in missing.items())
-            changes.setdefault((item.written, item.is_class), set()).add(f"'{item.stand_in.name}'{extra}")
-    for (name, is_class), texts in changes.items():
+            changes.setdefault(item.written, set()).add(f"'{item.stand_in.name}'{extra}")
+    for name, texts in changes.items():
         if len(texts) > 1:
             raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')
-        after = re.sub(_written_type(name, is_class), rf'\g<1>{texts.pop()}', after)
+        after = re.sub(_written_type(name), rf'\g<1>{texts.pop()}', after)
     name = path.as_posix().lstrip('/')
     return ''.join(unified_diff(before.splitlines(True), after.splitlines(True), f'a/{name}', f'b/{name}'))
 
 
-def _written_type(name: str, is_class: bool) -> str:
-    """The pattern of a dict's type in a config's text, its first group all that comes before the type itself."""
+def _written_type(name: str) -> str:
+    """The pattern of a dict's type in a config's text, a name or a class, its first group all that comes before it."""
     before = r"""(\btype\s*=\s*|['"]type['"]\s*:\s*)"""
-    if is_class:
-        return rf'{before}(?:\w+\.)*{name.rpartition(".")[2]}\b'
-    return rf"""{before}(?P<quote>['"]){re.escape(name)}(?P=quote)"""
+    return rf"""{before}(?:(?P<quote>['"]){re.escape(name)}(?P=quote)|(?:\w+\.)*{name.rpartition('.')[2]}\b)"""
 
 
 def config_folder() -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lossreg.spec import EMPTY, Call, Difference, Input, Role, Tolerance, always
@@ -133,7 +135,7 @@ def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
         ),
         Difference(
             host,
-            'small boxes: exact; mmcv adds 1e-8 to products of edges, and so misses the area of boxes of 1e-3',
+            'small boxes: exact; mmcv adds 1e-8 to products of edges, and so misses most of the area of boxes of 1e-4',
             'boxes of normalised coordinates are small',
             test,
         ),
@@ -270,6 +272,59 @@ def weight_of_keypoints(host: str, test: str) -> Difference:
     )
 
 
+def quadrilaterals(numbers: Tensor) -> Tensor:
+    """Eight numbers a row made the corners of a convex quadrilateral around 0, whose diagonals cross within it."""
+    x, y, one, other, turn, cross, _, _ = numbers.unbind(1)
+    angle, skew = turn, 0.5 * math.pi + 0.4 * torch.sin(cross)
+    corners = []
+    for quarter, length in enumerate((1.0 + one.abs(), 1.0 + other.abs(), 1.5 + other.abs(), 1.25 + one.abs())):
+        way = angle + math.pi * (quarter // 2) + skew * (quarter % 2)
+        corners += [0.5 * x + length * torch.cos(way), 0.5 * y + length * torch.sin(way)]
+    return torch.stack(corners, 1)
+
+
+def convex_calls(weight: Role) -> tuple[Call, ...]:
+    """The call of mmrotate's losses of nine points and a quadrilateral, with weights of that role."""
+    return (
+        Call(
+            'points',
+            (
+                Input('pred', Role.FEATURES, 'N 18', differentiable=True),
+                Input('target', Role.FEATURES, 'N 8'),
+                Input('weight', weight, 'N', optional=True),
+                AVG_FACTOR,
+            ),
+            consistent=lambda _, drawn: {'target': quadrilaterals(drawn['target'])},
+        ),
+    )
+
+
+def convex_differences(host: str) -> tuple[Difference, ...]:
+    """The differences from mmrotate's losses of convex hulls, which have a gradient of their own."""
+    test = 'tests/openmmlab/test_mmrotate.py'
+    return (
+        Difference(
+            host,
+            'gradient: the derivative of what is returned; mmrotate always gives that of the mean of 1 - GIoU, unless '
+            'a number of it is above 1, and then 1e-6',
+            'an objective that multiplies or sums the loss needs its derivative',
+            test,
+        ),
+        Difference(
+            host,
+            'avg_factor counts; mmrotate ignores it',
+            'it is documented, and the other losses of a detector are averaged by it',
+            test,
+        ),
+        Difference(
+            host,
+            'without any area the loss is 1; mmcv gives NaN',
+            'degenerate boxes are finite',
+            test,
+        ),
+    )
+
+
 # torch.nn
 
 
@@ -307,16 +362,114 @@ def torch_calls(
     )
 
 
-# mmpose and mmyolo
+# Weights and masks
+
+
+def nan_under_zero(host: str, what: str, test: str) -> Difference:
+    """The difference that losses have whose host multiplies by a weight or mask of 0."""
+    return Difference(
+        host,
+        f'NaN under a {what} of 0 contributes 0; {host.partition(".")[0]} returns NaN',
+        'contract 3: an element that is switched off contributes nothing to value or gradient',
+        test,
+    )
 
 
 def nan_without_weight(host: str, test: str) -> Difference:
     """The difference from hosts that multiply the finished loss by a target weight of 0."""
+    return nan_under_zero(host, 'target weight', test)
+
+
+# mmagic's and mmocr's images
+
+
+def _image_call(name: str, shape: str, *weights: Input) -> Call:
+    """A call with predicted and true images."""
+    images = Input('pred', Role.LOGITS, shape, differentiable=True), Input('target', Role.LOGITS, shape)
+    return Call(name, (*images, *weights))
+
+
+IMAGE_CALLS = (
+    _image_call('images', 'N C H W', Input('weight', Role.WEIGHTS, 'N C H W', optional=True, broadcasts=('C',))),
+    _image_call('masks', 'N C H W', Input('weight', Role.WEIGHTS, 'N 1 H W')),
+    _image_call('videos', 'N T C H W'),
+)
+"""The calls of mmagic's pixel losses: images, also with one weight a pixel, as from a mask, and videos."""
+
+
+def masked_calls(role: Role, target: Role, mask: Role) -> tuple[Call, ...]:
+    """The call of mmocr's losses of maps: predictions, targets and an optional mask of one shape.
+
+    Args:
+        role: of the predictions.
+        target: of the targets.
+        mask: of the mask.
+    """
+    return (
+        Call(
+            'maps',
+            (
+                Input('pred', role, 'N H W', differentiable=True),
+                Input('gt', target, 'N H W'),
+                Input('mask', mask, 'N H W', optional=True),
+            ),
+        ),
+    )
+
+
+def masked_differences(host: str) -> tuple[Difference, ...]:
+    """The differences that all of these have."""
+    return (
+        Difference(
+            host,
+            'an empty batch gives 0; mmocr raises AssertionError',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/openmmlab/test_mmocr.py',
+        ),
+        nan_under_zero(host, 'mask', 'tests/openmmlab/test_mmocr.py'),
+    )
+
+
+def no_assertion(host: str) -> Difference:
+    """The difference of those that take binary cross-entropies."""
     return Difference(
         host,
-        'NaN under a target weight of 0 contributes 0; the host returns NaN',
-        'contract 3: an element that is switched off contributes nothing to value or gradient',
-        test,
+        'a target outside [0, 1] counts as the formula has it, a probability there gives NaN; mmocr raises '
+        'AssertionError for both',
+        'no graph can raise for a value',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def bounded_gradient(host: str) -> Difference:
+    """The difference of those that take logarithms of probabilities."""
+    return Difference(
+        host,
+        'gradient of probabilities within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is cut '
+        'off; torch limits it to 1e12',
+        'the derivative is what float64 arithmetic gives',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def no_reduction(host: str) -> Difference:
+    """A difference of those that balance positives and negatives."""
+    return Difference(
+        host,
+        "reduction='mean' and 'sum' are refused; mmocr then takes the mean or the sum of all losses, masked ones too, "
+        'for the loss of each element',
+        'contract 3: what is masked contributes nothing; and every number would depend on the size of the image',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def any_of_equals(host: str) -> Difference:
+    """Another one of these."""
+    return Difference(
+        host,
+        'gradient of equally hard negatives, of which not all count: the first have it; in mmocr any of them',
+        'same inputs, same bits',
+        'tests/openmmlab/test_mmocr.py',
     )
 
 
@@ -340,3 +493,52 @@ PENALTY_CALLS = tuple(
     for name, shape in (('matrix', 'N D'), ('vector', 'N'), ('kernel', 'O I H W'))
 )
 """The calls of penalties: a layer's weights, a bias, and a convolution's weights."""
+
+# Students and teachers
+
+
+def distillation_calls(
+    shapes: Mapping[str, str],
+    role: Role = Role.LOGITS,
+    names: tuple[str, str] = ('preds_S', 'preds_T'),
+    more: tuple[Input, ...] = (),
+    when: Callable[[Any], bool] = always,
+    both: bool = False,
+) -> tuple[Call, ...]:
+    """The calls of a student's output beside its teacher's, of one shape.
+
+    Args:
+        shapes: that shape, by the name of the call.
+        role: of both outputs.
+        names: of the student's and the teacher's output.
+        more: what follows them.
+        when: which instances allow them.
+        both: whether the teacher gets a gradient too.
+    """
+    return tuple(
+        Call(
+            name,
+            (
+                Input(names[0], role, shape, differentiable=True),
+                Input(names[1], role, shape, differentiable=both),
+                *more,
+            ),
+            when=when,
+        )
+        for name, shape in shapes.items()
+    )
+
+
+LOGITS_SHAPES = {'vectors': 'N C', 'images': 'N C H W'}
+"""Shapes of a classifier's logits, and of a segmentation network's."""
+
+FEATURE_SHAPES = {'vectors': 'N C', 'maps': 'N C H W'}
+"""Shapes of pooled features, and of feature maps."""
+
+FEATURE_CALLS = distillation_calls(FEATURE_SHAPES, Role.FEATURES, ('s_feature', 't_feature'))
+"""The calls of mmrazor's element-wise losses of features."""
+
+
+def outputs_call(name: str, shape: str, role: Role = Role.LOGITS, parameter: str = 'preds_T') -> Call:
+    """The call of data-free distillation's losses of a teacher's output alone, whose gradient trains a generator."""
+    return Call(name, (Input(parameter, role, shape, differentiable=True),))

@@ -39,7 +39,7 @@ class StateError(ValueError):
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss, gradient or learning rate that is not finite. Parameters and state are as they were before the step."""
+    """A loss, gradient, running statistic or learning rate is not finite; parameters and state have not changed."""
 
 
 class TrainStep:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from lossreg.registry import load_losses
+from lossreg.errors import ConfigError
+from lossreg.registry import build_loss, load_losses
 from lossreg.spec import HostClass, spec_of
 
 
@@ -26,6 +28,19 @@ class StandIn:
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Constructor arguments of ours for those given to the host's class."""
         return {**self.host_class.defaults, **given}
+
+
+def build_nested(config: Mapping[str, Any], package: str) -> nn.Module:
+    """A loss from its config inside that of a wrapper, which stands in for one of a host's.
+
+    Raises:
+        ConfigError: the config cannot be built, or its plain name means another loss to the host.
+    """
+    name = config.get('type')
+    meant = stand_ins().get(f'{package}.{name}')
+    if meant is not None and meant.loss.__name__ != name:
+        raise ConfigError(f'{name} means {package}.{name} here; write {meant.name}, or lossreg.{name} for that one')
+    return build_loss(config)
 
 
 def stand_ins() -> dict[str, StandIn]:

@@ -239,11 +239,11 @@ class Dimensions:
             spec,
             name=name,
             shape=' '.join(self._name(first, symbol) for symbol in spec.dims),
-            classes=self._name(first, spec.classes) if spec.classes else '',
+            classes=' '.join(self._name(first, symbol) for symbol in spec.classes.split()),
             broadcasts=tuple(self._name(first, symbol) for symbol in spec.broadcasts),
             optional=False,
             differentiable=any(use.spec.differentiable for use in uses),
             ignore=lambda _: spec.ignore(loss),
             when=lambda _: True,
-            aliases=tuple({use.spec.name for use in uses} - {name}),
+            aliases=tuple({known for use in uses for known in (use.spec.name, *use.spec.aliases)} - {name}),
         )

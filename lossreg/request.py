@@ -60,9 +60,13 @@ class Request:
         """The calls this instance allows; only the one asked for, unless ``any_call``.
 
         Raises:
-            ConfigError: the call asked for does not exist, or not for this instance.
+            ConfigError: the call asked for does not exist, or not for this instance, or it has none at all.
         """
         allowed = tuple(c for c in calls_of(self.loss) if c.when(self.loss))
+        if not allowed:
+            raise ConfigError(
+                f'{type(self.loss).__name__} with this config has no call that could be exported or checked'
+            )
         if any_call or not self.call:
             return allowed
         chosen = tuple(c for c in allowed if c.name == self.call)
@@ -103,7 +107,8 @@ def _given(loss: nn.Module) -> dict[str, Any]:
         value = getattr(loss, name, parameter.default)
         value = value.tolist() if isinstance(value, Tensor) else value
         if value != parameter.default:
-            given[name] = value
+            # a config holds lists
+            given[name] = list(value) if isinstance(value, tuple) else value
     return given
 
 

@@ -5,11 +5,10 @@ of integrals over edges, each a closed form. So nothing is decided by a comparis
 corners or edges coincide or not, and every step runs on every backend.
 """
 
+from typing import Tuple
+
 import torch
 from torch import Tensor
-
-SHORT = 1e-12
-"""Differences that count as 0 in divisions: their squares are within float32, and no area is as small."""
 
 
 def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
     )
     end_x, end_y = x + dx, y + dy
     # the part of each edge between left and right; without one its width is 0, wherever it ends
-    steep = dx.abs() < SHORT
+    steep = _is_short(dx)
     run = torch.where(steep, 1.0, dx)
     from_x, to_x = _between(x, left, right), _between(end_x, left, right)
     from_y = y + torch.where(steep, 0.0, (from_x - x) / run).clamp(min=0.0, max=1.0) * dy
@@ -54,6 +53,11 @@ def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
     width = torch.where(steep, 0.0, to_x - from_x)
     # upper edges run backwards
     return (-width * _mean_between(from_y, to_y, bottom, top)).sum(0).clamp(min=0.0)
+
+
+def _is_short(x: Tensor) -> Tensor:
+    """Whether a difference counts as 0 in divisions, whose derivative divides by its square: no area is as small."""
+    return x.abs() < 1e-12
 
 
 def _between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ def _mean_between(start: Tensor, end: Tensor, low: Tensor, high: Tensor) -> Tens
     """The mean of y, clamped to ``low`` and ``high``, on the way from ``start`` to ``end``."""
     first, last = _between(start, low, high), _between(end, low, high)
     rise = end - start
-    flat = rise.abs() < SHORT
+    flat = _is_short(rise)
     # the part beyond a side is as long as its excess is of the rise; within, the mean is that of both ends
     beyond = torch.where(flat, 0.0, ((start - first) + (end - last)) / torch.where(flat, 1.0, rise))
     return 0.5 * ((first + last) + (last - first) * beyond)
@@ -74,3 +78,95 @@ def quotient_of_areas(part: Tensor, whole: Tensor) -> Tensor:
     """``part / whole``, and 0 where there is no whole."""
     nothing = whole == 0
     return torch.where(nothing, 0.0, part / torch.where(nothing, 1.0, whole))
+
+
+def common_area_of_polygons(
+    from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor, other_x: Tensor, other_y: Tensor
+) -> Tensor:
+    """Area common to two polygons of any shape, the first given by its edges, in any order, the other by its vertices.
+
+    It is -1/2 times the sum, over pairs of edges, of the integral of their distance along y over the x that they have
+    in common, with the sign of both directions. It is above 0 where both polygons run the same way round.
+
+    Args:
+        from_x: where the edges start, (E, N). Edges of length 0 count nothing.
+        from_y: the same.
+        to_x: where they end, (E, N).
+        to_y: the same.
+        other_x: vertices in order, (V, N).
+        other_y: the same.
+
+    Returns:
+        (N).
+    """
+    next_x, next_y = rolled(other_x), rolled(other_y)
+    ax, ay, bx, by = from_x.unsqueeze(1), from_y.unsqueeze(1), to_x.unsqueeze(1), to_y.unsqueeze(1)
+    cx, cy, dx, dy = other_x.unsqueeze(0), other_y.unsqueeze(0), next_x.unsqueeze(0), next_y.unsqueeze(0)
+    low = torch.maximum(torch.minimum(ax, bx), torch.minimum(cx, dx))
+    high = torch.minimum(torch.maximum(ax, bx), torch.maximum(cx, dx))
+    first = _height(ax, ay, bx, by, low) - _height(cx, cy, dx, dy, low)
+    last = _height(ax, ay, bx, by, high) - _height(cx, cy, dx, dy, high)
+    sign = torch.sign((bx - ax).detach() * (dx - cx).detach())
+    return (-0.5 * sign * (high - low).clamp(min=0.0) * _mean_size_between(first, last)).sum(0).sum(0)
+
+
+def rolled(x: Tensor) -> Tensor:
+    """Each row's next one."""
+    rows = x.unbind(0)
+    return torch.stack(rows[1:] + rows[:1])
+
+
+def _height(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor, x: Tensor) -> Tensor:
+    """y of an edge at x, or at its end that is nearer."""
+    run = to_x - from_x
+    steep = _is_short(run)
+    share = torch.where(steep, 0.0, (x - from_x) / torch.where(steep, 1.0, run))
+    return from_y + share.clamp(min=0.0, max=1.0) * (to_y - from_y)
+
+
+def _mean_size_between(start: Tensor, end: Tensor) -> Tensor:
+    """The mean of \\|y\\| on the way from ``start`` to ``end``."""
+    one, other = start.abs(), end.abs()
+    whole = one + other
+    short = _is_short(whole)
+    # where the sign changes: (a^2 + b^2) / 2 (a + b), which is (a + b) / 2 - a b / (a + b)
+    crossed = torch.where(short | (start * end >= 0), 0.0, one * other / torch.where(short, 1.0, whole))
+    return 0.5 * whole - crossed
+
+
+def next_on_hull(x: Tensor, y: Tensor) -> Tuple[Tensor, Tensor]:
+    """The next vertex of the convex hull, counter-clockwise, of each point; that itself where it is no vertex.
+
+    All others are to the left of an edge, or between its ends. Of equal points only the first counts. Decided in
+    float64 and without gradient, so that the edges of float32 points always close.
+
+    Args:
+        x: (P, N).
+        y: (P, N).
+
+    Returns:
+        Their x and y, (P, N) each.
+    """
+    px, py = x.detach().double(), y.detach().double()
+    from_x, from_y, to_x, to_y = px.unsqueeze(1), py.unsqueeze(1), px.unsqueeze(0), py.unsqueeze(0)
+    index = torch.arange(px.size(0), device=px.device)
+    earlier = (index.unsqueeze(0) < index.unsqueeze(1)).unsqueeze(2)
+    equal = (from_x == to_x) & (from_y == to_y)
+    first = ~(equal & earlier).any(1)
+    edge = first.unsqueeze(0) & first.unsqueeze(1) & ~equal
+    run, rise = to_x - from_x, to_y - from_y
+    for other in torch.stack([px, py], 1).unbind(0):
+        other_x, other_y = other.unbind(0)
+        side = run * (other_y - from_y) - rise * (other_x - from_x)
+        between = (other_x - from_x) * (other_x - to_x) + (other_y - from_y) * (other_y - to_y) <= 0
+        edge = edge & ((side > 0) | ((side == 0) & between))
+    lone = ~edge.any(1)
+    return (
+        torch.where(edge, x.unsqueeze(0), 0.0).sum(1) + torch.where(lone, x, 0.0),
+        torch.where(edge, y.unsqueeze(0), 0.0).sum(1) + torch.where(lone, y, 0.0),
+    )
+
+
+def area_of_edges(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
+    """Area within a polygon given by its edges, (E, N), near 0: above 0 where it runs counter-clockwise; (N)."""
+    return 0.5 * (from_x * to_y - from_y * to_x).sum(0)

@@ -61,7 +61,7 @@ def draw(
     for spec in unit.taken:
         shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
         if spec.role in _INDEX_DRAWS:
-            values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, sizes[spec.classes], kind)
+            values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, _classes(spec, sizes), kind)
         else:
             values = _DRAWS[spec.role](rng, shape, kind).clip(-spec.limit, spec.limit)
             if spec.role is Role.TARGETS and spec.ignores_negative and kind is Kind.ORDINARY:
@@ -69,6 +69,11 @@ def draw(
         dtype = torch.int64 if spec.role.is_integer else torch.float32
         drawn[spec.name] = torch.tensor(values, dtype=dtype)
     return {**drawn, **unit.call.consistent(unit.loss, drawn)}
+
+
+def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
+    """How many classes an input of labels chooses from."""
+    return math.prod(sizes[dim] for dim in spec.classes.split())
 
 
 def _labels(
@@ -355,11 +360,11 @@ def invalid_cases(unit: Unit) -> Iterator[Case]:
     counted = draw(unit, Kind.COUNTED, other, seed=7)
     for spec in unit.inputs:
         if spec.role in _INDEX_DRAWS:
-            yield from _bad_labels(unit, spec, counted, other[spec.classes])
+            yield from _bad_labels(unit, spec, counted, _classes(spec, other))
     for spec in unit.inputs:
         for axis, dim in enumerate(spec.dims):
             partners = tuple(i.name for i in unit.inputs if i is not spec and dim in i.dims and not dim.isdigit())
-            if not partners:
+            if not partners or dim in spec.resizes:
                 continue
             for size in (other[dim] + 1,) if dim in spec.broadcasts else (1, other[dim] + 1):
                 shape = list(counted[spec.name].shape)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -66,11 +66,12 @@ class Input:
         shape: symbolic shape.
         optional: whether the call may leave it out. An absent input is another graph.
         differentiable: whether a gradient graph returns ``grad_<name>``.
-        classes: for labels, the number of classes: a dimension's symbol.
+        classes: for labels, the number of classes: a dimension's symbol, or several, whose product it is.
         background: for labels, whether the value ``classes`` itself is legal and means no class.
         ignore: for labels and targets, tells an instance's ignored value, None for none.
         ignores_negative: for labels and targets, whether every negative value is ignored.
         broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
+        resizes: dimensions that eager also takes in another size than that of other inputs; an artefact need not.
         when: whether an instance takes this input at all.
         aliases: further names that an error may call it by: those of the losses it is handed on to.
         limit: the largest magnitude drawn, where the formula itself overflows beyond it.
@@ -88,6 +89,7 @@ class Input:
     ignore: Callable[[Any], int | None] = lambda module: None
     ignores_negative: bool = False
     broadcasts: tuple[str, ...] = ()
+    resizes: tuple[str, ...] = ()
     when: Callable[[Any], bool] = always
     aliases: tuple[str, ...] = ()
     limit: float = math.inf
@@ -99,6 +101,10 @@ class Input:
         return tuple(self.shape.split())
 
 
+Argument: TypeAlias = str | tuple[str, ...] | list[str] | Mapping[str, str]
+"""What a parameter takes: an input by name, a tuple or list of them, or a dict of them."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One way to call a loss.
@@ -107,21 +113,24 @@ class Call:
         name: its name, as in ``lossreg.export(..., call=name)``.
         inputs: the tensors, in exported order.
         arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
-            the input, the tuple of inputs, or the dict of inputs by key, that it takes.
+            the input, the tuple or list of inputs, or the dict of inputs by key, that it takes.
+        constants: ``forward`` parameters that are no inputs, and what this call gives them: a number, a bool or None.
         when: whether an instance can be called so.
         outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
-        method: the method called, where it is not ``forward``. A loss with state has a pure one, which takes the
-            state and returns the next one last; ``forward`` calls it and keeps the state in training mode.
+        method: what is called, where it is not ``forward``: a method, or a loss that this one holds. A loss with state
+            has a pure method, which takes the state and returns the next one last; ``forward`` calls it and keeps the
+            state in training mode.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
-        is_sum: whether it adds up terms of different inputs: where nothing counts in one, the others remain, and an
-            illegal label spoils only the gradients of its own term.
+        is_sum: whether it adds up terms of different inputs, or a constant: where nothing counts in one, the others
+            remain, and an illegal label spoils only the gradients of its own term.
         consistent: given the instance and inputs drawn one by one, those that must be replaced to fit together.
     """
 
     name: str
     inputs: tuple[Input, ...]
-    arguments: Mapping[str, str | tuple[str, ...] | Mapping[str, str]] = field(default_factory=dict)
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    constants: Mapping[str, float | None] = field(default_factory=dict)
     when: Callable[[Any], bool] = always
     outputs: tuple[str, ...] = ('loss',)
     returns_dict: bool = False
@@ -132,34 +141,36 @@ class Call:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The outputs whose sum is differentiated: ``loss``, or where none is named so, all whose names begin so."""
-        return ('loss',) if 'loss' in self.outputs else tuple(n for n in self.outputs if n.startswith('loss'))
+        """The outputs whose sum is differentiated: ``loss``, or else all whose names begin or end so."""
+        named = tuple(n for n in self.outputs if n.startswith('loss') or n.endswith('_loss'))
+        return ('loss',) if 'loss' in self.outputs else named
 
     def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
         taken = {name for value in self.arguments.values() for name in _names_in(value)}
         direct = {name: name for name in values if name not in taken and name not in self.arguments}
-        return {
+        arranged = {
             parameter: _arranged(value, values)
             for parameter, value in {**self.arguments, **direct}.items()
             if values.keys() >= set(_names_in(value))
         }
+        return {**arranged, **self.constants}
 
 
-def _names_in(value: str | tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
+def _names_in(value: Argument) -> tuple[str, ...]:
     """The inputs that one argument takes."""
     if isinstance(value, str):
         return (value,)
-    return value if isinstance(value, tuple) else tuple(value.values())
+    return tuple(value.values()) if isinstance(value, Mapping) else tuple(value)
 
 
-def _arranged(value: str | tuple[str, ...] | Mapping[str, str], values: Mapping[str, Any]) -> Any:
-    """One argument: a value, a tuple of them, or a dict."""
+def _arranged(value: Argument, values: Mapping[str, Any]) -> Any:
+    """One argument: a value, a tuple or list of them, or a dict."""
     if isinstance(value, str):
         return values[value]
-    if isinstance(value, tuple):
-        return tuple(values[name] for name in value)
-    return {key: values[name] for key, name in value.items()}
+    if isinstance(value, Mapping):
+        return {key: values[name] for key, name in value.items()}
+    return type(value)(values[name] for name in value)
 
 
 @dataclass(frozen=True)
@@ -211,6 +222,7 @@ class LossSpec:
         at_least: dimensions that an instance needs to be that large or larger.
         tolerance: error allowed in float32.
         oracle: ``'module:function'`` of the float64 reference; found by place where empty (``lossreg.oracles``).
+        constants: buffers that checkpoints hold, because those of the host do.
     """
 
     functions: tuple[Callable[..., Any], ...]
@@ -223,6 +235,7 @@ class LossSpec:
     at_least: Callable[[Any], Mapping[str, int]] = lambda module: EMPTY
     tolerance: Tolerance = Tolerance()
     oracle: str = ''
+    constants: tuple[str, ...] = ()
 
 
 def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -140,8 +141,8 @@ class FlatLoss(nn.Module):
 
     def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         call = self.unit.call
-        function = getattr(self.loss, call.method) if call.method else self.loss
+        function = attrgetter(call.method)(self.loss) if call.method else self.loss
         returned = function(**self.unit.arguments(named))
         if call.returns_dict:
             return tuple(returned[name] for name in self.unit.results)
-        return tuple(returned) if isinstance(returned, tuple) else (returned,)
+        return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)

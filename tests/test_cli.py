@@ -64,7 +64,7 @@ BAD = 'bad.py'
         (['export', 'wrong.py'], 2, ['los_weight', "did you mean 'loss_weight'"]),
         (['export', 'value.py'], 2, ['GIoULoss', 'reduction', 'mean']),
         (['export', 'empty.py'], 2, ['holds no loss']),
-        (['show', 'Nothing'], 2, ['Nothing', 'lossreg list']),
+        (['show', 'Qxqx'], 2, ['Qxqx', 'lossreg list']),
         (['list', '--host', 'mmfoo'], 2, ['mmfoo', 'mmdet']),
         (['list', '--import', 'no.such.module'], 2, ['no.such.module']),
         (['check'], 2, ['nothing to check']),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lossreg.registry import build_loss, load_losses
-from lossreg.request import variants_of
+from lossreg.request import Request, variants_of
 from lossreg.samples import Kind, draw
 from lossreg.spec import Role
 from lossreg.unit import FlatLoss
@@ -278,8 +278,12 @@ def avg_factor_0(cls):
 
 
 def weights_of_0_keep_the_shape(cls):
-    boxes = tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 3.0, 3.0]])
-    assert cls(reduction='none')(boxes, boxes.flip(0), weight=torch.zeros(2)).tolist() == [0.0, 0.0]
+    requests = [Request.of({**r.config, 'reduction': 'none'}) for r in variants_of(cls.__name__)[:1]]
+    unit = next(u for r in requests for u in r.units() if any(i.role is Role.WEIGHTS for i in u.inputs))
+    inputs = draw(unit, Kind.COUNTED)
+    assert loss_of(unit, {**inputs, 'weight': torch.zeros_like(inputs['weight'])}).tolist() == [0.0] * len(
+        inputs['pred']
+    )
 
 
 def index_above_the_background(cls):

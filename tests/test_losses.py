@@ -13,7 +13,7 @@ from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.runtimes import Eager
 from lossreg.samples import draw
-from lossreg.unit import FlatLoss
+from lossreg.unit import FlatLoss, Unit
 
 REQUESTS = {name: variants_of(name) for name in load_losses()}
 ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
@@ -27,17 +27,23 @@ def units(every_set=False):
 def exported_units():
     """The default variant without optional inputs, and one more with all, in another call where there is one.
 
-    ``test_everything`` exports the rest.
+    The latter with its gradient alone. ``test_everything`` exports the rest.
     """
     chosen = []
     for first, *others in REQUESTS.values():
-        chosen.append(next(iter(first.units())))
+        default = next(iter(first.units()))
         last_units = [list(request.units())[-1] for request in (*others, first)]
-        chosen.append(next((unit for unit in last_units if unit.call.name != chosen[-1].call.name), last_units[0]))
+        another = next((unit for unit in last_units if unit.call.name != default.call.name), last_units[0])
+        chosen += [(default, (False, True)), (another, (True,))]
     return chosen
 
 
+EXPORTED = exported_units()
+
+
 def name_of(unit):
+    if not isinstance(unit, Unit):
+        return 'with_gradient' if unit == (True,) else 'both'
     present = '+'.join(i.name for i in unit.inputs if i.optional) or 'required'
     return f'{unit.name}-{unit.variant}-{unit.call.name}-{present}'
 
@@ -52,11 +58,11 @@ def test_eager(unit):
     assert_all_pass(list(check_unit(unit, ('eager',))))
 
 
-@pytest.mark.parametrize('unit', exported_units(), ids=name_of)
-def test_artefacts(unit):
-    rows = list(check_unit(unit, ARTEFACTS))
+@pytest.mark.parametrize(('unit', 'gradients'), EXPORTED, ids=name_of)
+def test_artefacts(unit, gradients):
+    rows = list(check_unit(unit, ARTEFACTS, gradients=gradients))
     assert_all_pass(rows)
-    assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in (False, True)}
+    assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in gradients}
 
 
 def float_options(name):
@@ -77,11 +83,11 @@ def test_eager_elsewhere_leaves_the_loss_where_it_was():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize('unit', exported_units(), ids=name_of)
-def test_cuda(unit):
-    rows = list(check_unit(unit, ('eager', 'torchscript', 'ort-cuda'), device='cuda'))
+@pytest.mark.parametrize(('unit', 'gradients'), EXPORTED, ids=name_of)
+def test_cuda(unit, gradients):
+    rows = list(check_unit(unit, ('eager', 'torchscript', 'ort-cuda'), device='cuda', gradients=gradients))
     assert_all_pass(rows)
-    assert [row.grad for row in rows if row.check == 'placement'] == [False, True]
+    assert [row.grad for row in rows if row.check == 'placement'] == list(gradients)
 
 
 @pytest.mark.exhaustive
@@ -112,9 +118,10 @@ def test_forward_keeps_the_next_state_in_training_mode_only(unit):
             getattr(loss, name).copy_(value)
         returned = loss(**{k: v for k, v in unit.arguments({**inputs, **state}).items() if k not in state})
         if not isinstance(returned, dict):
-            returned = {'loss': returned if isinstance(returned, torch.Tensor) else returned[0]}
-        for name, value in returned.items():
-            torch.testing.assert_close(value, results[name])
+            values = (returned,) if isinstance(returned, torch.Tensor) else returned
+            returned = dict(zip(unit.call.outputs, values, strict=True))
+        for name in unit.call.losses:
+            torch.testing.assert_close(returned[name], results[name])
         for name, value in state.items():
             kept = getattr(loss, name)
             assert torch.equal(kept, results[f'next_{name}'] if training else value)

@@ -192,9 +192,10 @@ def test_copies_keep_every_option(built, copied):
 
 @every_variant
 def test_checkpoints_hold_parameters_and_state_alone(built):
-    """So those of hosts, whose losses mostly have neither, keep their keys."""
+    """So those of hosts, whose losses mostly have neither, keep their keys; and what theirs hold beside."""
     state = {i.name for unit in built.units() for i in unit.inputs if i.state}
-    assert set(built.loss.state_dict()) == {*dict(built.loss.named_parameters()), *state}
+    constants = {name for name, _ in built.loss.named_buffers() if name in built.loss.spec.constants}
+    assert set(built.loss.state_dict()) == {*dict(built.loss.named_parameters()), *state, *constants}
 
 
 # A loss from another package

@@ -79,7 +79,9 @@ def in_place(tree: ast.AST) -> Iterator[ast.AST]:
     """In-place writes change what the caller gave, or break the graph."""
     for function in functions(tree):
         for node in ast.walk(function):
-            method = attribute(node) if isinstance(node, ast.Call) else ''
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ''
+            # a constructor fills its own parameters
+            method = '' if called.startswith('nn.init.') else called.rpartition('.')[2] if '.' in called else ''
             written = node.targets if isinstance(node, ast.Assign) else []
             if (
                 (re.fullmatch(r'[a-z]\w*[a-z0-9]_', method) and method != 'requires_grad_')
@@ -197,12 +199,14 @@ MAY_IMPORT = {
     'gaussians.py': {'arith'},
     'margins.py': {'arith'},
     'conventions.py': {'spec'},
+    'distillation.py': {'arith'},
     'lattice.py': {'arith'},
     'rotated.py': {'arith'},
     'objective.py': {'registry', 'spec'},
+    'resampling.py': {'arith'},
     'losses': {
-        'arith', 'boxes', 'conventions', 'distances', 'embeddings', 'gaussians', 'lattice', 'losses', 'margins',
-        'objective', 'registry', 'rotated', 'spec', 'walk',
+        'arith', 'boxes', 'conventions', 'distances', 'distillation', 'embeddings', 'gaussians', 'hosts', 'lattice',
+        'losses', 'margins', 'objective', 'registry', 'resampling', 'rotated', 'spec', 'walk',
     },
     'oracles': {'oracles'},
 }  # fmt: skip

@@ -14,7 +14,11 @@ __all__ = ['Row', 'Status', 'check_unit']
 
 
 def check_unit(
-    unit: Unit, backends: Sequence[str] = DEVICE_BACKENDS['cpu'], device: str = 'cpu', host: str = ''
+    unit: Unit,
+    backends: Sequence[str] = DEVICE_BACKENDS['cpu'],
+    device: str = 'cpu',
+    host: str = '',
+    gradients: Sequence[bool] = (False, True),
 ) -> Iterator[Row]:
     """All rows of one unit.
 
@@ -23,9 +27,10 @@ def check_unit(
         backends: which of :data:`lossreg.formats.BACKENDS` to check.
         device: where eager and TorchScript run.
         host: the host class the unit stands in for, noted in the rows.
+        gradients: whether artefacts without gradient, with it, or both are checked.
     """
     if 'eager' in backends:
         yield from eager_rows(unit, device, host)
     artefacts = [b for b in backends if b != 'eager']
-    for grad in (False, True):
+    for grad in gradients:
         yield from artefact_rows(unit, artefacts, grad, device, host)

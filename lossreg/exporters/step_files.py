@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import lossreg
 from lossreg.artefact import read_manifest, sha256, update_manifest, write_atomically
 from lossreg.errors import ConfigError, DeclinedError, LossregError, MissingBackendError
 from lossreg.exporters.onnx import to_onnx
@@ -100,7 +99,7 @@ def export_train_step(
     state = {name: np.asarray(tensor.numpy(), order='C') for name, tensor in plan.state().items()}
     digest = {'graph_sha256': sha256(built[target.name])}
     files = {**built, f'{target.stem}.safetensors': safetensors.save(state, metadata=digest)}
-    files['device.py'] = Path(lossreg.__file__).with_name('device.py').read_bytes()
+    files['device.py'] = (Path(__file__).parents[1] / 'device.py').read_bytes()
     for name, data in files.items():
         write_atomically(target.parent / name, data)
     for name, graph in graphs.items():

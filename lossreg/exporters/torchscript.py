@@ -79,10 +79,12 @@ def _arguments(unit: Unit) -> str:
     return ', '.join(f'{parameter}={_text(value)}' for parameter, value in unit.arguments(texts).items())
 
 
-def _text(value: str | tuple[str, ...] | dict[str, str]) -> str:
+def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:
     if isinstance(value, dict):
         return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
-    return f'({", ".join(value)})' if isinstance(value, tuple) else value
+    if isinstance(value, list):
+        return f'[{", ".join(value)}]'
+    return f'({", ".join(value)})' if isinstance(value, tuple) else str(value)
 
 
 _MANGLED = re.compile(rb'(__torch__(?:\.\w+)*?)\.___torch_mangle_(\d+)(?=[.\n](\w+))')

@@ -147,7 +147,7 @@ class Plan:
                     f'{name} is a {type(module).__name__} in training mode, which draws random numbers; '
                     'a graph holds none: call eval() on it, or set p=0'
                 )
-        student_outputs(self.unit, deepcopy(self.objective.student)(*self.batch.values()))
+        self.batch_symbols  # noqa: B018  raises where the student's outputs do not fit
         self.rule_and_options  # noqa: B018  raises where the optimizer's config is wrong
         for pattern, factors in self.options.paramwise.items():
             unknown = set(factors) - {'lr_mult', 'decay_mult'}
@@ -223,9 +223,25 @@ class Plan:
 
     def batched_axes(self) -> dict[str, int]:
         """The batch dimension of each input and target that has one."""
-        batch = self.unit.batch
-        axes = {i.name: i.dims.index(batch) for i in self.unit.inputs if batch and batch in i.dims}
-        return {**{name: axis for name, axis in axes.items() if name in self.targets}, **dict.fromkeys(self.batch, 0)}
+        axes = {
+            spec.name: axis
+            for spec in self.unit.inputs
+            for axis, symbol in enumerate(spec.dims)
+            if spec.name in self.targets and symbol in self.batch_symbols
+        }
+        return {**axes, **dict.fromkeys(self.batch, 0)}
+
+    @cached_property
+    def batch_symbols(self) -> set[str]:
+        """The loss's dimensions that are the batch: the first ones of those outputs of the student that have it."""
+        with torch.no_grad():
+            returned = deepcopy(self.objective.student)(*self.batch.values())
+        outputs = student_outputs(self.unit, returned)
+        return {
+            spec.dims[0]
+            for spec in self.unit.differentiable
+            if spec.dims and outputs[spec.name].dim() and outputs[spec.name].shape[0] == self.size
+        }
 
 
 def _file_name(name: str) -> str:
@@ -317,7 +333,9 @@ class StepGraph(nn.Module):
             new |= {f'gradient.{name}': torch.zeros_like(g) for name, g in gradients.items()}
             return (norm, ok, *self._next(given, new, ok))
         results, gradients, buffers = self._differentiated(given)
-        finite = torch.stack([r.isfinite().all() for r in results]).all()
+        # running statistics overflow before the loss does
+        kept = [t for t in buffers.values() if t.is_floating_point()]
+        finite = torch.stack([t.isfinite().all() for t in (*results, *kept)]).all()
         if self.part == 'gradient':
             ok = finite & torch.stack([g.isfinite().all() for g in gradients.values()]).all()
             new = {f'gradient.{name}': given[f'gradient.{name}'] + g for name, g in gradients.items()}

@@ -44,3 +44,39 @@ def common_area(polygon: Array, convex: Array) -> float:
             return 0.0
         polygon = np.array(kept)
     return abs(area(polygon))
+
+
+def convex_hull(points: Array) -> Array:
+    """Vertices of the convex hull, counter-clockwise: the lower and the upper chain of the sorted points (Andrew)."""
+    ordered = sorted({(float(x), float(y)) for x, y in points})
+    if len(ordered) < 3:
+        return np.array(ordered)
+    chains = []
+    for way in (ordered, ordered[::-1]):
+        chain: list[tuple[float, float]] = []
+        for x, y in way:
+            while len(chain) > 1 and _turn(chain[-2], chain[-1], (x, y)) <= 0:
+                chain.pop()
+            chain.append((x, y))
+        chains += chain[:-1]
+    return np.array(chains)
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    """Above 0 where the way from a to b to c turns left."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def convex_giou(points: Array, quadrilateral: Array) -> float:
+    """I / U - (C - U) / C, with C the area of the hull of both; 0 / 0 is 0."""
+    if np.isnan(points).any() or np.isnan(quadrilateral).any():
+        return np.nan
+    origin = quadrilateral.mean(0)
+    points, quadrilateral = points - origin, quadrilateral - origin
+    hull = convex_hull(points)
+    common = common_area(hull, quadrilateral) if len(hull) > 2 else 0.0
+    union = (area(hull) if len(hull) > 2 else 0.0) + abs(area(quadrilateral)) - common
+    around = convex_hull(np.concatenate([points, quadrilateral]))
+    enclosed = area(around) if len(around) > 2 else 0.0
+    giou = common / union if union != 0 else 0.0
+    return giou - (enclosed - union) / enclosed if enclosed != 0 else giou

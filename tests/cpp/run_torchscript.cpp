@@ -19,7 +19,8 @@ int main(int argc, char** argv) {
   torch::jit::IValue loaded = torch::jit::pickle_load(bytes);
   std::vector<torch::jit::IValue> inputs = loaded.toListRef().vec();
   std::cout << std::setprecision(9);
-  for (const torch::jit::IValue& output : loss.forward(inputs).toTuple()->elements()) {
+  auto outputs = loss.forward(inputs).toTuple();
+  for (const torch::jit::IValue& output : outputs->elements()) {
     at::Tensor numbers = output.toTensor().flatten().contiguous();
     for (int64_t i = 0; i < numbers.numel(); ++i) std::cout << numbers[i].item<float>() << ' ';
     std::cout << '\n';

@@ -5,13 +5,15 @@ import collections.abc
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from torch import nn
 
 HOSTS = (
@@ -28,8 +30,23 @@ BOUND_TO_OLDER = ('mmrotate', 'mmyolo', 'mmocr')
 NOT_NEEDED = {
     'mmrotate': ('e2cnn', 'e2cnn.nn'),
     'mmaction': ('mmaction.models.localizers.drn', 'mmaction.models.localizers.drn.drn'),
+    'mmagic': (
+        'mmagic.utils',
+        'mmagic.models.base_models',
+        'mmagic.models.data_preprocessors',
+        'mmagic.models.editors',
+        'mmagic.models.editors.dic',
+    ),
 }
-"""What packages import for models that no loss needs: a library without a build, and modules their wheel forgot."""
+"""What packages import for models that no loss needs: a library without a build, modules their wheel forgot, and
+mmagic's own models and tools, which import diffusers, requests and names that numpy 2 dropped."""
+
+WITH_CONSTANTS = ('mmagic',)
+"""Packages whose losses compute constants when they are built: GANLoss its blur."""
+
+
+NAMES_FLOAT32 = ('mmocr',)
+"""Packages whose losses make tensors of ``torch.float32`` by that name, and ask it for nothing else."""
 
 
 HIDDEN = {'mmseg.KLDivLoss': 'mmseg.models.losses.kldiv_loss'}
@@ -52,6 +69,7 @@ def losses_of(package: str) -> ModuleType:
         collections.Sequence = collections.abc.Sequence  # its name before Python 3.10
     if package == 'mmrazor':
         _name_what_torch_dropped()
+        _name_mmcls()
     for name in NOT_NEEDED.get(package, ()):
         sys.modules.setdefault(name, mock.MagicMock(__path__=[], __spec__=None))
     if package in BOUND_TO_OLDER:
@@ -66,10 +84,31 @@ def host_class(name: str) -> type[nn.Module]:
     losses = losses_of(package)
     if name in HIDDEN:
         losses = importlib.import_module(HIDDEN[name])
-    if not hasattr(losses, cls):  # mmpose offers its InfoNCELoss by the registry alone
+    if not hasattr(losses, cls):  # mmpose and mmocr offer some by their registry alone
         return importlib.import_module(f'{package}.registry').MODELS.module_dict[cls]
     found: type[nn.Module] = getattr(losses, cls)
     return found
+
+
+def host_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A host's loss, with its own constants in double precision."""
+    cls, before = host_class(name), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if name.partition('.')[0] in WITH_CONSTANTS else before)
+    try:
+        return cls(**options)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def named_in_double(host: nn.Module) -> AbstractContextManager[object]:
+    """Lets a host that names float32 name float64."""
+    names_it = type(host).__module__.partition('.')[0] in NAMES_FLOAT32
+    return mock.patch.object(torch, 'float32', torch.float64 if names_it else torch.float32)
+
+
+def is_torchs(cls: type[nn.Module]) -> bool:
+    """Whether a host's class is torch's own under another name."""
+    return all(method.__module__.partition('.')[0] == 'torch' for method in (cls.__init__, cls.forward))
 
 
 def _name_what_torch_dropped() -> None:
@@ -83,6 +122,14 @@ def _name_what_torch_dropped() -> None:
     for name in ('overwrite_output_fake_quantize', 'overwrite_output_observer', 'input_output_observed'):
         if not hasattr(pattern, f'_set_{name}'):
             setattr(pattern, f'_set_{name}', lambda self, *arguments: self)
+
+
+def _name_mmcls() -> None:
+    """mmrazor takes one function from mmcls, whose name is mmpretrain today."""
+    path = 'models.losses.cross_entropy_loss'
+    sys.modules.setdefault(f'mmcls.{path}', importlib.import_module(f'mmpretrain.{path}'))
+    for name in ('mmcls', 'mmcls.models', 'mmcls.models.losses'):
+        sys.modules.setdefault(name, ModuleType(name))
 
 
 @contextmanager

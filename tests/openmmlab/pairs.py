@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 import packages
 import torch
-from packages import host_class
-from quirks import DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, host_loss
+from packages import host_class, host_loss
+from quirks import BY_HAND, DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted, theirs
 from torch import Tensor, nn
 
 from lossreg.compare import compare
@@ -25,6 +25,8 @@ from lossreg.unit import OTHER_SIZES, TRACED_SIZES, Unit
 EXACT = Tolerance(rtol=1e-9, atol=1e-12)
 LARGE_BATCH = (40, 2, 3, 5, 6)
 SIZES = (TRACED_SIZES, OTHER_SIZES, LARGE_BATCH)
+OWN_GRADIENT = 'gradient: the derivative'
+"""How differences from hosts begin whose gradient is not that of what they return."""
 AVG_FACTORS = (2.5, 3, torch.tensor(7.25, dtype=torch.float64))
 
 
@@ -55,7 +57,7 @@ class Pair:
 
 
 def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
-    """The method that tells what a loss takes: ``forward``, or what mmaction's, which takes anything, hands it on to."""
+    """The method that tells what a loss takes: ``forward``, or what mmaction's, taking anything, hands it on to."""
     return getattr(loss, '_forward', loss.forward)
 
 
@@ -65,21 +67,24 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
         for host in cls.spec.stands_in_for:
             package = host.name.partition('.')[0]
             # torch's own losses are compared in the default test run
-            if package != 'torch' and packages.is_installed(package):
-                yield cls, host
+            if package == 'torch' or not packages.is_installed(package) or packages.is_torchs(host_class(host.name)):
+                continue
+            yield cls, host
 
 
 def pairs() -> Iterator[Pair]:
     """Every variant a host's constructor takes, in every call its heads make, with every set of inputs it takes."""
     for cls, host in stand_ins():
+        if host.name in BY_HAND:
+            continue
         accepted = inspect.signature(host_class(host.name)).parameters
         needed = NEEDS.get(host.name, ())
         for variant, options in cls.spec.variants.items():
-            if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS:
+            if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS | BY_HAND:
                 continue
             request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
             for unit in request.units(every_set=True):
-                pair = paired(unit, host_loss(host.name, options))
+                pair = paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
                 if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
                     yield pair
 
@@ -100,8 +105,9 @@ def with_reduction(loss: nn.Module, reduction: str) -> nn.Module:
 
 
 def paired(unit: Unit, host: nn.Module) -> Pair:
-    """A pair of one set of parameters, which bear the same names."""
-    host.load_state_dict(unit.loss.state_dict())
+    """A pair of one set of parameters, which bear the same names. The host need not keep the state that ours does."""
+    state = {i.name for i in unit.inputs if i.state} - host.state_dict().keys()
+    host.load_state_dict({name: x for name, x in unit.loss.state_dict().items() if name not in state})
     return Pair(unit, host)
 
 
@@ -146,14 +152,14 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
             setattr(own, name, value.double())
     in_their_form = IN_THEIR_FORM.get(type(host).__name__, lambda given: given)
     draws = mock.patch.object(torch, 'rand_like', side_effect=noise) if noise else nullcontext()
-    with in_double(), draws:
+    with in_double(), draws, packages.named_in_double(host):
         return evaluate(lambda **arguments: own(**in_their_form(_copied(arguments))), given, call)
 
 
 def _copied(argument: Any) -> Any:
     """An argument with its tensors copied, and still part of the graph."""
     if isinstance(argument, Mapping):
-        return {key: _copied(value) for key, value in argument.items()}
+        return type(argument)({key: _copied(value) for key, value in argument.items()})  # mmengine's dicts too
     if isinstance(argument, (tuple, list)):
         return type(argument)(_copied(value) for value in argument)
     return argument.clone() if isinstance(argument, Tensor) else argument
@@ -165,12 +171,14 @@ def in_double() -> Iterator[None]:
 
     Hosts put labels and weights through ``.float()``, and multiply integer tensors by numbers, which would leave
     float32's precision in float64's clothes; and mmcv keeps the denominators of rotated boxes from 0 by adding 1e-8.
+    What wants to be on CUDA stays here.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         epsilon = mock.patch('mmcv.ops.diff_iou_rotated.EPSILON', 1e-30)
-        with mock.patch.object(Tensor, 'float', Tensor.double), epsilon:
+        here = mock.patch.object(Tensor, 'cuda', lambda tensor: tensor)
+        with mock.patch.object(Tensor, 'float', Tensor.double), epsilon, here:
             yield
     finally:
         torch.set_default_dtype(before)
@@ -188,11 +196,12 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
     """Ours is the host's number, and finite where the host's is not.
 
     In float64, and in float32 against the host's float64. Extreme inputs are beyond float32, so for them in float64
-    only, and without the gradient, or the values, where a spec declares that they differ.
+    only. Without the gradient where a spec declares that it differs on them, or is no derivative in the host; without
+    the values where it declares that they differ.
     """
     unit = pair.ours
     want = evaluate_host(pair.host, {**arguments_of(unit, inputs, torch.float64), **options}, unit.call)
-    if extreme and declared(unit.name, 'gradient'):
+    if declared(unit.name, OWN_GRADIENT) or (extreme and declared(unit.name, 'gradient')):
         want = {name: want[name] for name in unit.call.outputs}
     if extreme and declared(unit.name, 'equally hard') and unit.loss.hard_mining:
         want = {}
@@ -252,7 +261,7 @@ def pair_of(name: str, call: str, **options: Any) -> Pair:
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
     unit, *_ = Request.of({'type': name, **host.defaults, **options}, call=call).units()
-    return paired(unit, host_loss(host.name, options))
+    return paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
 
 
 def real(*shape: int) -> Tensor:

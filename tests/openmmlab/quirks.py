@@ -1,10 +1,9 @@
 """What single classes of the hosts need before they can be compared: the exceptions of ``pairs``, in one place."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from packages import host_class
 from torch import Tensor, nn
 
 FAILS = {
@@ -20,8 +19,21 @@ FAILS = {
 """Variants and calls, by host class, in which that raises whatever it is given: its test file shows what ours do."""
 
 
+BY_HAND = {
+    ('mmpose.CombinedLoss', 'bones'),
+    ('mmpose.CombinedLoss', 'default'),
+    ('mmpose.OKSLoss', 'sigmas'),
+    ('mmpose.OKSLoss', 'yoloxpose'),
+    ('mmpose.SemiSupervisionLoss', 'warmup'),
+    ('mmyolo.IoULoss', 'iou'),
+    ('mmyolo.OksLoss', 'sigmas'),
+}
+"""Variants whose arguments the host takes in another form, or whose call it answers in another: its test file alone
+compares them."""
+
 NEEDS = {
     'mmaction.CBFocalLoss': ('samples_per_cls',),
+    'mmaction.SSNLoss': ('train_cfg',),
     'mmdet.CrossEntropyCustomLoss': ('num_classes',),
     'mmdet.FocalCustomLoss': ('num_classes',),
 }
@@ -32,11 +44,12 @@ DRAWS_LIKE = ('BMNLoss',)
 
 
 class Reduced(nn.Module):
-    """A host that returns a number for each box, and does nothing with its other arguments: reduced as mmdet does."""
+    """A host that does not reduce its numbers as it documents: mmdet does it for it, where ``needed``."""
 
-    def __init__(self, host: nn.Module) -> None:
+    def __init__(self, host: nn.Module, needed: Callable[[float | None, str], bool]) -> None:
         super().__init__()
         self.host = host
+        self.needed = needed
 
     def forward(
         self,
@@ -47,18 +60,36 @@ class Reduced(nn.Module):
         reduction_override: str | None = None,
     ) -> Tensor:
         """Computes the loss."""
+        reduction = reduction_override or self.host.reduction
+        if not self.needed(avg_factor, reduction):
+            return self.host(pred, target, weight, avg_factor, reduction)
         reduce = importlib.import_module('mmdet.models.losses.utils').weight_reduce_loss
         weight = weight.mean(-1) if weight is not None and weight.dim() == 2 else weight
-        return reduce(self.host(pred, target).flatten(), weight, reduction_override or self.host.reduction, avg_factor)
+        return reduce(self.host(pred, target, reduction_override='none').flatten(), weight, reduction, avg_factor)
 
 
-ADAPTED = {'mmrotate.GDLoss_v1': Reduced}
+ADAPTED: Mapping[str, Callable[[nn.Module], nn.Module]] = {
+    'mmrotate.GDLoss_v1': lambda host: Reduced(host, lambda avg_factor, reduction: True),
+    'mmrotate.ConvexGIoULoss': lambda host: Reduced(host, lambda avg_factor, reduction: avg_factor is not None),
+    'mmrotate.BCConvexGIoULoss': lambda host: Reduced(
+        host, lambda avg_factor, reduction: avg_factor is not None or reduction == 'none'
+    ),
+}
 """Hosts that are compared by what they document, for want of arguments that count."""
 
 
-def host_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """A host's loss."""
-    loss = host_class(name)(**options)
+def theirs(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which the losses nested are mmdet's, where for ours they are ours."""
+    return {
+        key: {**value, 'type': value['type'].replace('lossreg.', 'mmdet.')}
+        if isinstance(value, Mapping) and 'type' in value
+        else value
+        for key, value in options.items()
+    }
+
+
+def adapted(name: str, loss: nn.Module) -> nn.Module:
+    """A host's loss as it is compared."""
     return ADAPTED[name](loss) if name in ADAPTED else loss
 
 

@@ -9,7 +9,6 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-import operators
 import torch
 
 _KEPT = []  # a library's definitions live as long as it does
@@ -39,6 +38,7 @@ class _Operators(ModuleType):
     def __getattr__(self, name: str):
         if name.startswith('__'):
             raise AttributeError(name)
+        operators = importlib.import_module('operators')  # needs shapely, which is installed beside mmcv
         if hasattr(operators, name):
             return getattr(operators, name)
 

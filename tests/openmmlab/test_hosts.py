@@ -69,9 +69,12 @@ def test_reduction_override(pair, reduction):
 
 
 def refuses(pair: Pair, reduction: str, averaged: bool) -> bool:
-    """Nothing can be averaged over a factor and summed; mmdet's mask loss is a mean only; and calls may say more."""
+    """Nothing can be averaged over a factor and summed; some losses have a mean only; and calls may say more."""
     loss = pair.ours.loss
-    if (reduction == 'sum' and averaged) or (reduction != 'mean' and getattr(loss, 'use_mask', False)):
+    if reduction == 'sum' and averaged:
+        return True
+    mean_only = getattr(loss, 'use_mask', False) and reduction != 'mean'
+    if mean_only or (reduction == 'none' and pair.ours.name == 'H2RBoxConsistencyLoss'):
         return True
     return not pair.ours.call.when(with_reduction(loss, reduction))
 

@@ -1,12 +1,18 @@
 """mmaction: calls that the specs' inputs do not draw, and our differences from it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from pairs import assert_call_agrees, pair_of, real
+from mmengine.config import ConfigDict
+from packages import host_class
+from pairs import EXACT, arguments_of, assert_call_agrees, evaluate, evaluate_host, pair_of, real
 from shown import shows
 
+from lossreg.compare import compare
 from lossreg.registry import build_loss
-from lossreg.samples import draw
+from lossreg.request import Request
+from lossreg.samples import Kind, draw
 
 pytestmark = pytest.mark.openmmlab
 
@@ -73,7 +79,92 @@ def test_nothing_outside_the_mask_of_proposals():
     assert torch.equal(torch.stack(loss(**inputs)), want)
 
 
+@pytest.fixture
+def _in_float64():
+    """Of the tensors mmaction makes itself, which its completeness loss is held in."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+RATIOS = {
+    'default': {'num_per_video': 8, 'positive_ratio': 1, 'background_ratio': 1, 'incomplete_ratio': 6},
+    'many_positives': {'num_per_video': 9, 'positive_ratio': 3, 'background_ratio': 1, 'incomplete_ratio': 5},
+    'rounded': {'num_per_video': 10, 'positive_ratio': 1.5, 'background_ratio': 1, 'incomplete_ratio': 4},
+}
+
+
+def of_videos(sampler):
+    """SSN's configuration of training."""
+    loss_weight = {'comp_loss_weight': 0.1, 'reg_loss_weight': 0.3}
+    return ConfigDict({'ssn': {'sampler': sampler, 'loss_weight': loss_weight}})
+
+
+def segments(**options):
+    """Our unit alone: mmaction's loss takes the sampler only when it is called."""
+    return next(Request.of({'type': 'SSNLoss', **options}).units())
+
+
+@pytest.mark.usefixtures('_in_float64')
+@pytest.mark.parametrize('kind', [Kind.ORDINARY, Kind.EXTREME])
+@pytest.mark.parametrize('name', RATIOS)
+def test_structured_segments(name, kind):
+    """The sampler is an argument of the call, or ours of the constructor."""
+    options = {**RATIOS[name], 'comp_loss_weight': 0.1, 'reg_loss_weight': 0.3}
+    train_cfg = of_videos(RATIOS[name])
+    unit = segments(**options)
+    host = host_class('mmaction.SSNLoss')()
+    for seed, videos in enumerate((1, 2, 5)):
+        sizes = {'N': videos * options['num_per_video'], 'A': 5, 'C': 4, 'types': 3}
+        arguments = arguments_of(unit, draw(unit, kind, sizes, seed), torch.float64)
+        want = evaluate_host(host, {**arguments, 'train_cfg': train_cfg}, unit.call)
+        for loss, given in ((unit.loss, {}), (build_loss('SSNLoss'), {'train_cfg': train_cfg})):
+            agreement = compare(evaluate(loss, {**arguments, **given}, unit.call), want, EXACT, kind is Kind.EXTREME)
+            assert agreement, agreement.detail
+
+
+@pytest.mark.usefixtures('_in_float64')
+def test_structured_segments_without_locations():
+    unit = segments()
+    arguments = arguments_of(unit, draw(unit), torch.float64) | {'bbox_pred': None, 'bbox_targets': None}
+    call = replace(unit.call, outputs=unit.call.outputs[:2])
+    host = host_class('mmaction.SSNLoss')()
+    scores = {**arguments, 'bbox_targets': torch.zeros(0)}
+    want = evaluate_host(host, {**scores, 'train_cfg': of_videos(RATIOS['default'])}, call)
+    assert compare(evaluate(unit.loss, arguments, call), want, EXACT)
+
+
+def test_structured_segments_that_are_not_whole():
+    unit = segments()
+    inputs = draw(unit)
+    inputs['proposal_type'][0] = 2
+    losses = unit.loss(**inputs)
+    assert losses['loss_completeness'].isnan()
+    assert losses['loss_activity'].isfinite()
+
+
 # Differences
+
+
+@shows('a completeness score that is NaN', 'SSNLoss')
+def test_nan_completeness(ours, host):
+    inputs = draw(segments())
+    inputs['completeness_score'][0] = torch.nan
+    assert host()(**inputs, train_cfg=of_videos(RATIOS['default']))['loss_completeness'].isfinite()
+    assert ours()(**inputs)['loss_completeness'].isnan()
+
+
+@shows('a label 0', 'SSNLoss')
+def test_background_label_of_a_proposal(ours, host):
+    inputs, train_cfg = draw(segments()), of_videos(RATIOS['default'])
+    found = []
+    for label in (0, inputs['completeness_score'].shape[1]):
+        inputs['labels'][1] = label
+        found.append(host()(**inputs, train_cfg=train_cfg)['loss_completeness'])
+    assert torch.equal(*found)
+    inputs['labels'][1] = 0
+    with pytest.raises(IndexError, match='labels'):
+        ours()(**inputs)
 
 
 @shows('a label that is NaN', 'BinaryLogisticRegressionLoss')

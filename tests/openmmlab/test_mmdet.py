@@ -349,7 +349,7 @@ def built(cls, **options):
     """An instance, with the number of classes that mmdet's class insists on although it has a default."""
     parameter = inspect.signature(cls).parameters.get('num_classes')
     needed = {} if parameter is None or parameter.default != -1 else {'num_classes': 3}
-    return cls(**needed, **options)
+    return cls(**{**needed, **options})
 
 
 ZERO_FACTOR = 'avg_factor=0 gives 0; mmdet divides'
@@ -360,8 +360,9 @@ def test_avg_factor_of_zero(ours, host):
     units = (unit for request in variants_of(ours.__name__) for unit in request.units(every_set=True))
     unit = next(u for u in units if [i.name for i in u.inputs if i.optional] == ['avg_factor'])
     arguments = arguments_of(unit, draw(unit) | {'avg_factor': 0.0}, torch.float64)
-    got, want = (evaluate(built(loss), arguments, unit.call) for loss in (ours, host))
-    total = evaluate(built(host, reduction='sum'), {**arguments, 'avg_factor': None}, unit.call)
+    options = {name: value for name, value in unit.config.items() if name != 'type'}
+    got, want = (evaluate(built(loss, **options), arguments, unit.call) for loss in (ours, host))
+    total = evaluate(built(host, **{**options, 'reduction': 'sum'}), {**arguments, 'avg_factor': None}, unit.call)
     assert not any(x.any() for x in got.values())
     for name in unit.call.losses:
         assert want[name] == pytest.approx(total[name] / torch.finfo(torch.float32).eps)

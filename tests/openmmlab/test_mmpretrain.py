@@ -24,7 +24,7 @@ def _seeded():
 @pytest.mark.parametrize('class_weight', [None, [0.5, 1.0, 2.0, 1.25]])
 @pytest.mark.parametrize('shape', [(6, 4), (2, 4, 3, 2)])
 def test_cross_entropy_of_the_softmax(shape, class_weight):
-    """Labels that VQA's head leaves out are -100; torch's cross-entropy, which mmpretrain calls, takes probabilities."""
+    """Labels that VQA's head leaves out are -100; torch's cross-entropy, called by mmpretrain, takes probabilities."""
     pair = pair_of('PretrainCrossEntropyLoss', 'labels', class_weight=class_weight)
     label = torch.randint(0, 4, (shape[0], *shape[2:]))
     label.view(-1)[1] = -100

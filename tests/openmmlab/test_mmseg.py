@@ -56,22 +56,15 @@ def ours(losses):
     return {**losses, 'type': f'lossreg.{"Seg" if losses["type"] in PREFIXED else ""}{losses["type"]}'}
 
 
+FCN = {'type': 'FCNHead', 'in_channels': 6, 'channels': 5, 'in_index': 0, 'num_convs': 1, 'dropout_ratio': 0.0}
+PID = {'type': 'PIDHead', 'in_channels': 8, 'channels': 5}
+
+
 def head_with(losses, **options):
-    """An FCN head in double precision, with the same weights at every call."""
+    """A decode head, FCN's unless told otherwise, in double precision, with the same weights at every call."""
     torch.manual_seed(1)
-    cfg = {
-        'type': 'FCNHead',
-        'in_channels': 6,
-        'in_index': 0,
-        'channels': 5,
-        'num_convs': 1,
-        'dropout_ratio': 0.0,
-        'num_classes': 4,
-        'norm_cfg': {'type': 'BN'},
-        'align_corners': False,
-        'loss_decode': losses,
-        **options,
-    }
+    common = {'num_classes': 4, 'norm_cfg': {'type': 'BN'}, 'align_corners': False, 'loss_decode': losses}
+    cfg = {**({} if 'type' in options else FCN), **common, **options}
     with DefaultScope.overwrite_default_scope('mmseg'):
         return MODELS.build(cfg).double()
 
@@ -125,6 +118,23 @@ def test_fcn_head_of_one_class():
     heads = [Head(head_with(given, **options)) for given in (losses, ours(losses))]
     with in_double():
         assert_same_step(*heads, features, samples_of(*maps))
+
+
+def test_pid_head():
+    """Cross-entropy, hard pixels and boundaries, each by its own call; its last label map ignores nearly everything."""
+    losses = [
+        {'type': 'CrossEntropyLoss', 'class_weight': [0.5, 1.0, 2.0, 1.25], 'loss_weight': 0.4},
+        {'type': 'OhemCrossEntropy', 'thres': 0.3, 'min_kept': 20, 'class_weight': [0.5, 1.0, 2.0, 1.25]},
+        {'type': 'BoundaryLoss', 'loss_weight': 20.0},
+        {'type': 'OhemCrossEntropy', 'thres': 0.9, 'min_kept': 131072},
+    ]
+    heads = [Head(head_with(given, **PID)) for given in (losses, ours(losses))]
+    features = real(2, 4, 5, 7), real(2, 8, 5, 7), real(2, 4, 5, 7)
+    samples = samples_of(*labels(2, 10, 14))
+    for sample in samples:
+        sample.gt_edge_map = PixelData(data=labels(1, 10, 14, classes=2))
+    with in_double():
+        assert_same_step(*heads, features, samples)
 
 
 # Calls that the specs' inputs do not draw

@@ -1,7 +1,7 @@
 """Cross-entropy of class indices or class probabilities, called as in mmaction."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class ActionCrossEntropyLoss(nn.Module):
         return self.loss_weight * action_cross_entropy(cls_score, label, self.class_weight)
 
 
-def class_count(loss: nn.Module) -> Mapping[str, int]:
+def class_count(loss: Any) -> Mapping[str, int]:
     """Class weights fix the number of classes."""
     weights = loss.class_weight
     return {} if weights is None else {'C': weights.numel()}

@@ -100,6 +100,7 @@ class AsymmetricLoss(nn.Module):
     """
 
     spec: ClassVar[LossSpec]
+    clip: Optional[float]
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class AsymmetricLoss(nn.Module):
             raise ValueError(f'eps must be > 0, got {eps}')
         self.gamma_pos = float(gamma_pos)
         self.gamma_neg = float(gamma_neg)
-        self.clip = 0.0 if clip is None else float(clip)
+        self.clip = None if clip is None else float(clip)
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
         self.use_sigmoid = use_sigmoid
@@ -137,9 +138,9 @@ class AsymmetricLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
         reduction = self.reduction if reduction_override is None else reduction_override
-        loss = asymmetric_loss(
-            pred, target, weight, self.gamma_pos, self.gamma_neg, self.clip, self.use_sigmoid, self.eps
-        )
+        given = self.clip
+        clip = 0.0 if given is None else given
+        loss = asymmetric_loss(pred, target, weight, self.gamma_pos, self.gamma_neg, clip, self.use_sigmoid, self.eps)
         # mmpretrain divides by avg_factor itself
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor, eps=0.0)
 

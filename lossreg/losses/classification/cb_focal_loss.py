@@ -161,8 +161,8 @@ CBFocalLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmaction.CBFocalLoss',
-            "the positive's factor (1 - p)^gamma is 1 at a logit far below 0; mmaction's overflows to 0 below -709 (-88 "
-            'in float32)',
+            "the positive's factor (1 - p)^gamma is 1 at a logit far below 0; mmaction's overflows to 0 below -709 "
+            '(-88 in float32)',
             'contract 6: extreme inputs are right against float64',
             'tests/openmmlab/test_mmaction.py',
         ),

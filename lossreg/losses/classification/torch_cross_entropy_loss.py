@@ -156,5 +156,5 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html',
         'https://arxiv.org/abs/1512.00567',
     ),
-    stands_in_for=(HostClass('torch.CrossEntropyLoss'),),
+    stands_in_for=(HostClass('torch.CrossEntropyLoss'), HostClass('mmocr.CrossEntropyLoss')),
 )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
 from lossreg.boxes import counted_boxes
-from lossreg.conventions import ROTATED_CALLS, zero_avg_factor
+from lossreg.conventions import ROTATED_CALLS
 from lossreg.gaussians import bhattacharyya_distance, gaussian_of_box, kl_divergence, wasserstein_shape
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
@@ -160,7 +160,6 @@ GDLoss_v1.spec = LossSpec(
     references=('https://arxiv.org/abs/2101.11952', 'https://arxiv.org/abs/2106.01883'),
     stands_in_for=(HostClass('mmrotate.GDLoss_v1'),),
     differences=(
-        zero_avg_factor('mmrotate.GDLoss_v1'),
         Difference(
             'mmrotate.GDLoss_v1',
             'weight, avg_factor and reduction count; mmrotate returns one unweighted number for each box of weight > 0',

@@ -252,6 +252,7 @@ GHMC.spec = LossSpec(
         'none_moving': {'bins': 4, 'momentum': 0.5, 'reduction': 'none'},
     },
     sizes=lambda loss: {'B': loss.bins},
+    constants=('edges',),
     references=('https://arxiv.org/abs/1811.05181',),
     stands_in_for=(HostClass('mmdet.GHMC'),),
     differences=(

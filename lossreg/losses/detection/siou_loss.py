@@ -57,6 +57,12 @@ def siou_loss(
         ValueError: shapes do not match, unknown ``box_format``.
     """
     pred, target, weight = counted_boxes(pred, target, weight)
+    loss = 1.0 - siou(pred, target, eps, neg_gamma, box_format, eps)
+    return loss if weight is None else loss * weight
+
+
+def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: str, smallest_hull: float) -> Tensor:
+    """SIoU of boxes in single or double precision, with the smallest size that a box around two counts as."""
     p1, p2 = corners(pred, box_format)
     t1, t2 = corners(target, box_format)
     p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
@@ -66,15 +72,13 @@ def siou_loss(
     way_x, way_y = way.abs().unbind(0)
     # the smallest normal number is for a way that eps makes exactly 0
     angle = 2.0 * way_x * way_y / squared_length(way).clamp(min=1.1754943508222875e-38)
-    rho = way / hull_size(p_size, t_size, inner).clamp(min=eps)
+    rho = way / hull_size(p_size, t_size, inner).clamp(min=smallest_hull)
     gamma = angle - 2.0 if neg_gamma else 2.0 - angle
     distance = (1.0 - torch.exp(gamma * (rho * rho))).sum(0)
     p_width, p_height = p_size.unbind(0)
     t_width, t_height = t_size.unbind(0)
     shape = _shape_cost(p_width, t_width) + _shape_cost(p_height + eps, t_height + eps)
-    siou = iou - 0.5 * (distance + shape)
-    loss = 1.0 - siou.clamp(min=-1.0, max=1.0)
-    return loss if weight is None else loss * weight
+    return (iou - 0.5 * (distance + shape)).clamp(min=-1.0, max=1.0)
 
 
 def _shape_cost(p: Tensor, t: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def knowledge_distillation_kl_div_loss(
     pred: Tensor,
     soft_label: Tensor,
     weight: Optional[Tensor] = None,
-    T: float = 10.0,  # noqa: N803
+    T: float = 10.0,
 ) -> Tensor:
     r"""KL divergence of each sample, averaged over its classes.
 
@@ -86,7 +86,7 @@ class KnowledgeDistillationKLDivLoss(nn.Module):
 
     spec: ClassVar[LossSpec]
 
-    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0, T: float = 10) -> None:  # noqa: N803
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0, T: float = 10) -> None:
         super().__init__()
         check_reduction(reduction)
         if T < 1:

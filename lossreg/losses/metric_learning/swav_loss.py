@@ -30,7 +30,8 @@ def swav_loss(
         -q_{ib} \cdot \log \mathrm{softmax}\left(\frac{x_{vb} \hat C^T}{\tau}\right)
 
     with :math:`\hat C` the prototypes, each over its length, and q the assignments of :func:`sinkhorn`, which have no
-    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them so.
+    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them
+    so.
 
     Args:
         x: features of all crops, one crop of all images after the other, (N, D). Rows beyond the last
@@ -176,14 +177,16 @@ class SwAVLoss(nn.Module):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.epsilon = float(epsilon)
         self.temperature = float(temperature)
-        self.crops_for_assign = list(crops_for_assign)
-        self.num_crops = list(num_crops)
+        self.crops_for_assign = tuple(crops_for_assign)
+        self.num_crops = tuple(num_crops)
         self.num_prototypes = num_prototypes
         self.queue_length = queue_length
         self.crops = crops
+        # a list, which TorchScript iterates over
+        self._assigned = list(crops_for_assign)
         self.prototypes = nn.Linear(feat_dim, num_prototypes, bias=False)
-        queue = torch.zeros(len(self.crops_for_assign), queue_length, feat_dim) if queue_length else None
-        self.register_buffer('queue', queue, persistent=False)
+        queue = torch.zeros(len(self._assigned), queue_length, feat_dim) if queue_length else None
+        self.register_buffer('queue', queue)
 
     def forward(self, x: Tensor, prototypes: Optional[Tensor] = None) -> Tensor:
         """Computes the loss and, in training mode, normalises the module's prototypes and fills the queue."""
@@ -204,12 +207,12 @@ class SwAVLoss(nn.Module):
     def step(self, x: Tensor, queue: Tensor, prototypes: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Computes the loss with a queue and the next queue, and changes nothing."""
         check_dim(queue, 3, 'queue')
-        check_size(queue, 0, len(self.crops_for_assign), 'queue', 'crops for assignment')
+        check_size(queue, 0, len(self._assigned), 'queue', 'crops for assignment')
         check_dim(x, 2, 'x')
         check_size(queue, 2, x.size(1), 'queue', 'columns of x')
         loss = self._loss(x, queue, prototypes)
         images = x.size(0) // self.crops
-        newest = [x.detach()[crop * images : (crop + 1) * images] for crop in self.crops_for_assign]
+        newest = [x.detach()[crop * images : (crop + 1) * images] for crop in self._assigned]
         next_queue = torch.cat([torch.stack(newest).to(queue.dtype), queue.detach()], 1)
         return loss, next_queue[:, : queue.size(1)]
 
@@ -219,7 +222,7 @@ class SwAVLoss(nn.Module):
         return swav_loss(
             x,
             weight,
-            self.crops_for_assign,
+            self._assigned,
             self.crops,
             queue,
             self.sinkhorn_iterations,

@@ -61,9 +61,21 @@ def kl_discret_loss(
         weight = upcast(weight)
         counted = (weight != 0).unsqueeze(-1)
         pred, target = keep(pred, counted), keep(target, counted)
-    log_p = F.log_softmax(pred * beta, dim=-1)
+    loss = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax).mean(-1)
+    return loss if weight is None else loss * weight
+
+
+def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
+    """t (log t - log softmax(x)) of every bin, with 0 log 0 = 0.
+
+    Args:
+        pred: logits x, the bins in the last dimension.
+        target: t, or with ``label_softmax`` the logits of which t is the softmax, of the same shape.
+        label_softmax: see above.
+    """
+    log_p = F.log_softmax(pred, dim=-1)
     if label_softmax:
-        log_t = F.log_softmax(target * label_beta, dim=-1)
+        log_t = F.log_softmax(target, dim=-1)
         target = log_t.exp()
         absent = target == 0
         log_t = torch.where(absent, 0.0, log_t)
@@ -71,9 +83,7 @@ def kl_discret_loss(
         absent = target == 0
         log_t = torch.log(torch.where(absent, 1.0, target))
     log_p = torch.where(absent & (log_p == -torch.inf), 0.0, log_p)
-    # t (log t - log p), mean over the bins
-    loss = (target * (log_t - log_p)).mean(-1)
-    return loss if weight is None else loss * weight
+    return target * (log_t - log_p)
 
 
 @LOSSES.register_module()

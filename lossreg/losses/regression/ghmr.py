@@ -172,6 +172,7 @@ GHMR.spec = LossSpec(
         'none_moving': {'mu': 0.5, 'bins': 4, 'momentum': 0.5, 'reduction': 'none'},
     },
     sizes=lambda loss: {'B': loss.bins},
+    constants=('edges',),
     references=('https://arxiv.org/abs/1811.05181',),
     stands_in_for=(HostClass('mmdet.GHMR'),),
     differences=(

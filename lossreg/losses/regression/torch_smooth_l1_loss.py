@@ -66,6 +66,8 @@ TorchSmoothL1Loss.spec = LossSpec(
         'none': {'reduction': 'none'},
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html',),
-    stands_in_for=(HostClass('torch.SmoothL1Loss'),),
-    differences=(no_broadcast('torch.SmoothL1Loss', 'tests/test_torch_regression.py'),),
+    stands_in_for=(HostClass('torch.SmoothL1Loss'), HostClass('mmocr.SmoothL1Loss')),
+    differences=tuple(
+        no_broadcast(host, 'tests/test_torch_regression.py') for host in ('torch.SmoothL1Loss', 'mmocr.SmoothL1Loss')
+    ),
 )

@@ -14,5 +14,5 @@ def bce_loss_with_logits(call: str, inputs: Inputs, options: Options) -> Array:
     for n, k in np.ndindex(scores.shape):
         if c[k] != 0:
             x, t = scores[n, k], targets[n, k]
-            summed -= c[k] * float(times(t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
+            summed -= float(c[k]) * float(times(t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
     return np.asarray(options['loss_weight'] * summed / scores.size if scores.size else 0.0)

@@ -58,7 +58,7 @@ def _codes(views: Array, prototypes: Array, queue: Array | None, options: Option
 
 
 def _sinkhorn(scores: Array, options: Options) -> Array:
-    """e^(s/ε) over its sum; then in turn each column over K times its sum, and each row over B times its sum; times B."""
+    """e^(s/ε) over its sum; in turn each column over K times its sum and each row over B times its sum; times B."""
     samples, prototypes = scores.shape
     q = np.exp(scores / options['epsilon'])
     q /= q.sum()
@@ -67,4 +67,5 @@ def _sinkhorn(scores: Array, options: Options) -> Array:
             q += 1e-12
         q /= prototypes * q.sum(0)
         q /= samples * q.sum(1, keepdims=True)
-    return q * samples
+    assignments: Array = q * samples
+    return assignments

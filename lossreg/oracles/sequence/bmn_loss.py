@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def bmn_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """loss = weight_tem · tem + weight_pem_reg · reg + weight_pem_cls · cls; g is the overlap within the mask, 0 outside.
+    """loss = weight_tem · tem + weight_pem_reg · reg + weight_pem_cls · cls; g is the overlap in the mask, 0 outside.
 
     tem: balanced cross-entropies of starts and of ends, positive above 0.5. cls: that of the second proposal score,
     positive above 0.9, over the mask. reg = Σ w² (p - g)² / 2 Σ w of the first proposal score, with

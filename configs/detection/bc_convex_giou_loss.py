@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.BCConvexGIoULoss', loss_weight=0.375)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.ConvexGIoULoss', loss_weight=0.375)

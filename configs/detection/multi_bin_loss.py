@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.MultiBinLoss', loss_weight=0.1)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.SpatialBorderLoss', loss_weight=0.1)

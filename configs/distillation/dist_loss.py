@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.DISTLoss')

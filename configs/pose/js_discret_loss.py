@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.JSDiscretLoss', use_target_weight=True)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.PoseAssociativeEmbeddingLoss', loss_weight=0.001)

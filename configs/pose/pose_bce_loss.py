@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.PoseBCELoss', use_target_weight=True)

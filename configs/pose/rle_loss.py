@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.RLELoss', use_target_weight=True)

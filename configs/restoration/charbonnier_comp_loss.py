@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CharbonnierCompLoss', loss_weight=0.5)

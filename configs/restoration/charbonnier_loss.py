@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.CharbonnierLoss', eps=1e-9)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.DiscShiftLoss', loss_weight=0.001)

@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.MaskedTVLoss', loss_weight=0.1)

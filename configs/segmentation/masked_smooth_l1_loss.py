@@ -1,0 +1,1 @@
+loss = dict(type='lossreg.MaskedSmoothL1Loss', beta=0)

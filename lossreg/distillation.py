@@ -1,0 +1,151 @@
+"""What losses of a student beside its teacher share (``lossreg.losses.distillation``)."""
+
+from typing import List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, is_eager, keep, reduce_loss, total
+
+# Options
+
+
+def check_tau(tau: float, name: str = 'tau') -> None:
+    """Raises ValueError unless a temperature is above 0."""
+    if not tau > 0:
+        raise ValueError(f'{name} must be > 0, got {tau}')
+
+
+def check_divergence_reduction(reduction: str) -> None:
+    """Raises ValueError unless ``reduction`` is one that :func:`reduce_divergence` knows."""
+    if reduction != 'none' and reduction != 'batchmean' and reduction != 'sum' and reduction != 'mean':
+        raise ValueError(f"reduction must be 'none', 'batchmean', 'sum' or 'mean', got '{reduction}'")
+
+
+# Divergences
+
+
+def log_softmax(logits: Tensor, tau: float, dim: int = 1) -> Tensor:
+    """Log-probabilities of logits at temperature ``tau``."""
+    return F.log_softmax(logits if tau == 1.0 else logits / tau, dim=dim)
+
+
+def divergence(log_t: Tensor, log_s: Tensor) -> Tensor:
+    """t (log t - log s), each element's part of the divergence of s from t, with 0 log 0 = 0.
+
+    Both are log-probabilities over whole distributions: NaN in one spoils all of it, so that nothing is lost with the
+    elements where t is 0.
+    """
+    t = log_t.exp()
+    return t * keep(log_t - log_s, t != 0)
+
+
+def reduce_divergence(loss: Tensor, reduction: str) -> Tensor:
+    """The parts as they are (``none``), their sum, their mean, or their sum over the batch size (``batchmean``)."""
+    if reduction == 'batchmean':
+        return average_over(total(loss), loss.size(0))
+    return reduce_loss(loss, reduction, None)
+
+
+# Labels beside logits
+
+
+def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> Tuple[Tensor, Tensor]:
+    """Where each row of ``logits`` (N, C) holds its label's class, (N, C), and which labels are legal, (N).
+
+    Raises:
+        ValueError: shapes do not match.
+        IndexError: a label out of range, in eager mode on the CPU.
+    """
+    check_dim(logits, 2, logits_name)
+    check_dim(gt_labels, 1, 'gt_labels')
+    check_leading_shape(gt_labels, logits, 1, 'gt_labels', logits_name)
+    legal = check_labels(gt_labels, logits.size(1), None, 'gt_labels')
+    return torch.arange(logits.size(1), device=logits.device) == gt_labels.unsqueeze(1), legal
+
+
+# Feature maps
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Each row over its length; a row of zeros stays zero, with gradient 0."""
+    length = root((x * x).sum(-1, keepdim=True))
+    zero = length == 0
+    return keep(x / torch.where(zero, 1.0, length), ~zero)
+
+
+def products(x: Tensor) -> Tensor:
+    """2 x_i x_j for all pairs of rows of a float64 tensor, (N, N), without gradient.
+
+    The factor is there for onnxruntime 1.16, which cannot run a float64 product of a transposed tensor.
+    """
+    x = x.detach()
+    return x @ (x.t() * 2.0)
+
+
+def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
+    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means. First order only."""
+    slope = slope.detach()
+    # 2 sum_j (slope_ij + slope_ji) x_j
+    linear = total(x * ((slope + slope.t()) @ (x.detach() * 2.0)))
+    return linear - linear.detach()
+
+
+def standardised(x: Tensor, dims: List[int], eps: float) -> Tensor:
+    """``x`` with mean 0 and standard deviation 1 along ``dims``, of which the last comes first; constants become 0.
+
+    ``eps`` is added to the standard deviation, which is the unbiased one.
+    """
+    x = x - _mean(x, dims, 0)
+    # again, because a constant must become exactly 0: what its mean in float32 is off by would be scaled up to 1
+    x = x - _mean(x, dims, 0)
+    return x / (root(_mean(x * x, dims, 1)) + eps)
+
+
+def _mean(x: Tensor, dims: List[int], less: int) -> Tensor:
+    """The sum along ``dims`` over the number of elements less some, with these dimensions kept as 1."""
+    count = 1
+    summed = x
+    for dim in dims:
+        count = count * x.size(dim)
+        summed = summed.sum(dim, keepdim=True)
+    return average_over(summed, count - less)
+
+
+def check_same_maps(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
+    """Raises ValueError unless these are feature maps (N, C, H, W) that may differ only in C."""
+    check_dim(a, 4, a_name)
+    check_dim(b, 4, b_name)
+    if a.shape[:1] + a.shape[2:] != b.shape[:1] + b.shape[2:]:
+        raise ValueError(
+            f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; '
+            'they must be equal but for dimension 1, the channels'
+        )
+
+
+def resized_like(x: Tensor, like: Tensor) -> Tensor:
+    """A map (N, C, H, W) interpolated bilinearly to the height and width of another, or itself if it has these."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if x.shape[2:] == like.shape[2:]:
+            return x
+    elif _same_size(x, like):
+        return x
+    return F.interpolate(x, size=like.shape[2:], mode='bilinear')
+
+
+@torch.jit.unused
+def _same_size(x: Tensor, like: Tensor) -> bool:
+    # a traced graph may not ask whether two sizes are equal, only whether they are one symbol; if not it interpolates,
+    # which at equal sizes changes nothing
+    if is_eager(x):
+        return x.shape[2:] == like.shape[2:]
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(a == b) for a, b in zip(x.shape[2:], like.shape[2:], strict=True))

@@ -1,0 +1,122 @@
+"""Several losses of several outputs, called as in mmpose."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, List, Optional, Tuple
+
+from torch import Tensor, nn
+
+from lossreg.hosts import build_nested
+from lossreg.objective import Dimensions, Term
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, HostClass, LossSpec, calls_of
+
+
+@LOSSES.register_module()
+class MultipleLossWrapper(nn.Module):
+    """One loss for each output of a head, with mmpose's call::
+
+        losses = wrapper([output, heatmap], [target, target_heatmap], keypoint_weights)
+
+    The losses are returned in a list, each as ``loss(output, target, keypoint_weights)`` gives it.
+
+    An artefact takes the inputs of each loss with its number after their names, such as ``pred_hm_1``, and
+    ``keypoint_weights``; it returns ``loss_0``, ``loss_1``, ... It can be made where every loss has a call of an
+    output, a target and weights alone, each one tensor. Other losses work in eager mode.
+
+    Args:
+        losses: their configs. Types are losses of lossreg; a plain name that means another one to mmpose is refused.
+
+    Shapes:
+        Those of the losses.
+
+    Raises:
+        ValueError: there is not one output and one target for each loss; and what the losses raise.
+
+    Reference:
+        mmpose.models.losses.MultipleLossWrapper.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, losses: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.losses = [dict(loss) for loss in losses]
+        self.num_losses = len(self.losses)
+        self.loss_modules = nn.ModuleList([build_nested(loss, 'mmpose') for loss in self.losses])
+
+    def forward(
+        self, input_list: List[Tensor], target_list: List[Tensor], keypoint_weights: Optional[Tensor] = None
+    ) -> List[Tensor]:
+        """Computes each loss of its input and target, and of the weights."""
+        inputs, targets = len(input_list), len(target_list)
+        if inputs != self.num_losses or targets != self.num_losses:
+            raise ValueError(f'there are {self.num_losses} losses, but {inputs} inputs and {targets} targets')
+        losses: List[Tensor] = []
+        for i, loss in enumerate(self.loss_modules):
+            losses.append(loss(input_list[i], target_list[i], keypoint_weights))
+        return losses
+
+
+def _terms(wrapper: MultipleLossWrapper) -> Tuple[Term, ...]:
+    """What each loss is called with; empty where one has no call that the wrapper could make in an artefact."""
+    terms = []
+    for number, loss in enumerate(wrapper.loss_modules):
+        output, target, weights = [*inspect.signature(loss.forward).parameters, '', ''][:3]
+        fits = [
+            call for call in calls_of(loss) if call.when(loss) and _takes_alone(call, loss, output, target, weights)
+        ]
+        if not fits:
+            return ()
+        names = {output: f'{output}_{number}', target: f'{target}_{number}', weights: 'keypoint_weights'}
+        present = [i.name for i in fits[0].inputs if i.when(loss) and i.name in names]
+        terms.append(Term(f'loss_{number}', loss, fits[0], ({name: names[name] for name in present},), 1.0))
+    return tuple(terms)
+
+
+def _takes_alone(call: Call, loss: nn.Module, *parameters: str) -> bool:
+    """Whether a call of ``forward`` needs no more than these inputs, and takes them as they are."""
+    needed = {i.name for i in call.inputs if i.when(loss) and not i.optional}
+    plain = not call.method and not call.returns_dict and len(call.outputs) == 1
+    return plain and set(parameters[:2]) <= needed <= set(parameters) and not set(parameters) & set(call.arguments)
+
+
+def _calls(wrapper: MultipleLossWrapper) -> Tuple[Call, ...]:
+    """The one call of an instance, named by those of its losses."""
+    terms = _terms(wrapper)
+    if not terms:
+        return ()
+    outputs, targets = ([list(term.uses[0].values())[at] for term in terms] for at in (0, 1))
+    return (
+        Call(
+            '+'.join(term.call.name for term in terms),
+            Dimensions(terms).inputs,
+            arguments={'input_list': outputs, 'target_list': targets},
+            outputs=tuple(term.name for term in terms),
+            is_sum=True,
+        ),
+    )
+
+
+MultipleLossWrapper.spec = LossSpec(
+    functions=(),
+    calls=_calls,
+    variants={
+        'default': {
+            'losses': [
+                {'type': 'lossreg.PoseBCELoss', 'use_target_weight': True},
+                {'type': 'lossreg.JSDiscretLoss', 'use_target_weight': True},
+            ],
+        },
+        'detector': {
+            'losses': [
+                {'type': 'lossreg.PoseIoULoss', 'mode': 'square', 'loss_weight': 5.0},
+                {'type': 'lossreg.VariFocalLoss', 'reduction': 'sum'},
+            ],
+        },
+    },
+    sizes=lambda wrapper: Dimensions(_terms(wrapper)).sizes(least=False),
+    at_least=lambda wrapper: Dimensions(_terms(wrapper)).sizes(least=True),
+    references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
+    stands_in_for=(HostClass('mmpose.MultipleLossWrapper'),),
+)

@@ -1,0 +1,137 @@
+"""GIoU loss of the convex hulls of points, mixed with distances of centres and corners."""
+
+from typing import ClassVar, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import average_over, check_dim, check_leading_shape, check_reduction, reduce_loss, total, upcast
+from lossreg.conventions import convex_calls, convex_differences
+from lossreg.losses.detection.convex_giou_loss import convex_giou, counted_points, points_in_rows
+from lossreg.registry import LOSSES
+from lossreg.rotated import rolled
+from lossreg.spec import Difference, HostClass, LossSpec, Role
+
+
+def bc_convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    r"""GIoU of convex hulls and quadrilaterals, more so the longer these are, and distances in the batch, weighted.
+
+    .. math::
+        \ell = w \left(1 - (1 - 2 s) \mathrm{GIoU} + s D\right), \qquad
+        s = e^{-a / 4}, \qquad
+        D = \frac{1}{N} \sum_{n=1}^N \sum_c \mathrm{SmoothL1}(p_{nc} - t_{nc})
+
+    GIoU is that of :func:`~lossreg.losses.detection.convex_giou_loss.convex_giou_loss`, and a the ratio of the
+    quadrilateral's first two edges, the longer over the shorter. D is one number for the whole batch, whatever the
+    weights are: c goes over x and y of the mean of the points, and of those farthest left, up, right and down.
+
+    Args:
+        pred: nine points each, (N, 18): x, y of one after the other.
+        target: the corners of quadrilaterals, in order, (N, 8).
+        weight: w, (N).
+
+    Returns:
+        (N).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    if weight is not None:
+        check_dim(weight, 1, 'weight')
+        check_leading_shape(weight, pred, 1, 'weight', 'pred')
+    pred, target, _ = counted_points(pred, target, None)
+    px, py = points_in_rows(pred)
+    tx, ty = points_in_rows(target)
+    distance = F.smooth_l1_loss(_landmarks(px, py), _landmarks(tx, ty), reduction='none')
+    distance = average_over(total(distance), pred.size(0))
+    share = torch.exp(-0.25 * _aspect(tx, ty))
+    loss = 1.0 - (1.0 - 2.0 * share) * convex_giou(pred, target) + share * distance
+    return loss if weight is None else loss * upcast(weight)
+
+
+def _landmarks(x: Tensor, y: Tensor) -> Tensor:
+    """x and y of the mean and of the points farthest left, up, right and down, (10, N), of points (P, N)."""
+    xs, ys = [x.mean(0)], [y.mean(0)]
+    # among equally far points the first; up is where y is least
+    for index in (x.argmin(0), y.argmin(0), x.argmax(0), y.argmax(0)):
+        xs.append(x.gather(0, index.unsqueeze(0))[0])
+        ys.append(y.gather(0, index.unsqueeze(0))[0])
+    return torch.stack(xs + ys)
+
+
+def _aspect(x: Tensor, y: Tensor) -> Tensor:
+    """The longer of the first two edges over the shorter one, infinite where that is 0."""
+    dx, dy = (rolled(x) - x).unbind(0), (rolled(y) - y).unbind(0)
+    one, other = torch.sqrt(dx[0] * dx[0] + dy[0] * dy[0]), torch.sqrt(dx[1] * dx[1] + dy[1] * dy[1])
+    longer, shorter = torch.maximum(one, other), torch.minimum(one, other)
+    nothing = shorter == 0
+    return torch.where(nothing, torch.inf, longer / torch.where(nothing, 1.0, shorter))
+
+
+@LOSSES.register_module()
+class BCConvexGIoULoss(nn.Module):
+    """GIoU loss of convex hulls and their landmarks with mmrotate's call and numbers; see :func:`bc_convex_giou_loss`.
+
+    It runs on every device; mmrotate's needs compiled CUDA code.
+
+    Args:
+        reduction: ``none``, ``mean`` (over point sets, or by ``avg_factor``) or ``sum``.
+        loss_weight: factor of the result.
+
+    Shapes:
+        Points (N, 18), quadrilaterals (N, 8), weights (N). Returns a scalar, or (N) with reduction ``none``. An empty
+        batch or ``avg_factor=0`` gives 0. Points in one place and quadrilaterals without area are finite. The distances
+        of the landmarks are averaged over all samples, also those of weight 0, as mmrotate has it.
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+
+    Reference:
+        Hou et al., Shape-Adaptive Selection and Measurement for Oriented Object Detection, AAAI 2022.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Optional[float] = None,
+        reduction_override: Optional[str] = None,
+    ) -> Tensor:
+        """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call."""
+        reduction = self.reduction if reduction_override is None else reduction_override
+        loss = bc_convex_giou_loss(pred, target, weight)
+        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+
+BCConvexGIoULoss.spec = LossSpec(
+    functions=(bc_convex_giou_loss,),
+    # weights whose 0 switches off a sample would be another role: here its landmarks remain
+    calls=convex_calls(Role.POSITIVE),
+    variants={
+        'default': {},
+        'initial': {'loss_weight': 0.375},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://ojs.aaai.org/index.php/AAAI/article/view/19975',),
+    stands_in_for=(HostClass('mmrotate.BCConvexGIoULoss'),),
+    differences=(
+        *convex_differences('mmrotate.BCConvexGIoULoss'),
+        Difference(
+            'mmrotate.BCConvexGIoULoss',
+            "reduction='none' gives (N); mmrotate gives (1, N)",
+            'the shape of all other losses of boxes',
+            'tests/openmmlab/test_mmrotate.py',
+        ),
+    ),
+)

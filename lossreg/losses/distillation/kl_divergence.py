@@ -1,0 +1,106 @@
+"""Kullback-Leibler divergence of a student's classes from its teacher's."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_same_shape, upcast
+from lossreg.conventions import LOGITS_SHAPES, distillation_calls, no_broadcast
+from lossreg.distillation import check_divergence_reduction, check_tau, divergence, log_softmax, reduce_divergence
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
+    r"""Each class's part of the divergence of the student from the teacher, at one temperature.
+
+    .. math::
+        \ell_k = \tau^2\, t_k \left(\log t_k - \log s_k\right), \qquad
+        t = \mathrm{softmax}(x_T / \tau), \quad s = \mathrm{softmax}(x_S / \tau)
+
+    with :math:`0 \log 0 = 0`.
+
+    Args:
+        preds_S: the student's logits, (N, C) or (N, C, d1, ..., dk).
+        preds_T: the teacher's, of the same shape.
+        tau: temperature, > 0.
+
+    Returns:
+        The parts, of the shape of ``preds_S``; each may be negative, their sum over the classes is not.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
+    log_s, log_t = log_softmax(upcast(preds_S), tau), log_softmax(upcast(preds_T), tau)
+    # tau^2 t (log t - log s)
+    return tau * tau * divergence(log_t, log_s)
+
+
+@LOSSES.register_module()
+class KLDivergence(nn.Module):
+    """Kullback-Leibler divergence with mmrazor's call and numbers; see :func:`kl_divergence` for the formula.
+
+    Args:
+        tau: temperature, > 0.
+        reduction: ``batchmean`` (the sum over the batch size), ``mean`` (over all elements, which is not the
+            divergence), ``sum`` or ``none``.
+        loss_weight: factor of the result; negative where a generator is to make student and teacher differ.
+        teacher_detach: whether the teacher gets no gradient. Data-free distillation says False.
+
+    Shapes:
+        Student and teacher (N, C), or (N, C, H, W), where ``batchmean`` still divides by N only. Returns a scalar, or
+        that shape with reduction ``none``. An empty batch gives 0.
+
+    Raises:
+        ValueError: ``tau`` is not above 0, unknown ``reduction``, shapes do not match.
+
+    Reference:
+        Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        tau: float = 1.0,
+        reduction: str = 'batchmean',
+        loss_weight: float = 1.0,
+        teacher_detach: bool = True,
+    ) -> None:
+        super().__init__()
+        check_tau(tau)
+        check_divergence_reduction(reduction)
+        self.tau = float(tau)
+        self.reduction = reduction
+        self.loss_weight = float(loss_weight)
+        self.teacher_detach = teacher_detach
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Computes the loss of a student's logits beside its teacher's."""
+        if self.teacher_detach:
+            preds_T = preds_T.detach()
+        return self.loss_weight * reduce_divergence(kl_divergence(preds_S, preds_T, self.tau), self.reduction)
+
+
+KLDivergence.spec = LossSpec(
+    functions=(kl_divergence,),
+    calls=(
+        *distillation_calls(LOGITS_SHAPES, when=lambda loss: loss.teacher_detach),
+        *distillation_calls(
+            {f'both_{name}': shape for name, shape in LOGITS_SHAPES.items()},
+            when=lambda loss: not loss.teacher_detach,
+            both=True,
+        ),
+    ),
+    variants={
+        'default': {},
+        'hot': {'tau': 6, 'loss_weight': 10, 'reduction': 'mean'},
+        'data_free': {'loss_weight': -2.0, 'reduction': 'mean', 'teacher_detach': False},
+        'sum': {'tau': 3, 'loss_weight': 0.3, 'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1503.02531',),
+    stands_in_for=(HostClass('mmrazor.KLDivergence'),),
+    differences=(no_broadcast('mmrazor.KLDivergence', 'tests/openmmlab/test_mmrazor.py'),),
+)

@@ -1,0 +1,93 @@
+"""Cross-entropy of a student against its teacher's decisions."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossreg.arith import check_same_shape, poison, reduce_loss, upcast
+from lossreg.conventions import LOGITS_SHAPES, distillation_calls
+from lossreg.registry import LOSSES
+from lossreg.spec import Difference, HostClass, LossSpec
+
+
+def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    r"""Cross-entropy of each sample against the class its teacher decides for.
+
+    .. math::
+        \ell = -\log \mathrm{softmax}(x_S)_y, \qquad y = \arg\max_k x_{T,k}
+
+    with the first of equal maxima. The decision has no gradient.
+
+    Args:
+        preds_S: the student's logits x_S, (N, C) or (N, C, d1, ..., dk).
+        preds_T: the teacher's x_T, of the same shape.
+
+    Returns:
+        The losses, of the shape of ``preds_S`` without C. NaN where the teacher's logits hold NaN.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
+    teacher = preds_T.detach()
+    decision = teacher.argmax(1, keepdim=True)
+    loss = -F.log_softmax(upcast(preds_S), dim=1).gather(1, decision).squeeze(1)
+    # runtimes differ in what is larger than NaN
+    return poison(loss, ~torch.isnan(teacher).any(1))
+
+
+@LOSSES.register_module()
+class RazorCrossEntropyLoss(nn.Module):
+    """Cross-entropy against a teacher's decisions, with the call and numbers of mmrazor's CrossEntropyLoss.
+
+    See :func:`decision_cross_entropy` for the formula.
+
+    Args:
+        loss_weight: factor of the result.
+
+    Shapes:
+        Logits (N, C), or (N, C, H, W), of student and teacher. Returns the mean over all samples, or places; an empty
+        batch gives 0.
+
+    Raises:
+        ValueError: shapes do not match.
+
+    Reference:
+        mmrazor 1.0, ``CrossEntropyLoss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = float(loss_weight)
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Computes the loss of a student's logits beside its teacher's."""
+        return self.loss_weight * reduce_loss(decision_cross_entropy(preds_S, preds_T), 'mean', None)
+
+
+RazorCrossEntropyLoss.spec = LossSpec(
+    functions=(decision_cross_entropy,),
+    calls=distillation_calls(LOGITS_SHAPES),
+    variants={'default': {}, 'weighted': {'loss_weight': 0.5}},
+    references=('https://mmrazor.readthedocs.io/en/latest/api.html#module-mmrazor.models.losses',),
+    stands_in_for=(HostClass('mmrazor.CrossEntropyLoss'),),
+    differences=(
+        Difference(
+            'mmrazor.CrossEntropyLoss',
+            'a teacher that is NaN gives NaN; mmrazor takes its class for the decision',
+            'contract 3: NaN in a counted element reaches the loss',
+            'tests/openmmlab/test_mmrazor.py',
+        ),
+        Difference(
+            'mmrazor.CrossEntropyLoss',
+            'a teacher with other classes than the student is an error; mmrazor compares the decision with the '
+            "student's classes",
+            'contract 5: shapes that do not match are an error',
+            'tests/openmmlab/test_mmrazor.py',
+        ),
+    ),
+)

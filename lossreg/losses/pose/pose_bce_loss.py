@@ -1,0 +1,151 @@
+"""Binary cross-entropy, called as in mmpose."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, reduce_loss
+from lossreg.conventions import nan_without_weight
+from lossreg.losses.classification.bce_loss import bce_loss
+from lossreg.losses.classification.bce_with_logits_loss import bce_with_logits_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+
+
+def pose_bce_loss(
+    output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None, use_sigmoid: bool = False
+) -> Tensor:
+    r"""Binary cross-entropy of each element, weighted.
+
+    .. math::
+        \ell = -w \left(t \log p + (1 - t) \log(1 - p)\right)
+
+    with :math:`p = \sigma(x)`, or p = ``output`` with ``use_sigmoid``, whose logarithms are at least -100.
+
+    Args:
+        output: logits x, or with ``use_sigmoid`` probabilities p, (N, K).
+        target: t in [0, 1], (N, K).
+        target_weight: w, (N) or (N, K). Where it is 0, NaN does not count.
+        use_sigmoid: whether ``output`` has been through a sigmoid already.
+
+    Returns:
+        The losses, (N, K).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_same_shape(target, output, 'target', 'output')
+    weight = None if target_weight is None else weight_of_keypoints(target_weight, output)
+    return bce_loss(output, target, weight) if use_sigmoid else bce_with_logits_loss(output, target, weight)
+
+
+def weight_of_keypoints(target_weight: Tensor, output: Tensor) -> Tensor:
+    """A weight that broadcasts to ``output`` (N, K), from one for each sample, or for each element.
+
+    Raises:
+        ValueError: it is neither (N) nor (N, K).
+    """
+    if target_weight.dim() != 1:
+        check_same_shape(target_weight, output, 'target_weight', 'output')
+        return target_weight
+    check_dim(output, 2, 'output')
+    check_leading_shape(target_weight, output, 1, 'target_weight', 'output')
+    return target_weight.unsqueeze(1)
+
+
+@LOSSES.register_module()
+class PoseBCELoss(nn.Module):
+    """Binary cross-entropy with mmpose.BCELoss's call and numbers; see :func:`pose_bce_loss` for the formula.
+
+    Args:
+        use_target_weight: whether ``target_weight`` counts; it is required then.
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, whatever their weight) or ``sum``.
+        use_sigmoid: whether outputs are probabilities, because the head has a sigmoid: the name is mmpose's.
+
+    Shapes:
+        Outputs and targets (N, K), weights (N) or (N, K). Returns a scalar, or (N, K) with reduction ``none``. An empty
+        batch, or all weights 0, give 0. A probability outside [0, 1] gives NaN.
+
+    Raises:
+        ValueError: shapes do not match, ``target_weight`` is missing.
+
+    Reference:
+        mmpose.models.losses.BCELoss.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        use_target_weight: bool = False,
+        loss_weight: float = 1.0,
+        reduction: str = 'mean',
+        use_sigmoid: bool = False,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.use_target_weight = use_target_weight
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.use_sigmoid = use_sigmoid
+
+    def forward(self, output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss; ``target_weight`` is ignored unless ``use_target_weight``."""
+        if not self.use_target_weight:
+            target_weight = None
+        elif target_weight is None:
+            raise ValueError('target_weight is missing; give it, or build the loss with use_target_weight=False')
+        loss = pose_bce_loss(output, target, target_weight, self.use_sigmoid)
+        return self.loss_weight * reduce_loss(loss, self.reduction, None)
+
+
+def _call(name: str, role: Role, weight_shape: str, weighted: bool) -> Call:
+    """A call with outputs of ``role``; ``weighted`` ones are for instances that take a weight."""
+    activated = role is Role.PROBABILITIES
+    return Call(
+        name,
+        (
+            Input('output', role, 'N K', differentiable=True),
+            Input('target', Role.TARGETS, 'N K'),
+            Input('target_weight', Role.WEIGHTS, weight_shape, when=lambda loss: loss.use_target_weight),
+        ),
+        when=lambda loss: loss.use_sigmoid == activated and (loss.use_target_weight or not weighted),
+    )
+
+
+PoseBCELoss.spec = LossSpec(
+    functions=(pose_bce_loss,),
+    calls=(
+        _call('logits', Role.LOGITS, 'N K', weighted=False),
+        _call('logits_sample_weights', Role.LOGITS, 'N', weighted=True),
+        _call('probabilities', Role.PROBABILITIES, 'N K', weighted=False),
+        _call('probabilities_sample_weights', Role.PROBABILITIES, 'N', weighted=True),
+    ),
+    variants={
+        'default': {},
+        'weighted': {'use_target_weight': True, 'reduction': 'mean', 'loss_weight': 1.0},
+        'sum': {'use_target_weight': True, 'reduction': 'sum'},
+        'none': {'reduction': 'none', 'loss_weight': 2.0},
+        'visibility': {'use_sigmoid': True, 'use_target_weight': True, 'loss_weight': 0.001},
+        'probabilities_sum': {'use_sigmoid': True, 'reduction': 'sum'},
+    },
+    references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
+    stands_in_for=(HostClass('mmpose.BCELoss'),),
+    differences=(
+        nan_without_weight('mmpose.BCELoss', 'tests/openmmlab/test_mmpose_other.py'),
+        Difference(
+            'mmpose.BCELoss',
+            'gradient of probabilities within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is cut '
+            'off; the host (torch) limits it to 1e12',
+            'the derivative is what float64 arithmetic gives',
+            'tests/openmmlab/test_mmpose_other.py',
+        ),
+        Difference(
+            'mmpose.BCELoss',
+            'a probability outside [0, 1] gives NaN; the host (torch) raises RuntimeError',
+            'no graph can raise for a value',
+            'tests/openmmlab/test_mmpose_other.py',
+        ),
+    ),
+)

@@ -1,0 +1,102 @@
+"""Charbonnier loss of an image composed by a predicted matte."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction
+from lossreg.conventions import nan_under_zero
+from lossreg.losses.restoration.charbonnier_loss import charbonnier_loss, check_eps
+from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
+from lossreg.losses.restoration.magic_l1_loss import reduce_pixels
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def charbonnier_comp_loss(
+    pred_alpha: Tensor,
+    fg: Tensor,
+    bg: Tensor,
+    ori_merged: Tensor,
+    weight: Optional[Tensor] = None,
+    eps: float = 1e-12,
+) -> Tensor:
+    r"""Charbonnier loss of each element of the composed image, weighted.
+
+    .. math::
+        \ell = w \sqrt{(\alpha f + (1 - \alpha) b - t)^2 + \epsilon}
+
+    Args:
+        pred_alpha: the matte alpha, (N, 1, H, W).
+        fg: the foreground f, (N, C, H, W).
+        bg: the background b, of the same shape.
+        ori_merged: the true image t, of the same shape.
+        weight: w, (N, 1, H, W) or (N, C, H, W). Where it is 0, NaN does not count.
+        eps: epsilon, >= 0.
+
+    Returns:
+        The losses, (N, C, H, W).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
+    return charbonnier_loss(x, t, weight, eps)
+
+
+@LOSSES.register_module()
+class CharbonnierCompLoss(nn.Module):
+    """Charbonnier loss of a composed image with mmagic's call and numbers; see :func:`charbonnier_comp_loss`.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
+        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        eps: curvature at 0, >= 0.
+
+    Shapes:
+        The matte (N, 1, H, W), images (N, 3, H, W), weights (N, 1, H, W) or (N, 3, H, W). Returns a scalar, or
+        (N, 3, H, W) with reduction ``none``. An empty batch or all weights 0 give 0.
+
+    Raises:
+        ValueError: unknown ``reduction``, negative ``eps``, shapes do not match.
+
+    Reference:
+        Xu et al., Deep Image Matting, CVPR 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, loss_weight: float = 1.0, reduction: str = 'mean', sample_wise: bool = False, eps: float = 1e-12
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        check_eps(eps)
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.sample_wise = sample_wise
+        self.eps = float(eps)
+
+    def forward(
+        self, pred_alpha: Tensor, fg: Tensor, bg: Tensor, ori_merged: Tensor, weight: Optional[Tensor] = None
+    ) -> Tensor:
+        """Computes the loss."""
+        x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
+        loss = charbonnier_loss(x, t, weight, self.eps)
+        return self.loss_weight * reduce_pixels(loss, weight, self.reduction, self.sample_wise)
+
+
+CharbonnierCompLoss.spec = LossSpec(
+    functions=(charbonnier_comp_loss,),
+    calls=COMPOSITION_CALLS,
+    variants={
+        'default': {},
+        'sample_wise': {'sample_wise': True, 'loss_weight': 1.5},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none', 'eps': 0.25},
+    },
+    references=('https://arxiv.org/abs/1703.03872',),
+    stands_in_for=(HostClass('mmagic.CharbonnierCompLoss'),),
+    differences=(nan_under_zero('mmagic.CharbonnierCompLoss', 'weight', 'tests/openmmlab/test_mmagic.py'),),
+)

@@ -1,0 +1,106 @@
+"""Charbonnier loss: an absolute error that is smooth at 0."""
+
+import math
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction, upcast
+from lossreg.conventions import IMAGE_CALLS, nan_under_zero, no_broadcast
+from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, eps: float = 1e-12) -> Tensor:
+    r"""Charbonnier loss of each element, weighted.
+
+    .. math::
+        \ell = w \sqrt{(x - t)^2 + \epsilon}
+
+    Args:
+        pred: predictions x, of any shape.
+        target: targets t, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN does not count.
+        eps: epsilon, >= 0; with 0 it is the absolute error. Beyond an error of :math:`10^{19} \sqrt{\epsilon}` the
+            square overflows in float32.
+
+    Returns:
+        The losses, of the shape of ``pred``.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t = counted_pair(pred, target, weight)
+    error = x - t
+    # sqrt(error^2 + eps), in units of eps: the exporter drops the addition of a number below 1e-8
+    loss = error.abs() if eps == 0.0 else (error * error / eps + 1.0).sqrt() * math.sqrt(eps)
+    return loss if weight is None else loss * upcast(weight)
+
+
+def check_eps(eps: float) -> None:
+    """Raises ValueError if ``eps`` is negative."""
+    if eps < 0:
+        raise ValueError(f'eps must be >= 0, got {eps}')
+
+
+@LOSSES.register_module()
+class CharbonnierLoss(nn.Module):
+    """Charbonnier loss of images with mmagic's call and numbers; see :func:`charbonnier_loss` for the formula.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
+        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        eps: curvature at 0, >= 0.
+
+    Shapes:
+        Predictions and targets of one shape, such as (N, C, H, W); weights of that shape or with one channel,
+        (N, 1, H, W). Returns a scalar, or the shape of the predictions with reduction ``none``. An empty batch or all
+        weights 0 give 0.
+
+    Raises:
+        ValueError: unknown ``reduction``, negative ``eps``, shapes do not match.
+
+    Reference:
+        Lai et al., Deep Laplacian Pyramid Networks for Fast and Accurate Super-Resolution, CVPR 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self, loss_weight: float = 1.0, reduction: str = 'mean', sample_wise: bool = False, eps: float = 1e-12
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        check_eps(eps)
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.sample_wise = sample_wise
+        self.eps = float(eps)
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        weight = pixel_weight(weight, pred, 'pred')
+        loss = charbonnier_loss(pred, target, weight, self.eps)
+        return self.loss_weight * reduce_pixels(loss, weight, self.reduction, self.sample_wise)
+
+
+CharbonnierLoss.spec = LossSpec(
+    functions=(charbonnier_loss,),
+    calls=IMAGE_CALLS,
+    variants={
+        'default': {},
+        'basicvsr': {'eps': 1e-9, 'loss_weight': 0.5, 'sample_wise': True},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none', 'eps': 0.25},
+        'l1': {'eps': 0.0},
+    },
+    references=('https://arxiv.org/abs/1704.03915',),
+    stands_in_for=(HostClass('mmagic.CharbonnierLoss'),),
+    differences=(
+        no_broadcast('mmagic.CharbonnierLoss', 'tests/openmmlab/test_mmagic.py'),
+        nan_under_zero('mmagic.CharbonnierLoss', 'weight', 'tests/openmmlab/test_mmagic.py'),
+    ),
+)

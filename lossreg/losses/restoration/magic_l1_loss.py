@@ -1,0 +1,113 @@
+"""Absolute error of images, called as in mmagic, and what the losses called like it share."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import (
+    average_by,
+    average_over,
+    check_reduction,
+    check_shape_or_one,
+    reduce_loss,
+    total,
+    total_per_sample,
+    upcast,
+)
+from lossreg.conventions import IMAGE_CALLS, nan_under_zero, no_broadcast
+from lossreg.losses.regression.l1_loss import l1_loss
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def pixel_weight(
+    weight: Optional[Tensor], like: Tensor, like_name: str, weight_name: str = 'weight'
+) -> Optional[Tensor]:
+    """A weight for every element, of the shape of ``like``, from one of that shape or with 1 channel.
+
+    Raises:
+        ValueError: it has neither shape.
+    """
+    if weight is None:
+        return None
+    check_shape_or_one(weight, like, [1], weight_name, like_name)
+    return upcast(weight).expand_as(like)
+
+
+def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample_wise: bool = False) -> Tensor:
+    r"""Reduces weighted losses as mmagic does: a mean is over the weights, where there are any.
+
+    .. math::
+        \frac{\sum_{n,i} w_{ni} \ell_{ni}}{\sum_{n,i} w_{ni} + 10^{-12}} \qquad\text{or, sample-wise,}\qquad
+        \frac1N \sum_n \frac{\sum_i w_{ni} \ell_{ni}}{\sum_i w_{ni} + 10^{-12}}
+
+    Args:
+        loss: the losses times their weights, (N, ...).
+        weight: w, of the same shape.
+        reduction: ``none``, ``mean`` or ``sum``.
+        sample_wise: whether each sample has a mean of its own. A sample without weight counts as 0.
+
+    Raises:
+        ValueError: unknown ``reduction``.
+    """
+    if weight is None or reduction != 'mean':
+        return reduce_loss(loss, reduction, None)
+    if sample_wise:
+        means = average_by(total_per_sample(loss), total_per_sample(weight), 1e-12)
+        return average_over(total(means), means.numel())
+    return average_by(total(loss), total(weight), 1e-12)
+
+
+@LOSSES.register_module()
+class MagicL1Loss(nn.Module):
+    """Absolute error of images with mmagic's call and numbers; see :func:`l1_loss` for the formula.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
+        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+
+    Shapes:
+        Predictions and targets of one shape, such as (N, C, H, W); weights of that shape or with one channel,
+        (N, 1, H, W). Returns a scalar, or the shape of the predictions with reduction ``none``. An empty batch or all
+        weights 0 give 0.
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match.
+
+    Reference:
+        mmagic 1.2, ``L1Loss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, loss_weight: float = 1.0, reduction: str = 'mean', sample_wise: bool = False) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.sample_wise = sample_wise
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        weight = pixel_weight(weight, pred, 'pred')
+        loss = l1_loss(pred, target, weight)
+        return self.loss_weight * reduce_pixels(loss, weight, self.reduction, self.sample_wise)
+
+
+MagicL1Loss.spec = LossSpec(
+    functions=(l1_loss,),
+    calls=IMAGE_CALLS,
+    variants={
+        'default': {},
+        'sample_wise': {'sample_wise': True, 'loss_weight': 6.0},
+        'sum': {'reduction': 'sum', 'loss_weight': 0.01},
+        'none': {'reduction': 'none', 'sample_wise': True},
+    },
+    references=('https://mmagic.readthedocs.io/en/latest/autoapi/mmagic/models/losses/pixelwise_loss/index.html',),
+    stands_in_for=(HostClass('mmagic.L1Loss'),),
+    differences=(
+        no_broadcast('mmagic.L1Loss', 'tests/openmmlab/test_mmagic.py'),
+        nan_under_zero('mmagic.L1Loss', 'weight', 'tests/openmmlab/test_mmagic.py'),
+    ),
+)

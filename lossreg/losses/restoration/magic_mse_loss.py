@@ -1,0 +1,67 @@
+"""Squared error of images, called as in mmagic."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction
+from lossreg.conventions import IMAGE_CALLS, nan_under_zero, no_broadcast
+from lossreg.losses.regression.mse_loss import mse_loss
+from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+@LOSSES.register_module()
+class MagicMSELoss(nn.Module):
+    """Squared error of images with mmagic's call and numbers; see :func:`mse_loss` for the formula.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
+        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+
+    Shapes:
+        Predictions and targets of one shape, such as (N, C, H, W); weights of that shape or with one channel,
+        (N, 1, H, W). Returns a scalar, or the shape of the predictions with reduction ``none``. An empty batch or all
+        weights 0 give 0.
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match.
+
+    Reference:
+        mmagic 1.2, ``MSELoss``.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, loss_weight: float = 1.0, reduction: str = 'mean', sample_wise: bool = False) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.sample_wise = sample_wise
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        weight = pixel_weight(weight, pred, 'pred')
+        loss = mse_loss(pred, target, weight)
+        return self.loss_weight * reduce_pixels(loss, weight, self.reduction, self.sample_wise)
+
+
+MagicMSELoss.spec = LossSpec(
+    functions=(mse_loss,),
+    calls=IMAGE_CALLS,
+    variants={
+        'default': {},
+        'sample_wise': {'sample_wise': True, 'loss_weight': 0.1},
+        'sum': {'reduction': 'sum', 'loss_weight': 0.01},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://mmagic.readthedocs.io/en/latest/autoapi/mmagic/models/losses/pixelwise_loss/index.html',),
+    stands_in_for=(HostClass('mmagic.MSELoss'),),
+    differences=(
+        no_broadcast('mmagic.MSELoss', 'tests/openmmlab/test_mmagic.py'),
+        nan_under_zero('mmagic.MSELoss', 'weight', 'tests/openmmlab/test_mmagic.py'),
+    ),
+)

@@ -1,0 +1,90 @@
+"""Squared error of an image composed by a predicted matte."""
+
+from typing import ClassVar, Optional
+
+from torch import Tensor, nn
+
+from lossreg.arith import check_reduction
+from lossreg.conventions import nan_under_zero
+from lossreg.losses.regression.mse_loss import mse_loss
+from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
+from lossreg.losses.restoration.magic_l1_loss import reduce_pixels
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec
+
+
+def mse_composition_loss(
+    pred_alpha: Tensor, fg: Tensor, bg: Tensor, ori_merged: Tensor, weight: Optional[Tensor] = None
+) -> Tensor:
+    r"""Squared error of each element of the composed image, weighted.
+
+    .. math::
+        \ell = w \left(\alpha f + (1 - \alpha) b - t\right)^2
+
+    Args:
+        pred_alpha: the matte alpha, (N, 1, H, W).
+        fg: the foreground f, (N, C, H, W).
+        bg: the background b, of the same shape.
+        ori_merged: the true image t, of the same shape.
+        weight: w, (N, 1, H, W) or (N, C, H, W). Where it is 0, NaN does not count.
+
+    Returns:
+        The losses, (N, C, H, W).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
+    return mse_loss(x, t, weight)
+
+
+@LOSSES.register_module()
+class MSECompositionLoss(nn.Module):
+    """Squared error of a composed image with mmagic's call and numbers; see :func:`mse_composition_loss`.
+
+    Args:
+        loss_weight: factor of the result.
+        reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
+        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+
+    Shapes:
+        The matte (N, 1, H, W), images (N, 3, H, W), weights (N, 1, H, W) or (N, 3, H, W). Returns a scalar, or
+        (N, 3, H, W) with reduction ``none``. An empty batch or all weights 0 give 0.
+
+    Raises:
+        ValueError: unknown ``reduction``, shapes do not match.
+
+    Reference:
+        Xu et al., Deep Image Matting, CVPR 2017.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, loss_weight: float = 1.0, reduction: str = 'mean', sample_wise: bool = False) -> None:
+        super().__init__()
+        check_reduction(reduction)
+        self.loss_weight = float(loss_weight)
+        self.reduction = reduction
+        self.sample_wise = sample_wise
+
+    def forward(
+        self, pred_alpha: Tensor, fg: Tensor, bg: Tensor, ori_merged: Tensor, weight: Optional[Tensor] = None
+    ) -> Tensor:
+        """Computes the loss."""
+        x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
+        return self.loss_weight * reduce_pixels(mse_loss(x, t, weight), weight, self.reduction, self.sample_wise)
+
+
+MSECompositionLoss.spec = LossSpec(
+    functions=(mse_composition_loss,),
+    calls=COMPOSITION_CALLS,
+    variants={
+        'default': {},
+        'sample_wise': {'sample_wise': True, 'loss_weight': 0.5},
+        'sum': {'reduction': 'sum'},
+        'none': {'reduction': 'none'},
+    },
+    references=('https://arxiv.org/abs/1703.03872',),
+    stands_in_for=(HostClass('mmagic.MSECompositionLoss'),),
+    differences=(nan_under_zero('mmagic.MSECompositionLoss', 'weight', 'tests/openmmlab/test_mmagic.py'),),
+)

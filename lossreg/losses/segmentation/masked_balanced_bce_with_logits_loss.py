@@ -1,0 +1,157 @@
+"""Binary cross-entropy of the positives and the hardest negatives of masked maps, from logits."""
+
+from typing import ClassVar, Optional
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import average, binary_cross_entropy_with_logits, poison, total
+from lossreg.conventions import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
+from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
+from lossreg.losses.segmentation.masked_dice_loss import counted_maps
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec, Role
+
+
+def masked_balanced_bce_with_logits_loss(
+    pred: Tensor,
+    gt: Tensor,
+    mask: Optional[Tensor] = None,
+    negative_ratio: float = 3.0,
+    fallback_negative_num: int = 0,
+    eps: float = 1e-6,
+) -> Tensor:
+    r"""Binary cross-entropy of the positives and the k hardest negatives, over their number.
+
+    .. math::
+        \ell = \frac{\sum_i m_i t_i \ell_i + \sum_{i \in H} m_i (1 - t_i) \ell_i}{P + k + \epsilon}, \qquad
+        \ell_i = -t_i \log \sigma(x_i) - (1 - t_i) \log(1 - \sigma(x_i))
+
+    where :math:`P = \lfloor \sum_i m_i t_i \rfloor` and
+    :math:`k = \min(\lfloor \sum_i m_i (1 - t_i) \rfloor, \lfloor r P \rfloor)`, without positives
+    :math:`k = \min(\lfloor \sum_i m_i (1 - t_i) \rfloor, f)`. H holds the k elements with the largest
+    :math:`m_i (1 - t_i) \ell_i`; of equals the first. A soft target is a positive and a negative in part.
+
+    Args:
+        pred: logits x, of any shape.
+        gt: targets t in [0, 1], of the same shape; NaN gives NaN.
+        mask: m in [0, 1], of the same shape, or None for 1. Where it is 0, NaN does not count.
+        negative_ratio: r, >= 0.
+        fallback_negative_num: f, >= 0.
+        eps: keeps the quotient finite.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    x, t, m = counted_maps(pred, gt, mask)
+    loss = binary_cross_entropy_with_logits(x, t)
+    return balanced(loss, t, m, negative_ratio, fallback_negative_num, eps)
+
+
+def balanced(
+    loss: Tensor, t: Tensor, mask: Optional[Tensor], negative_ratio: float, fallback_negative_num: int, eps: float
+) -> Tensor:
+    """The losses of positives and of the hardest negatives, over their number.
+
+    Args:
+        loss: of each element.
+        t: the targets.
+        mask: the mask, of the same shape.
+        negative_ratio: negatives for each positive.
+        fallback_negative_num: negatives where there are no positives.
+        eps: keeps the quotient finite.
+    """
+    positive = t if mask is None else t * mask
+    negative = 1.0 - t if mask is None else (1.0 - t) * mask
+    known = positive == positive
+    positive, negative = torch.where(known, positive, 0.0), torch.where(known, negative, 0.0)
+    # in float64, because float32 does not hold the number of a large batch's positives
+    positives, negatives = total(positive.double()).long(), total(negative.double()).long()
+    wanted = torch.where(positives == 0, fallback_negative_num, (positives.double() * negative_ratio).long())
+    candidate = negative > 0
+    number = torch.minimum(torch.minimum(negatives, wanted), candidate.sum())
+    # each product is left out where its factor is 0
+    hard = torch.where(candidate, loss * negative, 0.0)
+    chosen = hardest(hard.detach(), candidate, number)
+    summed = total(torch.where(positive == 0, 0.0, loss * positive)) + total(torch.where(chosen, hard, 0.0))
+    return poison(average(summed, (positives + number).to(loss.dtype) + eps), known.all())
+
+
+def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: int) -> None:
+    """Raises ValueError unless the arguments of mmocr's balanced losses make sense."""
+    if reduction != 'none':
+        raise ValueError(f"only reduction='none' balances elements, which is mmocr's default; got '{reduction}'")
+    if negative_ratio < 0 or fallback_negative_num < 0:
+        raise ValueError(
+            f'negative_ratio and fallback_negative_num must be >= 0, got {negative_ratio} and {fallback_negative_num}'
+        )
+
+
+@LOSSES.register_module()
+class MaskedBalancedBCEWithLogitsLoss(nn.Module):
+    """Balanced binary cross-entropy of logits with mmocr's call and numbers.
+
+    See :func:`masked_balanced_bce_with_logits_loss` for the formula.
+
+    Args:
+        reduction: must be ``none``, which is how each element gets a loss of its own; the result is a scalar.
+        negative_ratio: at most this many negatives for each positive, >= 0.
+        fallback_negative_num: at most this many negatives where there are no positives, >= 0.
+        eps: keeps the quotient finite.
+
+    Shapes:
+        Logits, targets and the mask of one shape, such as (N, H, W). Returns a scalar: 0 for an empty batch or a mask
+        of zeros.
+
+    Raises:
+        ValueError: another ``reduction``, a negative number of negatives, shapes do not match.
+
+    Reference:
+        Shrivastava et al., Training Region-based Object Detectors with Online Hard Example Mining, CVPR 2016.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(
+        self,
+        reduction: str = 'none',
+        negative_ratio: float = 3,
+        fallback_negative_num: int = 0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_balance(reduction, negative_ratio, fallback_negative_num)
+        self.reduction = reduction
+        self.negative_ratio = float(negative_ratio)
+        self.fallback_negative_num = fallback_negative_num
+        self.eps = float(eps)
+
+    def forward(self, pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        return masked_balanced_bce_with_logits_loss(
+            pred, gt, mask, self.negative_ratio, self.fallback_negative_num, self.eps
+        )
+
+
+BALANCED_VARIANTS = {
+    'default': {},
+    'textsnake': {'fallback_negative_num': 100, 'eps': 1e-5},
+    'few': {'negative_ratio': 0.4, 'fallback_negative_num': 2},
+}
+
+MaskedBalancedBCEWithLogitsLoss.spec = LossSpec(
+    functions=(masked_balanced_bce_with_logits_loss,),
+    calls=masked_calls(Role.LOGITS, Role.TARGETS, Role.BINARY),
+    variants=BALANCED_VARIANTS,
+    references=('https://arxiv.org/abs/1604.03540',),
+    stands_in_for=(HostClass('mmocr.MaskedBalancedBCEWithLogitsLoss'),),
+    differences=(
+        *masked_differences('mmocr.MaskedBalancedBCEWithLogitsLoss'),
+        no_assertion('mmocr.MaskedBalancedBCEWithLogitsLoss'),
+        no_reduction('mmocr.MaskedBalancedBCEWithLogitsLoss'),
+        any_of_equals('mmocr.MaskedBalancedBCEWithLogitsLoss'),
+    ),
+)

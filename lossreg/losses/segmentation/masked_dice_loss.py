@@ -1,0 +1,98 @@
+"""Dice loss of a whole batch, and what mmocr's losses of masked maps share."""
+
+from typing import ClassVar, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from lossreg.arith import average, check_same_shape, keep, total, upcast
+from lossreg.conventions import masked_calls, masked_differences
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec, Role
+
+
+def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Predictions and targets in full precision, 0 where the mask is, and the mask itself in theirs.
+
+    Raises:
+        ValueError: the three are not of one shape.
+    """
+    check_same_shape(gt, pred, 'gt', 'pred')
+    x, t = upcast(pred), upcast(gt)
+    if mask is None:
+        return x, t, None
+    check_same_shape(mask, pred, 'mask', 'pred')
+    return keep(x, mask != 0), keep(t, mask != 0), upcast(mask)
+
+
+def masked_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Predictions and targets times the mask, without NaN where it is 0.
+
+    Raises:
+        ValueError: the three are not of one shape.
+    """
+    x, t, m = counted_maps(pred, gt, mask)
+    return (x, t) if m is None else (x * m, t * m)
+
+
+def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:
+    r"""1 - Dice coefficient of all that a mask leaves of a batch.
+
+    .. math::
+        \ell = 1 - \frac{2 \sum_i m_i p_i \, m_i t_i}{\sum_i m_i p_i + \sum_i m_i t_i + \epsilon}
+
+    Args:
+        pred: probabilities p, of any shape.
+        gt: targets t in [0, 1], of the same shape.
+        mask: m, of the same shape. Where it is 0, NaN does not count.
+        eps: keeps the quotient finite.
+
+    Returns:
+        A scalar; 1 where the mask leaves nothing, 0 for an empty batch.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    p, t = masked_maps(pred, gt, mask)
+    # 1 - 2 sum p t / (sum p + sum t + eps)
+    loss = 1.0 - average(2.0 * total(p * t), total(p) + total(t) + eps)
+    return keep(loss, torch.zeros_like(loss) + pred.numel() != 0)
+
+
+@LOSSES.register_module()
+class MaskedDiceLoss(nn.Module):
+    """Dice loss of masked maps with mmocr's call and numbers; see :func:`masked_dice_loss` for the formula.
+
+    Args:
+        eps: keeps the quotient finite.
+
+    Shapes:
+        Predictions, targets and the mask of one shape, such as (N, H, W). Returns a scalar: 0 for an empty batch, but,
+        as in mmocr, 1 for a mask of zeros, without gradient.
+
+    Raises:
+        ValueError: shapes do not match.
+
+    Reference:
+        Liao et al., Real-time Scene Text Detection with Differentiable Binarization, AAAI 2020.
+    """
+
+    spec: ClassVar[LossSpec]
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = float(eps)
+
+    def forward(self, pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Computes the loss."""
+        return masked_dice_loss(pred, gt, mask, self.eps)
+
+
+MaskedDiceLoss.spec = LossSpec(
+    functions=(masked_dice_loss,),
+    calls=masked_calls(Role.PROBABILITIES, Role.BINARY, Role.BINARY),
+    variants={'default': {}, 'smooth': {'eps': 1.0}},
+    references=('https://arxiv.org/abs/1911.08947',),
+    stands_in_for=(HostClass('mmocr.MaskedDiceLoss'),),
+    differences=masked_differences('mmocr.MaskedDiceLoss'),
+)

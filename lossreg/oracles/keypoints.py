@@ -1,0 +1,34 @@
+"""What the oracles of keypoints share: the sigmas of a data set."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossreg.oracles.reference import Array
+
+
+def sigmas_of(metainfo: Any) -> Array | None:
+    """The sigmas that a config names: by the path of a file, as a dict, or one by one. Held in float32.
+
+    A file that is not there is mmpose's own of that name.
+    """
+    if metainfo is None:
+        return None
+    if isinstance(metainfo, Mapping):
+        return sigmas_of(metainfo.get('from_file', metainfo.get('sigmas')))
+    if isinstance(metainfo, str):
+        return sigmas_of(_dataset_info(Path(metainfo)))
+    return np.array(metainfo, np.float32).astype(np.float64)
+
+
+def _dataset_info(path: Path) -> Any:
+    if not path.is_file():
+        mmpose: Any = importlib.util.find_spec('mmpose')
+        path = Path(mmpose.origin).parent / '.mim' / 'configs' / '_base_' / 'datasets' / path.name
+    spec: Any = importlib.util.spec_from_file_location('metainfo', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.dataset_info

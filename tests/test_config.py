@@ -1,0 +1,79 @@
+"""What a place in a config means: ours, a host's, or one name for two different losses."""
+
+import pytest
+
+from lossreg.config import find_losses, migration_diff
+from lossreg.errors import ConfigError
+from lossreg.registry import build_loss
+
+
+def found_in(tmp_path, text, host=''):
+    (tmp_path / 'config.py').write_text(text)
+    (found,) = find_losses(tmp_path / 'config.py', host)
+    return found
+
+
+def added(tmp_path):
+    diff = migration_diff(tmp_path / 'config.py')
+    return [line[1:] for line in diff.splitlines() if line.startswith('+') and not line.startswith('+++')]
+
+
+SEG = "default_scope = 'mmseg'\n"
+
+
+@pytest.mark.parametrize('written', ["type='lossreg.CrossEntropyLoss'", "type='CrossEntropyLoss', _scope_='lossreg'"])
+def test_a_plain_name_that_means_another_loss_to_the_host_is_an_error(written, tmp_path):
+    found = found_in(tmp_path, f'{SEG}loss_decode = dict({written})\n')
+    assert found.type == 'lossreg.CrossEntropyLoss'
+    with pytest.raises(ConfigError, match=r'CrossEntropyLoss means something else here; write lossreg\.SegCrossEnt'):
+        found.request()
+
+
+def test_migrate_mends_it(tmp_path):
+    found_in(tmp_path, f"{SEG}loss_decode = dict(type='lossreg.CrossEntropyLoss', loss_weight=0.4)\n")
+    assert added(tmp_path) == ["loss_decode = dict(type='lossreg.SegCrossEntropyLoss', loss_weight=0.4)"]
+
+
+@pytest.mark.parametrize(
+    ('scope', 'written', 'ours'),
+    [
+        ('mmdet', 'CrossEntropyLoss', 'CrossEntropyLoss'),
+        ('mmseg', 'CrossEntropyLoss', 'SegCrossEntropyLoss'),
+        ('mmpretrain', 'CrossEntropyLoss', 'PretrainCrossEntropyLoss'),
+        ('mmaction', 'CrossEntropyLoss', 'ActionCrossEntropyLoss'),
+        ('mmrazor', 'CrossEntropyLoss', 'RazorCrossEntropyLoss'),
+        ('mmseg', 'mmdet.CrossEntropyLoss', 'CrossEntropyLoss'),
+        ('mmdet', 'DiceLoss', 'DiceLoss'),
+        ('mmseg', 'DiceLoss', 'SegDiceLoss'),
+        ('mmpose', 'L1Loss', 'PoseL1Loss'),
+        ('mmagic', 'L1Loss', 'MagicL1Loss'),
+        ('mmrazor', 'L2Loss', 'RazorL2Loss'),
+        ('mmyolo', 'mmdet.QualityFocalLoss', 'QualityFocalLoss'),
+    ],
+)
+def test_a_hosts_name_means_its_own_loss(scope, written, ours, tmp_path):
+    found = found_in(tmp_path, f"default_scope = '{scope}'\nloss = dict(type='{written}')\n")
+    assert type(found.request().loss).__name__ == ours
+    assert found_in(tmp_path, f"loss = dict(type='{written}')\n", host=scope).stand_in.loss.__name__ == ours
+
+
+def test_without_unscoped_a_name_that_the_host_lacks_is_the_hosts(tmp_path):
+    plain = "default_scope = 'mmdet'\nloss = dict(type='KLDiscretLoss')\n"
+    assert found_in(tmp_path, plain).request() is None
+    unscoped = "custom_imports = dict(imports=['lossreg.unscoped'])\n"
+    assert type(found_in(tmp_path, plain + unscoped).request().loss).__name__ == 'KLDiscretLoss'
+
+
+def test_with_unscoped_the_hosts_own_name_still_wins(tmp_path):
+    text = f"{SEG}custom_imports = dict(imports=['lossreg.unscoped'])\nloss = dict(type='DiceLoss')\n"
+    assert found_in(tmp_path, text).host == 'mmseg.DiceLoss'
+
+
+def test_a_class_of_a_pure_python_config_is_migrated_too(tmp_path):
+    found_in(tmp_path, 'from torch.nn import L1Loss\nloss = dict(type=L1Loss)\n')
+    assert added(tmp_path) == ["loss = dict(type='lossreg.TorchL1Loss')"]
+
+
+def test_an_argument_of_a_namesake_names_it():
+    with pytest.raises(ConfigError, match=r"no argument 'loss_name'; mmseg's class of this name has it: write SegDice"):
+        build_loss({'type': 'DiceLoss', 'loss_name': 'loss_dice'})
