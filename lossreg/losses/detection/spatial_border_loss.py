@@ -85,6 +85,8 @@ class SpatialBorderLoss(nn.Module):
         check_size(pts, 1, 18, 'pts', 'coordinates of nine points')
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, pts, 1, 'weight', 'pts')
+        # joined and parted again: weights of another number are refused by .pt2 too, which drops the check above
+        pts = torch.cat((upcast(pts), upcast(weight).unsqueeze(1)), 1)[:, :18]
         loss = spatial_border_loss(pts, gt_bboxes)
         if avg_factor is None:
             weight = upcast(weight)
