@@ -6,24 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, is_eager, keep, reduce_loss, total
+from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, keep, reduce_loss, total
 
-# Options
-
-
-def check_tau(tau: float, name: str = 'tau') -> None:
-    """Raises ValueError unless a temperature is above 0."""
-    if not tau > 0:
-        raise ValueError(f'{name} must be > 0, got {tau}')
+# Divergences
 
 
 def check_divergence_reduction(reduction: str) -> None:
     """Raises ValueError unless ``reduction`` is one that :func:`reduce_divergence` knows."""
     if reduction != 'none' and reduction != 'batchmean' and reduction != 'sum' and reduction != 'mean':
         raise ValueError(f"reduction must be 'none', 'batchmean', 'sum' or 'mean', got '{reduction}'")
-
-
-# Divergences
 
 
 def log_softmax(logits: Tensor, tau: float, dim: int = 1) -> Tensor:
@@ -144,7 +135,7 @@ def resized_like(x: Tensor, like: Tensor) -> Tensor:
 def _same_size(x: Tensor, like: Tensor) -> bool:
     # a traced graph may not ask whether two sizes are equal, only whether they are one symbol; if not it interpolates,
     # which at equal sizes changes nothing
-    if is_eager(x):
+    if type(x) is Tensor:
         return x.shape[2:] == like.shape[2:]
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 

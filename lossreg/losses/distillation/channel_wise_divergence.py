@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
 from lossreg.conventions import distillation_calls
-from lossreg.distillation import check_tau, divergence, log_softmax
+from lossreg.distillation import divergence, log_softmax
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 
@@ -66,7 +67,7 @@ class ChannelWiseDivergence(nn.Module):
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         self.tau = float(tau)
         self.loss_weight = float(loss_weight)
 

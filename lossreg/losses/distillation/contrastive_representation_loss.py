@@ -1,22 +1,14 @@
 """Contrastive representation distillation, without its memory."""
 
+import math
 from typing import ClassVar, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_leading_shape,
-    check_same_shape,
-    matmul,
-    softplus,
-    total,
-    upcast,
-)
-from lossreg.distillation import check_tau
+from lossreg.arith import average_over, check_dim, check_same_shape, matmul, softplus, total, upcast
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -55,11 +47,7 @@ def contrastive_loss(
     check_dim(contrast, 3, 'contrast')
     f, c = upcast(feats), upcast(contrast)
     score = matmul(c, f.unsqueeze(2)).squeeze(2) / temperature
-    log_z = (
-        _log_mean(score.detach()) + torch.log(torch.zeros_like(f.sum()) + sample_n)
-        if z is None
-        else torch.log(upcast(z))
-    )
+    log_z = _log_mean(score.detach()) + math.log(sample_n) if z is None else torch.log(upcast(z))
     log_p = score - log_z
     # log(m q) and log(m q + eps)
     noise = torch.zeros_like(log_z) + (contrast.size(1) - 1) / sample_n
@@ -109,7 +97,7 @@ class ContrastiveRepresentationLoss(nn.Module):
         self, loss_weight: float = 1.0, temperature: float = 0.07, sample_n: int = 50000, eps: float = 1e-7
     ) -> None:
         super().__init__()
-        check_tau(temperature, 'temperature')
+        check_positive(temperature, 'temperature')
         self.loss_weight = float(loss_weight)
         self.temperature = float(temperature)
         self.sample_n = sample_n
@@ -126,9 +114,9 @@ class ContrastiveRepresentationLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss of both networks' features against each other's embeddings."""
         check_same_shape(s_feats, t_feats, 's_feats', 't_feats')
-        check_same_shape(s_contrast, t_contrast, 's_contrast', 't_contrast')
-        check_leading_shape(s_contrast, s_feats, 1, 's_contrast', 's_feats')
-        check_same_shape(s_contrast[:, 0], s_feats, 's_contrast[:, 0]', 's_feats')
+        # each has as many negatives as it likes
+        check_same_shape(s_contrast[:, 0], t_feats, 's_contrast[:, 0]', 't_feats')
+        check_same_shape(t_contrast[:, 0], s_feats, 't_contrast[:, 0]', 's_feats')
         student = contrastive_loss(s_feats, t_contrast, z_s, self.temperature, self.sample_n, self.eps)
         teacher = contrastive_loss(t_feats, s_contrast, z_t, self.temperature, self.sample_n, self.eps)
         return self.loss_weight * average_over(total(student + teacher), student.numel())
@@ -143,7 +131,7 @@ ContrastiveRepresentationLoss.spec = LossSpec(
                 Input('s_feats', Role.FEATURES, 'N D', differentiable=True),
                 Input('t_feats', Role.FEATURES, 'N D', differentiable=True),
                 Input('s_contrast', Role.FEATURES, 'N K D'),
-                Input('t_contrast', Role.FEATURES, 'N K D'),
+                Input('t_contrast', Role.FEATURES, 'N L D'),
                 Input('z_s', Role.SCALE, '', optional=True),
                 Input('z_t', Role.SCALE, '', optional=True),
             ),

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, keep, total, upcast
 from lossreg.conventions import distillation_calls, no_broadcast
-from lossreg.distillation import check_tau, root
+from lossreg.distillation import root
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 
@@ -97,7 +98,7 @@ class DISTLoss(nn.Module):
         teacher_detach: bool = True,
     ) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         self.inter_loss_weight = float(inter_loss_weight)
         self.intra_loss_weight = float(intra_loss_weight)
         self.tau = float(tau)

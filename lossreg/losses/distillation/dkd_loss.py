@@ -9,12 +9,12 @@ from lossreg.arith import check_same_shape, poison, softplus, upcast
 from lossreg.conventions import distillation_calls, no_broadcast
 from lossreg.distillation import (
     check_divergence_reduction,
-    check_tau,
     divergence,
     log_softmax,
     own_class,
     reduce_divergence,
 )
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 
@@ -107,7 +107,7 @@ class DKDLoss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         check_divergence_reduction(reduction)
         self.tau = float(tau)
         self.alpha = float(alpha)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, keep, reduce_loss, upcast
 from lossreg.conventions import AVG_FACTOR, no_broadcast
-from lossreg.distillation import check_tau, log_softmax
+from lossreg.distillation import log_softmax
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
@@ -84,7 +85,7 @@ class KDSoftCELoss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         check_reduction(reduction)
         self.tau = float(tau)
         self.reduction = reduction

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
 from lossreg.conventions import LOGITS_SHAPES, distillation_calls, no_broadcast
-from lossreg.distillation import check_divergence_reduction, check_tau, divergence, log_softmax, reduce_divergence
+from lossreg.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 
@@ -69,7 +70,7 @@ class KLDivergence(nn.Module):
         teacher_detach: bool = True,
     ) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         check_divergence_reduction(reduction)
         self.tau = float(tau)
         self.reduction = reduction

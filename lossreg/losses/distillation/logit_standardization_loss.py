@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast
 from lossreg.conventions import distillation_calls
-from lossreg.distillation import check_tau, reduce_divergence, standardised
+from lossreg.distillation import reduce_divergence, standardised
 from lossreg.losses.distillation.kl_divergence import kl_divergence
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 
@@ -63,7 +64,7 @@ class LogitStandardizationLoss(nn.Module):
 
     def __init__(self, tau: float = 2.0, loss_weight: float = 1.0) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         self.tau = float(tau)
         self.loss_weight = float(loss_weight)
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, keep, poison, reduce_loss, upcast
 from lossreg.conventions import distillation_calls
-from lossreg.distillation import check_tau, log_softmax, own_class
+from lossreg.distillation import log_softmax, own_class
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Input, LossSpec, Role
 
@@ -85,7 +86,7 @@ class NKDLoss(nn.Module):
 
     def __init__(self, tau: float = 1.0, gamma: float = 1.5, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         check_reduction(reduction)
         self.tau = float(tau)
         self.gamma = float(gamma)

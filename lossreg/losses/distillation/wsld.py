@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, check_size, keep, poison, total, upcast
 from lossreg.conventions import distillation_calls, no_broadcast
-from lossreg.distillation import check_tau, log_softmax, own_class
+from lossreg.distillation import log_softmax, own_class
+from lossreg.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 
@@ -72,7 +73,7 @@ class WSLD(nn.Module):
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, num_classes: int = 1000) -> None:
         super().__init__()
-        check_tau(tau)
+        check_positive(tau, 'tau')
         self.tau = float(tau)
         self.loss_weight = float(loss_weight)
         self.num_classes = num_classes
