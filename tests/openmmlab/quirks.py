@@ -95,7 +95,7 @@ def adapted(name: str, loss: nn.Module) -> nn.Module:
 
 def _match_lists(given: Mapping[str, Any]) -> dict[str, Any]:
     """Corners as nested lists, each image's of its own length."""
-    if not isinstance(given['match'], Tensor):
+    if not isinstance(given.get('match'), Tensor):  # mmpose's class of this name has none
         return dict(given)
     return {**given, 'match': [[pair for pair in image.tolist() if pair[0][0] != -1] for image in given['match']]}
 
