@@ -337,6 +337,21 @@ def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
     return (torch.zeros([], dtype=torch.int64, device=x.device) + x.size(dim)) % factor == 0
 
 
+def check_factor(x: Tensor, y: Tensor, dim: int, factor: int, x_name: str, y_name: str) -> Tensor:
+    """Whether ``x`` is ``factor`` times as large as ``y`` in dimension ``dim``. Give the result to :func:`poison`.
+
+    Raises:
+        ValueError: it is not; but ONNX Runtime does not raise.
+    """
+    if x.size(dim) != y.size(dim) * factor:
+        raise ValueError(
+            f'{x_name} has shape {list(x.shape)} and {y_name} has shape {list(y.shape)}; '
+            f'dimension {dim} of the first must be {factor} times that of the second'
+        )
+    zero = torch.zeros([], dtype=torch.int64, device=x.device)
+    return zero + x.size(dim) == (zero + y.size(dim)) * factor
+
+
 def check_size_among(x: Tensor, dim: int, sizes: List[int], name: str, what: str) -> None:
     """Raises ValueError unless dimension ``dim`` of ``x`` has one of these sizes, which are numbers of ``what``."""
     if x.dim() == 0 or x.size(dim) not in sizes:

@@ -6,10 +6,13 @@ larger than the image: a loop in eager mode and in TorchScript, and a scan, whic
 other trace. All is without gradient.
 """
 
+from typing import List
+
 import torch
 from torch import Tensor
 
 from lossreg.arith import is_eager
+from lossreg.tracing import scan
 
 
 def squared_distances(mask: Tensor) -> Tensor:
@@ -32,30 +35,27 @@ def squared_distances(mask: Tensor) -> Tensor:
 
 def _lower_envelope(heights: Tensor) -> Tensor:
     """min over l' of (l - l')^2 + heights(b, l', m), for heights of (B, L, M)."""
-    place = torch.arange(heights.size(1), device=heights.device, dtype=heights.dtype)
-    apart = place.unsqueeze(1) - place
+    place = torch.arange(heights.size(1), device=heights.device, dtype=heights.dtype).unsqueeze(1)
     start = torch.full_like(heights, torch.inf)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if not is_eager(heights):
-            return _scan(start, heights.transpose(0, 1), apart * apart)
-    envelope, parabolas = start, apart * apart
+            return _scan(start, heights.transpose(0, 1), place)
+    envelope = start
     for at in range(heights.size(1)):
-        envelope = _step(envelope, heights[:, at], parabolas[at])
+        envelope = _step(envelope, heights[:, at], place[at], place)
     return envelope
 
 
-def _step(envelope: Tensor, height: Tensor, parabola: Tensor) -> Tensor:
-    """The envelope with one parabola more, of (B, L, M), (B, M) and (L)."""
-    return torch.minimum(envelope, parabola.unsqueeze(1) + height.unsqueeze(1))
+def _step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> Tensor:
+    """The envelope with one parabola more, of (B, L, M), (B, M), (1) and (L, 1)."""
+    apart = place - at
+    return torch.minimum(envelope, apart * apart + height.unsqueeze(1))
 
 
 @torch.jit.unused
-def _scan(start: Tensor, heights: Tensor, parabolas: Tensor) -> Tensor:
-    from torch._higher_order_ops.scan import scan  # not public, and nothing public exports to ONNX Scan
+def _scan(start: Tensor, heights: Tensor, place: Tensor) -> Tensor:
+    def step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> List[Tensor]:
+        # a scan has to return something of each step
+        return [_step(envelope, height, at, place), at.clone()]
 
-    def step(envelope: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        # what is returned must not be what was given; a scan has to return something of each step
-        return _step(envelope, place[0], place[1]), place[1][:1].clone()
-
-    envelope, _ = scan(step, start.contiguous(), (heights.contiguous(), parabolas))
-    return envelope  # type: ignore[no-any-return]
+    return scan(step, start.contiguous(), [heights.contiguous(), place], [place])[0]

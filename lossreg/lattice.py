@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossreg.arith import is_eager, keep, with_gradient
+from lossreg.tracing import scan
 
 
 def ctc_negative_log_likelihood(
@@ -133,12 +134,9 @@ def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) 
 
 @torch.jit.unused
 def _scan(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
-    from torch._higher_order_ops.scan import scan  # not public, and nothing public exports to ONNX Scan
+    def step(state: Tensor, emission: Tensor, counted: Tensor, skip: Tensor) -> List[Tensor]:
+        state = _step(state, emission, skip, counted)
+        return [state, state.clone()]  # no two results may be one tensor
 
-    def step(carry: Tuple[Tensor, Tensor], frame: Tuple[Tensor, Tensor]) -> Tuple[Tuple[Tensor, Tensor], Tensor]:
-        state = _step(carry[0], frame[0], carry[1], frame[1])
-        # what is returned must not be what was given
-        return (state, carry[1].clone()), state.clone()
-
-    (state, _), states = scan(step, (start.contiguous(), skip), (emissions, counted))
-    return state, states
+    final, states = scan(step, start.contiguous(), [emissions, counted], [skip])
+    return final, states

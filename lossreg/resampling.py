@@ -23,13 +23,14 @@ def linear_resizing(size: int, new_size: int, like: Tensor) -> Tensor:
     return (1.0 - (place.unsqueeze(1) - _points(size, like)).abs()).clamp(min=0.0).to(like.dtype)
 
 
-def cubic_enlargement(size: int, factor: int, like: Tensor) -> Tensor:
-    """The matrix of cubic convolution with a = -3/4, (size * factor, size), with the outermost points repeated outside.
+def cubic_enlargement(size: int, new_size: int, factor: int, like: Tensor) -> Tensor:
+    """The matrix of cubic convolution with a = -3/4, (new_size, size), with the outermost points repeated outside.
 
     Points are the centres of equal intervals: a ``factor`` of 2 puts a new one on either side of each old one.
+    ``new_size`` is ``size * factor``; a trace that computed it would ask for sizes of 2 and more.
     """
     points = _points(size, like)
-    place = (_points(size * factor, like) + 0.5) / factor - 0.5
+    place = (_points(new_size, like) + 0.5) / factor - 0.5
     enlargement = torch.zeros_like(place.unsqueeze(1) * points)
     for k in (-1, 0, 1, 2):
         at = place.floor() + k

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lossreg.exporters import build
+from lossreg.exporters.verify import verify
 from lossreg.losses.sequence.ctc_loss import CTCLoss, ctc_loss
+from lossreg.request import Request
 
 SIZES = [(7, 3, 4, 2), (20, 2, 9, 6), (1, 4, 3, 1), (40, 1, 5, 15)]
 
@@ -114,3 +117,10 @@ def test_one_sample():
         alone = loss(log_probs[:, 0], targets[0], frames[0], lengths[0])
         assert alone.shape == ()
         torch.testing.assert_close(alone, F.ctc_loss(log_probs, targets.clamp(min=0), frames, lengths, reduction='sum'))
+
+
+def test_scans_after_one_another():
+    """torch compiles torch.scan and keeps what it compiled; the second loss's program was then refused."""
+    for type in ('CTCLoss', 'HuasdorffDisstanceLoss'):
+        unit = next(iter(Request.of({'type': type}).units()))
+        assert verify(unit, build(unit, ['pt2'], grad=False)['pt2'], 'pt2', grad=False)

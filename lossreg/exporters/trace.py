@@ -6,6 +6,7 @@ records both as plain operators. Its graph is then exported like any module.
 
 from __future__ import annotations
 
+import operator
 import re
 import warnings
 from collections.abc import Mapping
@@ -61,6 +62,7 @@ def trace_module(
         graph = tracer(*_symbolic(examples, signature))
         _name_inputs(graph, signature)
         _write_nothing_in_place(graph)
+        _tie_dimensions(graph, signature)
         dims = tuple(dict.fromkeys(port.dynamic, Dim.DYNAMIC) or None for port in signature.inputs)
         program = torch.export.export(graph, examples, dynamic_shapes=dims)
     _forget_sources(program)
@@ -129,6 +131,20 @@ def _name_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
         name = IDENTIFIER.sub('_', port.name)
         node.target = node.name = f'{name}_{number}' if name in taken else name
         taken.add(node.name)
+
+
+def _tie_dimensions(graph: torch.fx.GraphModule, signature: Signature) -> None:
+    """Lets the export guard dimensions that must be equal: operators do not compare all of them (gather, matmul)."""
+    nodes = graph.graph
+    placeholders = {p.name: n for p, n in zip(signature.inputs, nodes.find_nodes(op='placeholder'), strict=True)}
+    with nodes.inserting_before(next(node for node in nodes.nodes if node.op != 'placeholder')):
+        for places in signature.shared_dimensions():
+            first, *others = (
+                nodes.call_function(torch.ops.aten.sym_size.int, (placeholders[name], axis)) for name, axis in places
+            )
+            for other in others:
+                nodes.call_function(torch._check, (nodes.call_function(operator.eq, (first, other)),))
+    graph.recompile()
 
 
 def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:

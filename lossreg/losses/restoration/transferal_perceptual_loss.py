@@ -6,7 +6,17 @@ from typing import Any, ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, check_shape_or_one, total, upcast
+from lossreg.arith import (
+    average_over,
+    check_dim,
+    check_factor,
+    check_leading_shape,
+    check_same_shape,
+    check_size_among,
+    poison,
+    total,
+    upcast,
+)
 from lossreg.registry import LOSSES
 from lossreg.resampling import cubic_enlargement, resample
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -56,17 +66,21 @@ def _map_loss(
     error = upcast(features) - upcast(texture)
     if soft_attention is not None:
         check_dim(soft_attention, 4, 'soft_attention')
-        soft = _enlarged(upcast(soft_attention), factor)
-        check_shape_or_one(soft, features, [1], f'soft_attention, {factor} times as large,', f'maps[{i}]')
-        error = error * soft
+        check_leading_shape(soft_attention, features, 1, 'soft_attention', f'maps[{i}]')
+        check_size_among(soft_attention, 1, [1, features.size(1)], 'soft_attention', f'channels, as maps[{i}] have,')
+        fits = check_factor(features, soft_attention, 2, factor, f'maps[{i}]', 'soft_attention')
+        fits = fits & check_factor(features, soft_attention, 3, factor, f'maps[{i}]', 'soft_attention')
+        error = error * poison(_enlarged(upcast(soft_attention), factor, features), fits)
     loss = error.abs() if criterion == 'l1' else error * error
     return average_over(total(loss), loss.numel())
 
 
-def _enlarged(x: Tensor, factor: int) -> Tensor:
+def _enlarged(x: Tensor, factor: int, like: Tensor) -> Tensor:
+    """The weights of a map as large as ``like``."""
     if factor == 1:
         return torch.sigmoid(x)
-    return resample(x, cubic_enlargement(x.size(2), factor, x), cubic_enlargement(x.size(3), factor, x))
+    rows = cubic_enlargement(x.size(2), like.size(2), factor, x)
+    return resample(x, rows, cubic_enlargement(x.size(3), like.size(3), factor, x))
 
 
 @LOSSES.register_module()
