@@ -35,14 +35,10 @@ FEW = 150
 """How many labelled images the student has; the teacher has seen all of the training set."""
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-    # at 0.02 training is chaotic: a start that differs by 1e-7 ends elsewhere after 200 steps
-    'SGD': {'type': 'SGD', 'lr': 0.003, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
+    'SGD': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
     'AdamW': {'type': 'AdamW', 'lr': 1e-2, 'weight_decay': 0.01},
 }
 TAU = 4.0
-
-STEPS = 400
-"""How many steps are trained; the losses of the first ones are compared."""
 
 
 def objective(with_teacher: bool) -> dict[str, Any]:
@@ -57,14 +53,18 @@ def objective(with_teacher: bool) -> dict[str, Any]:
 
 
 class Student(nn.Module):
-    """A strided and a depthwise convolution with batch normalisation: 1,178 parameters."""
+    """A strided and a depthwise convolution with batch normalisation: 1,002 parameters.
+
+    Its activation is smooth. A ReLU's gradient jumps, and in 200 steps some unit comes so close to 0 that rounding
+    decides on which side it is; from there on two runs part, whatever computes them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.SiLU(),
             nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.Conv2d(16, 24, 1, bias=False),
-            nn.BatchNorm2d(24), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.BatchNorm2d(24), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
         self.head = nn.Linear(24, 10)
 
@@ -165,7 +165,7 @@ def train_on_device(step: TrainStep, work: Batches) -> tuple[list[float], float]
     return losses, statistics.median(seconds)
 
 
-def compare(out: Path, seed: int, sgd_steps: int, adamw_steps: int, say: Callable[[str], None]) -> dict[str, Any]:
+def compare(out: Path, seed: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything this benchmark measures; the curves are among it."""
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
@@ -177,27 +177,26 @@ def compare(out: Path, seed: int, sgd_steps: int, adamw_steps: int, say: Callabl
     found: dict[str, Any] = {
         'seed': seed,
         'few': FEW,
+        'steps': steps,
         'teacher_accuracy': accuracy(teacher(data.test[0]).detach(), data.test[1]),
     }
-    for name, steps in (('SGD', sgd_steps), ('AdamW', adamw_steps)):
-        work = batches(data, teacher, max(steps, STEPS))
+    for name, optimizer in OPTIMIZERS.items():
+        work = batches(data, teacher, steps)
         say(f'exporting the step with {name}')
         images, labels, logits = (tensor[:4] for tensor in work[0])
         path = lossreg.export_train_step(
-            student, objective(True), OPTIMIZERS[name], out / name, example_inputs=(images,),
+            student, objective(True), optimizer, out / name, example_inputs=(images,),
             example_targets={'label': labels, 'teacher': logits},
         )  # fmt: skip
         say(f'training with {name}')
         step = TrainStep(path, threads=1)
-        model, in_torch, torch_seconds = train_in_torch(student, work, OPTIMIZERS[name], with_teacher=True)
+        model, in_torch, torch_seconds = train_in_torch(student, work, optimizer, with_teacher=True)
         on_device, device_seconds = train_on_device(step, work)
-        alone, _, _ = train_in_torch(student, work, OPTIMIZERS[name], with_teacher=False)
+        alone, _, _ = train_in_torch(student, work, optimizer, with_teacher=False)
         device_logits = torch.from_numpy(step.predict(data.test[0].numpy())['output'])
         apart = [abs(a - b) / abs(a) for a, b in zip(in_torch, on_device, strict=True)]
         found[name] = {
-            'steps': len(work),
-            'compared_steps': steps,
-            'largest_relative_difference': max(apart[:steps]),
+            'largest_relative_difference': max(apart),
             'torch_accuracy': accuracy(model(data.test[0]).detach(), data.test[1]),
             'device_accuracy': accuracy(device_logits, data.test[1]),
             'without_teacher_accuracy': accuracy(alone(data.test[0]).detach(), data.test[1]),
@@ -235,10 +234,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def table(found: dict[str, Any]) -> Table:
     """The figures a reader looks for."""
-    shown = Table('', *OPTIMIZERS, title=f'student on {FEW} digits; teacher {found["teacher_accuracy"]:.1f} %')
+    shown = Table(
+        '', *OPTIMIZERS, title=f'{found["steps"]} steps on {FEW} digits; teacher {found["teacher_accuracy"]:.1f} %'
+    )
     rows = {
         'largest relative difference of the loss': ('largest_relative_difference', '{:.1e}'),
-        '  over so many steps': ('compared_steps', '{}'),
         'accuracy, trained in PyTorch': ('torch_accuracy', '{:.1f} %'),
         'accuracy, trained with ONNX Runtime': ('device_accuracy', '{:.1f} %'),
         'accuracy without the teacher': ('without_teacher_accuracy', '{:.1f} %'),
@@ -254,13 +254,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--out', type=Path, default=Path('digits'), help='folder for steps, curves and figures')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--sgd-steps', type=int, default=200, help='steps of SGD that are compared')
-    parser.add_argument('--adamw-steps', type=int, default=20, help='steps of AdamW that are compared')
+    parser.add_argument('--steps', type=int, default=400, help='steps of training with each optimizer')
     parser.add_argument('--json', action='store_true', help='print JSON instead of a table')
     options = parser.parse_args()
     console = Console(stderr=True)
     with console.status('starting') as status:
-        found = compare(options.out, options.seed, options.sgd_steps, options.adamw_steps, status.update)
+        found = compare(options.out, options.seed, options.steps, status.update)
     draw(found, options.out / 'curves.png')
     (options.out / 'figures.json').write_text(json.dumps(found, indent=1) + '\n')
     if options.json:
