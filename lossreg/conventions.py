@@ -229,6 +229,9 @@ KEYPOINT_CALLS = (
 )
 """The calls of mmpose's losses of coordinates: RegressionHead's, and the one that mmpose documents."""
 
+JOINT_WEIGHTS_CALL = _keypoint_call('joint_weights', 'N K D', 'N K', when=uses_target_weight)
+"""DSNTHead's call, inside MultipleLossWrapper, of the losses that take it in mmpose."""
+
 MAP_CALL = _keypoint_call('maps', 'N C H W', 'N C H W')
 """DEKRHead's call: a map of offsets for each coordinate, and weights of the same shape."""
 

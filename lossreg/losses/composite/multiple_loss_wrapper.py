@@ -1,6 +1,7 @@
 """Several losses of several outputs, called as in mmpose."""
 
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, List, Optional, Tuple
 
@@ -10,6 +11,8 @@ from lossreg.hosts import build_nested
 from lossreg.objective import Dimensions, Term
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, LossSpec, calls_of
+
+WEIGHTS = 'keypoint_weights'
 
 
 @LOSSES.register_module()
@@ -59,19 +62,34 @@ class MultipleLossWrapper(nn.Module):
 
 
 def _terms(wrapper: MultipleLossWrapper) -> Tuple[Term, ...]:
-    """What each loss is called with; empty where one has no call that the wrapper could make in an artefact."""
-    terms = []
-    for number, loss in enumerate(wrapper.loss_modules):
-        output, target, weights = [*inspect.signature(loss.forward).parameters, '', ''][:3]
-        fits = [
-            call for call in calls_of(loss) if call.when(loss) and _takes_alone(call, loss, output, target, weights)
-        ]
-        if not fits:
-            return ()
-        names = {output: f'{output}_{number}', target: f'{target}_{number}', weights: 'keypoint_weights'}
-        present = [i.name for i in fits[0].inputs if i.when(loss) and i.name in names]
-        terms.append(Term(f'loss_{number}', loss, fits[0], ({name: names[name] for name in present},), 1.0))
-    return tuple(terms)
+    """What each loss is called with; empty where one has no call that the wrapper could make in an artefact.
+
+    Losses may take weights in several shapes: the first is chosen that all take.
+    """
+    for calls in itertools.product(*(_fitting_calls(loss) for loss in wrapper.loss_modules)):
+        terms = tuple(
+            _term(i, loss, call) for i, (loss, call) in enumerate(zip(wrapper.loss_modules, calls, strict=True))
+        )
+        weights = {i.dims for term in terms for i in term.inputs if term.uses[0][i.name] == WEIGHTS}
+        if len({len(dims) for dims in weights}) <= 1:
+            return terms
+    return ()
+
+
+def _parameters(loss: nn.Module) -> List[str]:
+    """The names of the output, the target and the weights; empty where there is none."""
+    return [*inspect.signature(loss.forward).parameters, '', ''][:3]
+
+
+def _fitting_calls(loss: nn.Module) -> List[Call]:
+    return [call for call in calls_of(loss) if call.when(loss) and _takes_alone(call, loss, *_parameters(loss))]
+
+
+def _term(number: int, loss: nn.Module, call: Call) -> Term:
+    output, target, weights = _parameters(loss)
+    names = {output: f'{output}_{number}', target: f'{target}_{number}', weights: WEIGHTS}
+    present = [i.name for i in call.inputs if i.when(loss) and i.name in names]
+    return Term(f'loss_{number}', loss, call, ({name: names[name] for name in present},), 1.0)
 
 
 def _takes_alone(call: Call, loss: nn.Module, *parameters: str) -> bool:
@@ -105,6 +123,12 @@ MultipleLossWrapper.spec = LossSpec(
         'default': {
             'losses': [
                 {'type': 'lossreg.PoseBCELoss', 'use_target_weight': True},
+                {'type': 'lossreg.JSDiscretLoss', 'use_target_weight': True},
+            ],
+        },
+        'integral': {
+            'losses': [
+                {'type': 'lossreg.PoseSmoothL1Loss', 'use_target_weight': True},
                 {'type': 'lossreg.JSDiscretLoss', 'use_target_weight': True},
             ],
         },

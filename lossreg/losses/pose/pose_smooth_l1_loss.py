@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import reduce_loss, weight_if_used
-from lossreg.conventions import KEYPOINT_CALLS, nan_without_weight, no_broadcast
+from lossreg.conventions import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, nan_without_weight, no_broadcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -69,7 +69,7 @@ class PoseSmoothL1Loss(nn.Module):
 
 PoseSmoothL1Loss.spec = LossSpec(
     functions=(pose_smooth_l1_loss,),
-    calls=KEYPOINT_CALLS,
+    calls=(*KEYPOINT_CALLS, JOINT_WEIGHTS_CALL),
     variants={'default': {}, 'weighted': {'use_target_weight': True}, 'light': {'loss_weight': 0.5}},
     references=('https://arxiv.org/abs/1504.08083',),
     stands_in_for=(HostClass('mmpose.SmoothL1Loss'),),

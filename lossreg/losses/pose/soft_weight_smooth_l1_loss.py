@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, reduce_loss, total, upcast, weight_if_used
-from lossreg.conventions import KEYPOINT_CALLS, MAP_CALL, nan_without_weight, no_broadcast
+from lossreg.conventions import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL, nan_without_weight, no_broadcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, coordinate_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -96,7 +96,7 @@ class SoftWeightSmoothL1Loss(nn.Module):
 
 SoftWeightSmoothL1Loss.spec = LossSpec(
     functions=(soft_weight_smooth_l1_loss,),
-    calls=(*KEYPOINT_CALLS, MAP_CALL),
+    calls=(*KEYPOINT_CALLS, JOINT_WEIGHTS_CALL, MAP_CALL),
     variants={
         'default': {},
         'dekr': {'use_target_weight': True, 'supervise_empty': False, 'beta': 1 / 9, 'loss_weight': 0.002},

@@ -16,6 +16,12 @@ def weighted_errors(inputs: Inputs, options: Options) -> Array:
     output, target = inputs['output'], inputs['target']
     errors = np.zeros(output.shape)
     for n in range(len(output)):
-        weight = inputs['target_weight'][n] if options['use_target_weight'] else None
+        weight = coordinate_weight(inputs)[n] if options['use_target_weight'] else None
         errors[n] = weighted(output[n] - target[n], weight)
     return errors
+
+
+def coordinate_weight(inputs: Inputs) -> Array:
+    """``target_weight``, of which one a joint counts for all of its coordinates."""
+    weight = inputs['target_weight']
+    return weight[..., None] if weight.ndim < inputs['output'].ndim else weight

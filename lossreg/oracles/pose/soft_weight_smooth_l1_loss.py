@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lossreg.oracles.pose.pose_l1_loss import coordinate_weight
 from lossreg.oracles.reference import Array, Inputs, Options, reduce, weighted
 
 
@@ -15,7 +16,7 @@ def soft_weight_smooth_l1_loss(call: str, inputs: Inputs, options: Options) -> A
     losses = np.where(d < beta, d**2 / (2 * beta) if beta else 0.0, d - beta / 2)
     if not options['use_target_weight']:
         return reduce(losses, {**options, 'reduction': 'mean'})
-    weight = inputs['target_weight']
+    weight = coordinate_weight(inputs)
     losses = weighted(losses, np.broadcast_to(weight, losses.shape))
     if options['supervise_empty']:
         return reduce(losses, {**options, 'reduction': 'mean'})
