@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 from mmengine.config import Config
 
 from lossreg.errors import ConfigError, DeclinedError
+from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
+from lossreg.spec import spec_of
 
 LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
 """What a type looks like that is a loss, but not one of ours: it is listed as skipped."""
@@ -32,6 +34,7 @@ class Found:
         ours: the name of our class that training would build; empty for a host's.
         host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
+        owners: the types of the dicts around it, the outermost first.
     """
 
     place: str
@@ -40,6 +43,13 @@ class Found:
     ours: str = ''
     host: str = ''
     stand_in: StandIn | None = None
+    owners: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> str:
+        """Why the host's own class must stand here; empty where ours can."""
+        hosts = [h.name for h in spec_of(load_losses()[self.ours]).stands_in_for] if self.ours else [self.host]
+        return why_kept(hosts, self.place.rpartition('.')[2], self.owners)
 
     @property
     def type(self) -> str:
@@ -57,14 +67,21 @@ class Found:
         """What to export or check for it, or None if no class of ours stands in for it.
 
         Raises:
-            ConfigError: our class does not take these arguments, or means something else to this host.
+            ConfigError: our class does not take these arguments, means something else to this host, or changes what
+                the head around it does.
+            DeclinedError: the arguments are not those the loss is built from.
         """
         if self.conflict:
             raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
+        if self.ours and self.kept:
+            raise ConfigError(self.kept)
         if self.ours:
             return Request.of({'type': self.type, **self.options})
         if self.stand_in is None:
             return None
+        for name, reason in self.stand_in.host_class.left_to_heads.items():
+            if name in self.options:
+                raise DeclinedError(reason)
         options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
@@ -111,21 +128,31 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     scope = host or config.get('default_scope') or ''
     unscoped = 'lossreg.unscoped' in (config.get('custom_imports') or {}).get('imports', [])
     known = stand_ins()
-    dicts = _loss_dicts(config.to_dict(), '')
-    return [_found(f'{path}:{place}', dict(item), scope, known, unscoped) for place, item in dicts]
+    dicts = _loss_dicts(config.to_dict(), '', scope)
+    return [
+        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners)
+        for place, item, scope, owners in dicts
+    ]
 
 
-def _loss_dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dict whose type is, or looks like, a loss."""
+def _loss_dicts(
+    node: Any, place: str, scope: str, owners: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...]]]:
+    """Every dict whose type is, or looks like, a loss, with the scope and the types of the dicts around it.
+
+    mmengine builds what is inside a dict in that one's scope.
+    """
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name and _is_loss(name):
-            yield place, node
+            yield place, node, scope, owners
+        scope = node.get('_scope_', scope)
+        owners = (*owners, name) if name else owners
         for key, value in node.items():
-            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key))
+            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _loss_dicts(value, f'{place}[{index}]')
+            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners)
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
@@ -202,6 +229,9 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
         except ConfigError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=True))
             continue
+        except DeclinedError as error:
+            left.append(Left(item, f'{item.place}: {error}', is_error=False))
+            continue
         if request is None:
             left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
         elif not any(r.config == request.config and r.call == request.call for r in requests):
@@ -219,11 +249,14 @@ def migration_diff(path: Path, host: str = '') -> str:
     before = path.read_text(encoding='utf-8')
     after = before
     changes: dict[str, set[str]] = {}
-    for item in find_losses(path, host):
-        if item.stand_in is not None and (item.conflict or not item.ours):
+    found = find_losses(path, host)
+    for item in found:
+        if item.stand_in is not None and not item.kept and (item.conflict or not item.ours):
             missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}
             extra = ''.join(f', {key}={value!r}' for key, value in missing.items())
             changes.setdefault(item.written, set()).add(f"'{item.stand_in.name}'{extra}")
+    for name in {item.written for item in found if item.kept} & changes.keys():
+        changes[name].add('none')
     for name, texts in changes.items():
         if len(texts) > 1:
             raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')

@@ -181,11 +181,13 @@ class HostClass:
         name: ``'mmdet.FocalLoss'``.
         defaults: constructor defaults of the host's class that differ from ours.
         call: the call the host's heads make; empty for the loss's first.
+        left_to_heads: arguments in configs that heads take out, and what they make of them.
     """
 
     name: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     call: str = ''
+    left_to_heads: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from lossreg.__main__ import main
 from lossreg.config import find_losses, migration_diff
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, DeclinedError
 from lossreg.registry import build_loss
 
 
@@ -57,6 +58,14 @@ def test_a_hosts_name_means_its_own_loss(scope, written, ours, tmp_path):
     assert found_in(tmp_path, f"loss = dict(type='{written}')\n", host=scope).stand_in.loss.__name__ == ours
 
 
+def test_a_scope_holds_for_what_is_inside(tmp_path):
+    """As in mmocr's detectors of mmdet: mmengine builds the parts of a model in its scope."""
+    text = "default_scope = 'mmocr'\nmodel = dict(type='MMDetWrapper', cfg=dict(type='MaskRCNN', {scope}{loss}))\n"
+    loss = "head=dict(loss=dict(type='CrossEntropyLoss'))"
+    assert found_in(tmp_path, text.format(scope='', loss=loss)).host == 'mmocr.CrossEntropyLoss'
+    assert found_in(tmp_path, text.format(scope="_scope_='mmdet', ", loss=loss)).host == 'mmdet.CrossEntropyLoss'
+
+
 def test_without_unscoped_a_name_that_the_host_lacks_is_the_hosts(tmp_path):
     plain = "default_scope = 'mmdet'\nloss = dict(type='KLDiscretLoss')\n"
     assert found_in(tmp_path, plain).request() is None
@@ -77,3 +86,46 @@ def test_a_class_of_a_pure_python_config_is_migrated_too(tmp_path):
 def test_an_argument_of_a_namesake_names_it():
     with pytest.raises(ConfigError, match=r"no argument 'loss_name'; mmseg's class of this name has it: write SegDice"):
         build_loss({'type': 'DiceLoss', 'loss_name': 'loss_dice'})
+
+
+ANCHOR_HEAD = """
+default_scope = 'mmdet3d'
+model = dict(type='VoxelNet', bbox_head=dict(
+    type='Anchor3DHead',
+    loss_cls=dict(type='{loss}'),
+    loss_bbox=dict(type='mmdet.SmoothL1Loss'),
+))
+"""
+
+
+def test_a_head_that_looks_at_its_losss_type_keeps_the_hosts(tmp_path, capsys):
+    path = tmp_path / 'config.py'
+    path.write_text(ANCHOR_HEAD.format(loss='mmdet.FocalLoss'))
+    assert added(tmp_path) == ["    loss_bbox=dict(type='lossreg.SmoothL1Loss'),"]
+    assert main(['migrate', str(path)]) == 0
+    assert 'bbox_head.loss_cls: Anchor3DHead samples anchors' in capsys.readouterr().err
+    # it can be checked and exported: only in training the place matters
+    assert all(item.request() for item in find_losses(path))
+
+
+def test_ours_in_such_a_head_is_an_error(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(ANCHOR_HEAD.format(loss='lossreg.FocalLoss'))
+    focal, smooth = find_losses(path)
+    with pytest.raises(ConfigError, match=r'Anchor3DHead samples anchors .*; mmdet\.FocalLoss must stay here'):
+        focal.request()
+    assert smooth.request()
+
+
+def test_dicts_of_one_type_some_of_which_are_kept_are_left_to_the_user(tmp_path):
+    head = "dict(type='GARetinaHead', loss_cls=dict(type='FocalLoss'), loss_loc=dict(type='FocalLoss'))"
+    (tmp_path / 'config.py').write_text(f"default_scope = 'mmdet'\nbbox_head = {head}\n")
+    with pytest.raises(DeclinedError, match='FocalLoss need different changes'):
+        migration_diff(tmp_path / 'config.py')
+
+
+def test_arguments_that_the_head_makes_others_of(tmp_path):
+    found = found_in(tmp_path, "loss_cls = dict(type='mmdet.CrossEntropyLoss', class_weight=1.0, bg_cls_weight=0.1)\n")
+    with pytest.raises(DeclinedError, match='DETRHead makes a weight for each class'):
+        found.request()
+    assert added(tmp_path) == ["loss_cls = dict(type='lossreg.CrossEntropyLoss', class_weight=1.0, bg_cls_weight=0.1)"]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lossreg.config import migration_diff
+from lossreg.config import find_losses, migration_diff
 from lossreg.errors import ConfigError
 
 
@@ -16,6 +16,9 @@ def run(options: argparse.Namespace) -> int:
     if not path.is_file():
         raise ConfigError(f'{path} is not a file')
     diff = migration_diff(path, options.host)
+    for item in find_losses(path, options.host):
+        if item.kept:
+            print(f'lossreg: {item.place}: {item.kept}', file=sys.stderr)
     if diff:
         print(diff, end='')
     else:

@@ -44,7 +44,7 @@ def config_files() -> list[tuple[str, Path]]:
 
 def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> Iterator[tuple[str, str]]:
     """The loss dicts of a config: the class each means, and its arguments as JSON."""
-    for node in _dicts(config):
+    for node, inner in _dicts(config, scope):
         kind = node.get('type')
         if isinstance(kind, type):
             package, name = kind.__module__.partition('.')[0], kind.__name__
@@ -52,20 +52,22 @@ def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> It
             package, name = kind.split('.')[0] if '.' in kind else '', kind.rpartition('.')[2]
         else:
             continue
-        full = f'{package or node.get("_scope_", scope)}.{name}'
+        full = f'{package or inner}.{name}'
         if full in known:
             arguments = {key: value for key, value in node.items() if key not in ('type', '_scope_', '_delete_')}
             yield full, json.dumps(arguments, sort_keys=True, default=str)
 
 
-def _dicts(node: Any) -> Iterator[Mapping[str, Any]]:
+def _dicts(node: Any, scope: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """All dicts, with the scope that mmengine builds them in: their own, or that of one around them."""
     if isinstance(node, Mapping):
-        yield node
+        scope = node.get('_scope_', scope)
+        yield node, scope
         for value in node.values():
-            yield from _dicts(value)
+            yield from _dicts(value, scope)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from _dicts(value)
+            yield from _dicts(value, scope)
 
 
 def census() -> dict[str, Any]:

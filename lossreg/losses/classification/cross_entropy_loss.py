@@ -416,7 +416,12 @@ CrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
         'https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',
     ),
-    stands_in_for=(HostClass('mmdet.CrossEntropyLoss'),),
+    stands_in_for=(
+        HostClass(
+            'mmdet.CrossEntropyLoss',
+            left_to_heads={'bg_cls_weight': 'DETRHead makes a weight for each class of class_weight and bg_cls_weight'},
+        ),
+    ),
     differences=(
         Difference(
             'mmdet.CrossEntropyLoss',
