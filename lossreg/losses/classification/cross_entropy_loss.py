@@ -26,7 +26,7 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

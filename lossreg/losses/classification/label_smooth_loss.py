@@ -23,7 +23,7 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR
+from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

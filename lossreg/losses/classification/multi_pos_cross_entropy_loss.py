@@ -18,7 +18,8 @@ from lossreg.arith import (
     softplus,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, no_broadcast, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

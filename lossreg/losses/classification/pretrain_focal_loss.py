@@ -14,7 +14,7 @@ from lossreg.arith import (
     check_same_shape,
     reduce_loss,
 )
-from lossreg.conventions import MULTI_LABEL_CALLS, float_targets, weights_of_samples
+from lossreg.conventions.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

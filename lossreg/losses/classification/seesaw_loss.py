@@ -23,7 +23,7 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

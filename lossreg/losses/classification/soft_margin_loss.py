@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, softplus, upcast
-from lossreg.conventions import no_broadcast, torch_calls
+from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 

@@ -21,7 +21,7 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR
+from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

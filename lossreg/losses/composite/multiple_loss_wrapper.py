@@ -70,8 +70,8 @@ def _terms(wrapper: MultipleLossWrapper) -> Tuple[Term, ...]:
         terms = tuple(
             _term(i, loss, call) for i, (loss, call) in enumerate(zip(wrapper.loss_modules, calls, strict=True))
         )
-        weights = {i.dims for term in terms for i in term.inputs if term.uses[0][i.name] == WEIGHTS}
-        if len({len(dims) for dims in weights}) <= 1:
+        ranks = {len(i.dims) for term in terms for i in term.inputs if term.uses[0][i.name] == WEIGHTS}
+        if not ranks - {max(ranks, default=0)}:
             return terms
     return ()
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, power, reduce_loss
-from lossreg.boxes import (
+from lossreg.conventions.detectors import BOX_CALLS
+from lossreg.ops.boxes import (
     area,
     aspect_difference,
     aspect_trade_off,
@@ -20,7 +21,6 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.conventions import BOX_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_leading_shape, check_reduction, reduce_loss, upcast
-from lossreg.conventions import convex_calls, convex_differences
+from lossreg.conventions.detectors import convex_calls, convex_differences
 from lossreg.losses.detection.convex_giou_loss import convex_giou, counted_points, points_in_rows
+from lossreg.ops.rotated import rolled
 from lossreg.registry import LOSSES
-from lossreg.rotated import rolled
 from lossreg.spec import Difference, HostClass, LossSpec, Role
 
 

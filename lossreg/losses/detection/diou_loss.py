@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import (
+from lossreg.conventions.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
+from lossreg.ops.boxes import (
     centre_offset,
     check_box_format,
     corners,
@@ -15,7 +16,6 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

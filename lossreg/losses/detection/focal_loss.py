@@ -23,7 +23,7 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
-from lossreg.conventions import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import counted_boxes
-from lossreg.conventions import box_calls, zero_avg_factor
-from lossreg.gaussians import (
+from lossreg.conventions.detectors import box_calls, zero_avg_factor
+from lossreg.ops.boxes import counted_boxes
+from lossreg.ops.gaussians import (
     Gaussian,
     gaussian_of_box,
     gaussian_of_correlation,

@@ -5,8 +5,16 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import area, check_box_format, corners, counted_boxes, hull_size, inner_size, intersection_and_union
-from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
+from lossreg.conventions.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
+from lossreg.ops.boxes import (
+    area,
+    check_box_format,
+    corners,
+    counted_boxes,
+    hull_size,
+    inner_size,
+    intersection_and_union,
+)
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

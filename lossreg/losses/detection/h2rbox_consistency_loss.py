@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_reduction, keep, upcast
-from lossreg.boxes import check_boxes
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.ops.boxes import check_boxes
 from lossreg.registry import LOSSES, build_loss
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

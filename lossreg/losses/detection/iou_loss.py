@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import check_box_format, corners, counted_boxes, inner_size, intersection_and_union
-from lossreg.conventions import BOX_CALLS, zero_avg_factor
+from lossreg.conventions.detectors import BOX_CALLS, zero_avg_factor
+from lossreg.ops.boxes import check_box_format, corners, counted_boxes, inner_size, intersection_and_union
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

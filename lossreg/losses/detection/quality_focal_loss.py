@@ -22,7 +22,7 @@ from lossreg.arith import (
     softplus,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.boxes import (
+from lossreg.conventions.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
+from lossreg.ops.boxes import (
     centre_offset,
     check_box_format,
     corners,
@@ -16,7 +17,6 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.conventions import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_reduction, check_weight_shape, keep, reduce_loss, upcast
-from lossreg.boxes import (
+from lossreg.conventions.detectors import AVG_FACTOR
+from lossreg.conventions.everywhere import nan_without_weight
+from lossreg.losses.detection.siou_loss import siou
+from lossreg.ops.boxes import (
     area,
     aspect_difference,
     centre_offset,
@@ -17,8 +20,6 @@ from lossreg.boxes import (
     intersection_and_union,
     squared_length,
 )
-from lossreg.conventions import AVG_FACTOR, nan_without_weight
-from lossreg.losses.detection.siou_loss import siou
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

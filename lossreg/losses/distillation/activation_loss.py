@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, total, upcast
-from lossreg.conventions import FEATURE_SHAPES, outputs_call
-from lossreg.distillation import root
+from lossreg.conventions.distillation import FEATURE_SHAPES, outputs_call
+from lossreg.ops.distillation import root
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_leading_shape, matmul, total, upcast
 from lossreg.losses.distillation.distance_wise_rkd import flat_features, relational_calls
-from lossreg.margins import normalize
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, total, upcast
-from lossreg.distillation import check_same_maps
-from lossreg.margins import normalize
+from lossreg.ops.distillation import check_same_maps
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
-from lossreg.conventions import distillation_calls
-from lossreg.distillation import divergence, log_softmax
-from lossreg.margins import check_positive
+from lossreg.conventions.distillation import distillation_calls
+from lossreg.ops.distillation import divergence, log_softmax
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 

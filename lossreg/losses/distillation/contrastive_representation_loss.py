@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, matmul, softplus, total, upcast
-from lossreg.margins import check_positive
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

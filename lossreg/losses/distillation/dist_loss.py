@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, keep, total, upcast
-from lossreg.conventions import distillation_calls, no_broadcast
-from lossreg.distillation import root
-from lossreg.margins import check_positive
+from lossreg.conventions.distillation import distillation_calls
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.distillation import root
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_leading_shape, total, upcast
-from lossreg.embeddings import distances_of, pairwise_squared_distances, weighted_distances
-from lossreg.margins import normalize
+from lossreg.ops.embeddings import distances_of, pairwise_squared_distances, weighted_distances
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, poison, softplus, upcast
-from lossreg.conventions import distillation_calls, no_broadcast
-from lossreg.distillation import (
+from lossreg.conventions.distillation import distillation_calls
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.distillation import (
     check_divergence_reduction,
     divergence,
     log_softmax,
     own_class,
     reduce_divergence,
 )
-from lossreg.margins import check_positive
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 

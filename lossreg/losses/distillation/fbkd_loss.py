@@ -5,8 +5,8 @@ from typing import ClassVar, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
-from lossreg.conventions import no_broadcast
-from lossreg.distillation import root
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.distillation import root
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

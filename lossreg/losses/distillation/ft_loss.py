@@ -5,8 +5,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, total, upcast
-from lossreg.conventions import FEATURE_CALLS, no_broadcast
-from lossreg.margins import normalize
+from lossreg.conventions.distillation import FEATURE_CALLS
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

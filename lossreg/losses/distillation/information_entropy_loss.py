@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, total, upcast
-from lossreg.conventions import outputs_call
+from lossreg.conventions.distillation import outputs_call
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, legacy_reduction, reduce_loss, total, upcast
-from lossreg.conventions import no_broadcast, torch_calls
+from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 

@@ -5,9 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
-from lossreg.conventions import LOGITS_SHAPES, distillation_calls, no_broadcast
-from lossreg.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
-from lossreg.margins import check_positive
+from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -15,7 +15,8 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, no_broadcast, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast
-from lossreg.conventions import distillation_calls
-from lossreg.distillation import reduce_divergence, standardised
+from lossreg.conventions.distillation import distillation_calls
 from lossreg.losses.distillation.kl_divergence import kl_divergence
-from lossreg.margins import check_positive
+from lossreg.ops.distillation import reduce_divergence, standardised
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, total, upcast
-from lossreg.conventions import distillation_calls
+from lossreg.conventions.distillation import distillation_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import reduce_loss
-from lossreg.conventions import LOGITS_SHAPES, outputs_call
+from lossreg.conventions.distillation import LOGITS_SHAPES, outputs_call
 from lossreg.losses.distillation.razor_cross_entropy_loss import decision_cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_leading_shape, total, upcast
-from lossreg.distillation import resized_like, standardised
+from lossreg.ops.distillation import resized_like, standardised
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_leading_shape, total, upcast
-from lossreg.distillation import gradient_by_products, products, root
 from lossreg.losses.distillation.distance_wise_rkd import relational_calls
+from lossreg.ops.distillation import gradient_by_products, products, root
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, poison, reduce_loss, upcast
-from lossreg.conventions import LOGITS_SHAPES, distillation_calls
+from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 

@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
-from lossreg.conventions import FEATURE_CALLS, no_broadcast
+from lossreg.conventions.distillation import FEATURE_CALLS
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, check_size, keep, poison, total, upcast
-from lossreg.conventions import distillation_calls, no_broadcast
-from lossreg.distillation import log_softmax, own_class
-from lossreg.margins import check_positive
+from lossreg.conventions.distillation import distillation_calls
+from lossreg.conventions.everywhere import no_broadcast
+from lossreg.ops.distillation import log_softmax, own_class
+from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 

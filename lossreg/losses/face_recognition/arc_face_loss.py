@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
-from lossreg.margins import (
+from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.ops.margins import (
     add_angle,
     check_angle,
     check_inputs,

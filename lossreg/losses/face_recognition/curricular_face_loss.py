@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
-from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.margins import (
+from lossreg.ops.margins import (
     add_angle,
     check_angle,
     check_inputs,

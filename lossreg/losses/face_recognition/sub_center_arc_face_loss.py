@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.margins import (
+from lossreg.ops.margins import (
     check_angle,
     check_inputs,
     check_positive,

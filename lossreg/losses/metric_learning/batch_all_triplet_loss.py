@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, poison, upcast
-from lossreg.embeddings import (
+from lossreg.ops.embeddings import (
     ascending_order,
     check_embeddings,
     counted_up_to,

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import average, average_over, check_class_map, check_same_shape, keep, total, upcast
-from lossreg.margins import normalize
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_size, poison, upcast
-from lossreg.embeddings import (
+from lossreg.ops.embeddings import (
     ascending_order,
     check_embeddings,
     counted_up_to,

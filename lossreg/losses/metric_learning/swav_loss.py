@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_size, matmul, overwrite, total, upcast
-from lossreg.margins import normalize
+from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
 

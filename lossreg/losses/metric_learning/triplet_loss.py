@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, average_over, poison, softplus, total, upcast
-from lossreg.embeddings import (
+from lossreg.ops.embeddings import (
     batch_hard_pairs,
     check_embeddings,
     distances_of,

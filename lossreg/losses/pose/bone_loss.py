@@ -16,7 +16,7 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import nan_without_weight
+from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

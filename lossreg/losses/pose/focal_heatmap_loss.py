@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, negative_log, power, total, upcast
-from lossreg.conventions import nan_without_weight, no_broadcast
+from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
 from lossreg.losses.pose.keypoint_mse_loss import SHOWN_IN, heatmap_weight, masked_heatmap_calls, narrow_masks
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role

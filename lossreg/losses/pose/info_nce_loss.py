@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, total
-from lossreg.margins import check_positive, cosines, target_of
+from lossreg.ops.margins import check_positive, cosines, target_of
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
 

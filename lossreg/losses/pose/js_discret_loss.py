@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_leading_shape, check_same_shape, keep, total, upcast
-from lossreg.conventions import nan_without_weight
+from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

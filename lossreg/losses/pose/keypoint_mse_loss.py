@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, check_shape_or_one, keep, reduce_loss, upcast, weight_of_leading
-from lossreg.conventions import heatmap_call, nan_without_weight, no_broadcast
+from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
+from lossreg.conventions.pose import heatmap_call
 from lossreg.registry import LOSSES
 from lossreg.spec import EMPTY, Call, Difference, HostClass, Input, LossSpec, Role
 

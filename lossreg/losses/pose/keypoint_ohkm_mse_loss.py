@@ -17,7 +17,8 @@ from lossreg.arith import (
     weight_if_used,
     weight_of_leading,
 )
-from lossreg.conventions import WEIGHT_OF_KEYPOINTS, heatmap_call, nan_without_weight, no_broadcast
+from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
+from lossreg.conventions.pose import WEIGHT_OF_KEYPOINTS, heatmap_call
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

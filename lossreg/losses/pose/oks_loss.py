@@ -21,7 +21,7 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions import nan_without_weight
+from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.losses.detection.iou_loss import check_iou_mode
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

@@ -14,7 +14,8 @@ from lossreg.arith import (
     weight_if_used,
     weight_of_leading,
 )
-from lossreg.conventions import KEYPOINT_CALLS, nan_without_weight, no_broadcast
+from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
+from lossreg.conventions.pose import KEYPOINT_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

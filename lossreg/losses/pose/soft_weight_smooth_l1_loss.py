@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, reduce_loss, total, upcast, weight_if_used
-from lossreg.conventions import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL, nan_without_weight, no_broadcast
+from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
+from lossreg.conventions.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, coordinate_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

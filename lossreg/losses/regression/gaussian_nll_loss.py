@@ -15,7 +15,7 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions import no_broadcast
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
-from lossreg.conventions import no_broadcast, torch_calls
+from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

@@ -16,7 +16,7 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.conventions import MMDET_CALLS, no_broadcast, no_shortcut, zero_avg_factor
+from lossreg.conventions.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import total
-from lossreg.conventions import PENALTY_CALLS
+from lossreg.conventions.classifiers import PENALTY_CALLS
 from lossreg.losses.regularization.l1_penalty import l1_penalty
 from lossreg.losses.regularization.l2_penalty import l2_penalty
 from lossreg.registry import LOSSES

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.conventions import PENALTY_CALLS
+from lossreg.conventions.classifiers import PENALTY_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction
-from lossreg.conventions import nan_under_zero
+from lossreg.conventions.everywhere import nan_under_zero
 from lossreg.losses.restoration.charbonnier_loss import charbonnier_loss, check_eps
 from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
 from lossreg.losses.restoration.magic_l1_loss import reduce_pixels

@@ -6,7 +6,8 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, upcast
-from lossreg.conventions import IMAGE_CALLS, nan_under_zero, no_broadcast
+from lossreg.conventions.everywhere import nan_under_zero, no_broadcast
+from lossreg.conventions.images import IMAGE_CALLS
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
 from lossreg.registry import LOSSES

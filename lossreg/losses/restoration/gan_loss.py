@@ -15,8 +15,8 @@ from lossreg.arith import (
     total,
     upcast,
 )
+from lossreg.ops.resampling import gaussian_blur, linear_resizing, resample
 from lossreg.registry import LOSSES
-from lossreg.resampling import gaussian_blur, linear_resizing, resample
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 

@@ -17,8 +17,8 @@ from lossreg.arith import (
     total,
     upcast,
 )
+from lossreg.ops.resampling import cubic_enlargement, resample
 from lossreg.registry import LOSSES
-from lossreg.resampling import cubic_enlargement, resample
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 

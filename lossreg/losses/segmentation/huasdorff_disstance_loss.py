@@ -20,8 +20,8 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
-from lossreg.distances import squared_distances
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.ops.distances import squared_distances
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy
-from lossreg.conventions import (
+from lossreg.conventions.images import (
     any_of_equals,
     bounded_gradient,
     masked_calls,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, binary_cross_entropy_with_logits, poison, total
-from lossreg.conventions import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
+from lossreg.conventions.images import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
 from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
 from lossreg.registry import LOSSES

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_by, binary_cross_entropy_with_logits, total
-from lossreg.conventions import masked_calls, masked_differences, no_assertion
+from lossreg.conventions.images import masked_calls, masked_differences, no_assertion
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_same_shape, keep, total, upcast
-from lossreg.conventions import masked_calls, masked_differences
+from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 

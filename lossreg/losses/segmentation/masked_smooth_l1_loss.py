@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_by, total, upcast
-from lossreg.conventions import masked_calls, masked_differences
+from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
 from lossreg.registry import LOSSES

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, total
-from lossreg.conventions import masked_calls, masked_differences
+from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.losses.segmentation.dice_loss import dice_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
 from lossreg.registry import LOSSES

@@ -18,7 +18,8 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, no_broadcast, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.classification.cross_entropy_loss import (
     binary_cross_entropy,
     cross_entropy,

@@ -20,7 +20,7 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

@@ -20,7 +20,7 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
-from lossreg.conventions import AVG_FACTOR, zero_avg_factor
+from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_same_shape, keep, poison, total, upcast
-from lossreg.conventions import nan_label
+from lossreg.conventions.classifiers import nan_label
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

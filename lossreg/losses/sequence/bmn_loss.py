@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_same_shape, check_size, keep, poison, total, upcast
-from lossreg.conventions import nan_label
+from lossreg.conventions.classifiers import nan_label
 from lossreg.losses.sequence.binary_logistic_regression_loss import (
     balanced_cross_entropy,
     binary_logistic_regression_loss,

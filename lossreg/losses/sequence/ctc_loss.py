@@ -20,7 +20,7 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.lattice import ctc_negative_log_likelihood, padded_targets
+from lossreg.ops.lattice import ctc_negative_log_likelihood, padded_targets
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

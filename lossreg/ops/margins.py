@@ -1,7 +1,6 @@
 """What the losses over angles between features and class weights share (``lossreg.losses.face_recognition``)."""
 
 import math
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ def check_angle(value: float, limit: float, name: str) -> None:
         raise ValueError(f'{name} must be an angle from 0 to {limit:.6g}, got {value}')
 
 
-def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
+def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Checks a loss's inputs.
 
     Args:

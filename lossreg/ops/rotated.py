@@ -5,8 +5,6 @@ of integrals over edges, each a closed form. So nothing is decided by a comparis
 corners or edges coincide or not, and every step runs on every backend.
 """
 
-from typing import Tuple
-
 import torch
 from torch import Tensor
 
@@ -134,7 +132,7 @@ def _mean_size_between(start: Tensor, end: Tensor) -> Tensor:
     return 0.5 * whole - crossed
 
 
-def next_on_hull(x: Tensor, y: Tensor) -> Tuple[Tensor, Tensor]:
+def next_on_hull(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The next vertex of the convex hull, counter-clockwise, of each point; that itself where it is no vertex.
 
     All others are to the left of an edge, or between its ends. Of equal points only the first counts. Decided in

@@ -5,7 +5,6 @@ contiguous. A size is (2, N) as well: the width and the height. Negative ones ar
 """
 
 import math
-from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -27,8 +26,8 @@ def check_boxes(pred: Tensor, target: Tensor, size: int = 4) -> None:
 
 
 def counted_boxes(
-    pred: Tensor, target: Tensor, weight: Optional[Tensor], size: int = 4
-) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    pred: Tensor, target: Tensor, weight: Tensor | None, size: int = 4
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, ``size``).
 
     Raises:
@@ -45,7 +44,7 @@ def counted_boxes(
     return keep(pred, counted), keep(target, counted), weight
 
 
-def corners(boxes: Tensor, box_format: str) -> Tuple[Tensor, Tensor]:
+def corners(boxes: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
     """The first corner (x1, y1) and the second (x2, y2) of (N, 4) boxes.
 
     Raises:
@@ -85,7 +84,7 @@ def hull_size(p_size: Tensor, t_size: Tensor, inner: Tensor) -> Tensor:
     return (p_size + t_size - inner).clamp(min=0.0)
 
 
-def intersection_and_union(p_size: Tensor, t_size: Tensor, inner: Tensor) -> Tuple[Tensor, Tensor]:
+def intersection_and_union(p_size: Tensor, t_size: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
     """The areas I and U = area of one + area of the other - I."""
     intersection = area(inner.clamp(min=0.0))
     return intersection, area(p_size) + area(t_size) - intersection

@@ -5,8 +5,6 @@ product keeps near-duplicates apart, ignores the caller's autocast, and chooses 
 here is larger than a few times (N, N) or (N, D).
 """
 
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,7 +63,7 @@ def distances_of(squared: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
     return squared.clamp(min=floor).sqrt() if root else squared
 
 
-def identity_masks(identities: Tensor) -> Tuple[Tensor, Tensor]:
+def identity_masks(identities: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows are positives of each anchor, itself not among them, and which are negatives: (N, N) each."""
     same = identities.unsqueeze(1) == identities.unsqueeze(0)
     index = torch.arange(identities.size(0), device=identities.device)
@@ -120,7 +118,7 @@ def counted_up_to(order: Tensor, counted: Tensor) -> Tensor:
     return torch.zeros_like(order).scatter(1, order, counts)
 
 
-def batch_hard_pairs(x: Tensor, identities: Tensor) -> Tuple[Tensor, Tensor]:
+def batch_hard_pairs(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of each anchor's farthest positive and nearest negative, each (N), without gradient.
 
     An anchor is its own positive. Without any negative the index is N.

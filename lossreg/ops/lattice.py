@@ -5,14 +5,12 @@ is a loop in TorchScript and a scan, which ONNX has as an operator, in every tra
 likelihood of a long sequence is a small number, and the derivative a ratio of two of them.
 """
 
-from typing import List, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lossreg.arith import is_eager, keep, with_gradient
-from lossreg.tracing import scan
+from lossreg.ops.tracing import scan
 
 
 def ctc_negative_log_likelihood(
@@ -57,7 +55,7 @@ def _native(
 
 def _closed_form(
     log_probs: Tensor, labels: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """The negative log-likelihood, (N), and its derivative by ``log_probs``, (T, N, C), in float64."""
     states = _states(labels, blank)
     index = states.unsqueeze(0).expand(log_probs.size(0), -1, -1)
@@ -120,11 +118,11 @@ def _step(state: Tensor, emission: Tensor, skip: Tensor, counted: Tensor) -> Ten
     return torch.where(counted.unsqueeze(1), reached, state)
 
 
-def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
+def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """The state after the last frame, (N, L), and after each, (T, N, L)."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         state = start
-        states: List[Tensor] = []
+        states: list[Tensor] = []
         for t in range(emissions.size(0)):
             state = _step(state, emissions[t], skip, counted[t])
             states.append(state)
@@ -133,8 +131,8 @@ def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) 
 
 
 @torch.jit.unused
-def _scan(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
-    def step(state: Tensor, emission: Tensor, counted: Tensor, skip: Tensor) -> List[Tensor]:
+def _scan(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    def step(state: Tensor, emission: Tensor, counted: Tensor, skip: Tensor) -> list[Tensor]:
         state = _step(state, emission, skip, counted)
         return [state, state.clone()]  # no two results may be one tensor
 

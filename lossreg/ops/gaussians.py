@@ -5,7 +5,7 @@ the covariances themselves would lose the narrow side of a long box to rounding,
 nearly equal. For a matrix A of determinant 1, such as L_p^-1 L_t, |A|^2 - 2 = (a11 - a22)^2 + (a12 + a21)^2.
 """
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def gaussian_of_correlation(boxes: Tensor) -> Gaussian:
     return Gaussian(x, y, a * b * rest, a / (b * rest), torch.zeros_like(r), high * r / rest, high * rest)
 
 
-def relative_shape(p: Gaussian, t: Gaussian) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def relative_shape(p: Gaussian, t: Gaussian) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """s_t / s_p, and the entries of A = L_p^-1 L_t."""
     return (
         t.size / p.size,
@@ -62,7 +62,7 @@ def dissimilarity(a11: Tensor, a12: Tensor, a21: Tensor, a22: Tensor) -> Tensor:
     return (a11 - a22).square() + (a12 + a21).square()
 
 
-def offset(p: Gaussian, t: Gaussian) -> Tuple[Tensor, Tensor]:
+def offset(p: Gaussian, t: Gaussian) -> tuple[Tensor, Tensor]:
     """L_p^-1 (m_t - m_p)."""
     x, y = t.x - p.x, t.y - p.y
     return p.l22 * x - p.l12 * y, p.l11 * y - p.l21 * x
@@ -102,7 +102,7 @@ def overlap_volume(p: Gaussian, t: Gaussian) -> Tensor:
     return p.size * t.size * torch.rsqrt(_excess(ratio, a11, a12, a21, a22) + 4.0)
 
 
-def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> Tuple[Tensor, Tensor]:
+def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, Tensor]:
     """The squared Wasserstein distance of the shapes, and sqrt(det S_p det S_t), which is at least ``floor``.
 
     That is tr S_p + tr S_t - 2 sqrt(M), with M = tr(S_p S_t) + 2 sqrt(det S_p det S_t): the squares of P - T U for

@@ -1,7 +1,5 @@
 """What losses of a student beside its teacher share (``lossreg.losses.distillation``)."""
 
-from typing import List, Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,7 +40,7 @@ def reduce_divergence(loss: Tensor, reduction: str) -> Tensor:
 # Labels beside logits
 
 
-def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> Tuple[Tensor, Tensor]:
+def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> tuple[Tensor, Tensor]:
     """Where each row of ``logits`` (N, C) holds its label's class, (N, C), and which labels are legal, (N).
 
     Raises:
@@ -89,7 +87,7 @@ def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
     return linear - linear.detach()
 
 
-def standardised(x: Tensor, dims: List[int], eps: float) -> Tensor:
+def standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
     """``x`` with mean 0 and standard deviation 1 along ``dims``, of which the last comes first; constants become 0.
 
     ``eps`` is added to the standard deviation, which is the unbiased one.
@@ -100,7 +98,7 @@ def standardised(x: Tensor, dims: List[int], eps: float) -> Tensor:
     return x / (root(_mean(x * x, dims, 1)) + eps)
 
 
-def _mean(x: Tensor, dims: List[int], less: int) -> Tensor:
+def _mean(x: Tensor, dims: list[int], less: int) -> Tensor:
     """The sum along ``dims`` over the number of elements less some, with these dimensions kept as 1."""
     count = 1
     summed = x

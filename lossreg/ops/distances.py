@@ -6,13 +6,11 @@ larger than the image: a loop in eager mode and in TorchScript, and a scan, whic
 other trace. All is without gradient.
 """
 
-from typing import List
-
 import torch
 from torch import Tensor
 
 from lossreg.arith import is_eager
-from lossreg.tracing import scan
+from lossreg.ops.tracing import scan
 
 
 def squared_distances(mask: Tensor) -> Tensor:
@@ -54,7 +52,7 @@ def _step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> Tensor
 
 @torch.jit.unused
 def _scan(start: Tensor, heights: Tensor, place: Tensor) -> Tensor:
-    def step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> List[Tensor]:
+    def step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> list[Tensor]:
         # a scan has to return something of each step
         return [_step(envelope, height, at, place), at.clone()]
 

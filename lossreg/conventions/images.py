@@ -1,0 +1,96 @@
+"""What mmagic's and mmocr's losses of images are called with, and how ours differ."""
+
+from __future__ import annotations
+
+from lossreg.conventions.everywhere import nan_under_zero
+from lossreg.spec import Call, Difference, Input, Role
+
+
+def _image_call(name: str, shape: str, *weights: Input) -> Call:
+    """A call with predicted and true images."""
+    images = Input('pred', Role.LOGITS, shape, differentiable=True), Input('target', Role.LOGITS, shape)
+    return Call(name, (*images, *weights))
+
+
+IMAGE_CALLS = (
+    _image_call('images', 'N C H W', Input('weight', Role.WEIGHTS, 'N C H W', optional=True, broadcasts=('C',))),
+    _image_call('masks', 'N C H W', Input('weight', Role.WEIGHTS, 'N 1 H W')),
+    _image_call('videos', 'N T C H W'),
+)
+"""The calls of mmagic's pixel losses: images, also with one weight a pixel, as from a mask, and videos."""
+
+
+def masked_calls(role: Role, target: Role, mask: Role) -> tuple[Call, ...]:
+    """The call of mmocr's losses of maps: predictions, targets and an optional mask of one shape.
+
+    Args:
+        role: of the predictions.
+        target: of the targets.
+        mask: of the mask.
+    """
+    return (
+        Call(
+            'maps',
+            (
+                Input('pred', role, 'N H W', differentiable=True),
+                Input('gt', target, 'N H W'),
+                Input('mask', mask, 'N H W', optional=True),
+            ),
+        ),
+    )
+
+
+def masked_differences(host: str) -> tuple[Difference, ...]:
+    """The differences that all of these have."""
+    return (
+        Difference(
+            host,
+            'an empty batch gives 0; mmocr raises AssertionError',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/openmmlab/test_mmocr.py',
+        ),
+        nan_under_zero(host, 'mask', 'tests/openmmlab/test_mmocr.py'),
+    )
+
+
+def no_assertion(host: str) -> Difference:
+    """The difference of those that take binary cross-entropies."""
+    return Difference(
+        host,
+        'a target outside [0, 1] counts as the formula has it, a probability there gives NaN; mmocr raises '
+        'AssertionError for both',
+        'no graph can raise for a value',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def bounded_gradient(host: str) -> Difference:
+    """The difference of those that take logarithms of probabilities."""
+    return Difference(
+        host,
+        'gradient of probabilities within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is cut '
+        'off; torch limits it to 1e12',
+        'the derivative is what float64 arithmetic gives',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def no_reduction(host: str) -> Difference:
+    """A difference of those that balance positives and negatives."""
+    return Difference(
+        host,
+        "reduction='mean' and 'sum' are refused; mmocr then takes the mean or the sum of all losses, masked ones too, "
+        'for the loss of each element',
+        'contract 3: what is masked contributes nothing; and every number would depend on the size of the image',
+        'tests/openmmlab/test_mmocr.py',
+    )
+
+
+def any_of_equals(host: str) -> Difference:
+    """Another one of these."""
+    return Difference(
+        host,
+        'gradient of equally hard negatives, of which not all count: the first have it; in mmocr any of them',
+        'same inputs, same bits',
+        'tests/openmmlab/test_mmocr.py',
+    )

@@ -1,0 +1,1 @@
+"""What losses of one kind compute alike: boxes, distances, angles, images, lattices."""
