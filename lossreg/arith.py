@@ -451,6 +451,11 @@ def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[
     return weight
 
 
+def class_indices(label: Tensor) -> Tensor:
+    """Integers as they are, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
+    return torch.where(label == label, label.long(), -1) if label.is_floating_point() else label
+
+
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
     """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
 

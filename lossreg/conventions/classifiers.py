@@ -40,7 +40,7 @@ def float_targets(host: str) -> Difference:
     """The difference that mmpretrain's losses of several labels make of targets by their shape alone."""
     return Difference(
         host,
-        'floats are targets: (N, 1) those of one class, and (N) none; mmpretrain takes both for class indices',
+        'floats (N, 1) are the targets of one class; mmpretrain takes them for class indices',
         'a target 0.0 would mean the class is there',
         'tests/openmmlab/test_mmpretrain.py',
     )

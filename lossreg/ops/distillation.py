@@ -109,10 +109,8 @@ def _mean(x: Tensor, dims: list[int], less: int) -> Tensor:
 
 
 def check_same_maps(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
-    """Raises ValueError unless these are feature maps (N, C, H, W) that may differ only in C."""
-    check_dim(a, 4, a_name)
-    check_dim(b, 4, b_name)
-    if a.shape[:1] + a.shape[2:] != b.shape[:1] + b.shape[2:]:
+    """Raises ValueError unless these are features (N, C, ...) that may differ only in C."""
+    if a.dim() < 2 or a.dim() != b.dim() or a.shape[:1] + a.shape[2:] != b.shape[:1] + b.shape[2:]:
         raise ValueError(
             f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; '
             'they must be equal but for dimension 1, the channels'

@@ -31,7 +31,7 @@ def _seeded():
 
 
 @pytest.mark.parametrize('alpha', [0.25, 0.4])
-@pytest.mark.parametrize('shape', [(6,), (6, 4), (24,)])
+@pytest.mark.parametrize('shape', [(6,), (6, 1), (6, 4), (24,)])
 def test_focal_weights(shape, alpha):
     labels = torch.tensor([0, 1, 4, 3, 4, 2])  # 4 is background
     pair = pair_of('FocalLoss', 'labels', alpha=alpha)

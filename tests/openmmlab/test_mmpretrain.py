@@ -57,6 +57,19 @@ def test_targets_of_several_labels(loss):
     assert_call_agrees(pair, real(5, 4, 3), real(5, 4, 3).sigmoid())
 
 
+@pytest.mark.parametrize(
+    ('loss', 'options'),
+    [('PretrainFocalLoss', {}), ('AsymmetricLoss', {}), ('LabelSmoothLoss', {'label_smooth_val': 0.2})],
+)
+def test_class_indices_in_floats(loss, options):
+    """mmpretrain takes what is in front of the point."""
+    pair = pair_of(loss, 'labels', **options)
+    assert_call_agrees(pair, real(5, 4), torch.tensor([0.0, 3.0, 1.0, 2.5, 0.0]), real(5).abs())
+    for label in (math.nan, -2.0, 4.0, math.inf):
+        with pytest.raises(IndexError, match='labels go from 0 to 3'):
+            pair.ours.loss(real(2, 4), torch.tensor([1.0, label]))
+
+
 def test_masks_of_reconstruction():
     """SparK's mask holds integers, MaskFeat's booleans; SimMIM's has one number a pixel."""
     patches, images = (2, 5, 3), (2, 3, 4, 4)
@@ -142,12 +155,20 @@ def test_gradient_of_certain_negatives(ours, host):
         assert abs(gradients[1] / derivative - 1) >= error
 
 
-@shows('floats are targets', 'PretrainFocalLoss', 'AsymmetricLoss')
+@shows('floats (N, 1) are the targets', 'PretrainFocalLoss', 'AsymmetricLoss')
 def test_float_targets(ours, host):
     x, absent = real(2, 1), torch.zeros(2, 1).double()
     torch.testing.assert_close(host()(x, absent), ours()(x, torch.zeros(2, dtype=torch.int64)))
     torch.testing.assert_close(ours()(x, absent), host()(x.unsqueeze(2), absent.unsqueeze(2)))
-    scores, floats = real(2, 3), torch.tensor([0.0, 2.0])
-    torch.testing.assert_close(host()(scores, floats), ours()(scores, floats.long()))
-    with pytest.raises(ValueError, match='integer'):
-        ours()(scores, floats)
+
+
+@shows('label_smooth_val may be an integer', 'LabelSmoothLoss')
+def test_all_is_smoothed(ours, host):
+    for mode in ('original', 'multi_label'):
+        for value in (0, 1, 1.0):
+            with pytest.raises(AssertionError):
+                host(value, mode=mode)
+        scores, labels = real(4, 3).float(), torch.tensor([0, 2, 1, 1])
+        torch.testing.assert_close(ours(0, mode=mode)(scores, labels), host(0.0, mode=mode)(scores, labels))
+    uniform = torch.full_like(scores, 1 / 3)
+    torch.testing.assert_close(ours(1)(scores, labels), functional.cross_entropy(scores, uniform))

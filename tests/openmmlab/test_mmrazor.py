@@ -111,6 +111,16 @@ def test_pkd_of_several_levels():
     student, teacher = (real(2, 3, 6, 5), real(2, 3, 4, 4)), (real(2, 3, 3, 5), real(2, 3, 4, 4))
     torch.testing.assert_close(ours(student, teacher), host(student, teacher), rtol=1e-9, atol=0)
     torch.testing.assert_close(torch.jit.script(ours)(list(student), list(teacher)), ours(student, teacher))
+    torch.testing.assert_close(ours(iter(student), iter(teacher)), ours(student, teacher))
+
+
+@pytest.mark.parametrize('places', [(), (1,), (7,), (3, 4, 5)])
+def test_attention_of_any_number_of_dimensions(places):
+    pair, teacher = pair_of('ATLoss', 'maps'), real(5, 2, *places)
+    assert_call_agrees(pair, real(5, 3, *places), teacher)
+    for student in (real(5), real(5, 3, *places, 1), real(4, 3, *places)):
+        with pytest.raises(ValueError, match='t_feature'):
+            pair.ours.loss(student, teacher)
 
 
 @pytest.mark.parametrize('name', ['OnehotLikeLoss', 'InformationEntropyLoss'])

@@ -149,6 +149,15 @@ def test_spatial_border_with_and_without_a_factor():
         assert loss(inside, target, torch.ones(4)).tolist() == [0.0]
 
 
+@pytest.mark.parametrize('shape', [(6,), (6, 1), (6, 4), (24,)])
+def test_focal_weights(shape):
+    """Heads with an angle branch give a column."""
+    pair = pair_of('SmoothFocalLoss', 'samples')
+    for weight in (real(*shape).abs(), torch.zeros(shape).double()):
+        assert_call_agrees(pair, real(6, 4), real(6, 4).sigmoid(), weight)
+        assert_call_agrees(pair, real(6, 4), real(6, 4).sigmoid(), weight, 3.5, 'none')
+
+
 # Differences
 
 

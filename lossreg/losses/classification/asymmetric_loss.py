@@ -87,7 +87,7 @@ class AsymmetricLoss(nn.Module):
         eps: where the logarithm ends, > 0. Below it the gradient is 0.
 
     Shapes:
-        Predictions (N, C); targets (N, C), or (N) or (N, 1), integers; weights (N). Returns a scalar, or (N, C) with
+        Predictions (N, C); targets (N, C), (N), or integers (N, 1); weights (N). Returns a scalar, or (N, C) with
         reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:

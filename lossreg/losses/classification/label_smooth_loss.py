@@ -18,6 +18,7 @@ from lossreg.arith import (
     check_same_shape,
     check_size,
     choose,
+    class_indices,
     keep,
     poison,
     reduce_loss,
@@ -103,6 +104,7 @@ def label_smooth_cross_entropy(
     legal: Optional[Tensor] = None
     if label.dim() == 1:
         check_class_map(label, cls_score, 'label', 'cls_score')
+        label = class_indices(label)
         legal = check_labels(label, cls_score.size(1), None, 'label')
         if not use_sigmoid and mode != 'multi_label':
             # no label is ignored here, so that what is illegal becomes -1, which is illegal there too
@@ -148,7 +150,7 @@ class LabelSmoothLoss(nn.Module):
     See :func:`label_smooth_cross_entropy` and :func:`smooth_label` for the formulas.
 
     Args:
-        label_smooth_val: how much is smoothed, from 0 to 1.
+        label_smooth_val: how much is smoothed, in [0, 1].
         num_classes: C, checked against the scores if given.
         use_sigmoid: sigmoid or softmax; None means the sigmoid in the mode ``multi_label`` and the softmax elsewhere.
         mode: ``original``, ``classy_vision`` or ``multi_label``.
@@ -158,8 +160,8 @@ class LabelSmoothLoss(nn.Module):
         pos_weight: a weight for each class, of its positives; the softmax takes no notice of it.
 
     Shapes:
-        Scores (N, C); labels (N) or (N, 1), integers, or (N, C), one-hot or mixed; weights (N). Returns a scalar, or
-        with reduction ``none`` (N), (N, C) with the sigmoid. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Scores (N, C); labels (N), integers (N, 1), or (N, C), one-hot or mixed; weights (N). Returns a scalar, or with
+        reduction ``none`` (N), (N, C) with the sigmoid. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: unknown ``mode``, ``label_smooth_val`` out of [0, 1], shapes do not match, another number of classes
@@ -299,6 +301,12 @@ LabelSmoothLoss.spec = LossSpec(
             "the number of classes may change from call to call; mmpretrain keeps the first call's",
             'a loss without num_classes has no state',
             'tests/test_document_losses.py',
+        ),
+        Difference(
+            'mmpretrain.LabelSmoothLoss',
+            'label_smooth_val may be an integer, and 1; mmpretrain asserts a float below 1',
+            'options may be integers, and 1 means a uniform target',
+            'tests/openmmlab/test_mmpretrain.py',
         ),
     ),
 )

@@ -12,6 +12,7 @@ from lossreg.arith import (
     check_leading_shape,
     check_reduction,
     check_same_shape,
+    class_indices,
     reduce_loss,
 )
 from lossreg.conventions.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
@@ -51,7 +52,7 @@ def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tu
 
     Args:
         pred: (N, C), or any shape.
-        target: class indices, (N) or (N, 1), or targets of the shape of ``pred``; floats are always targets.
+        target: class indices, (N) or (N, 1), or targets of the shape of ``pred``; floats (N, 1) are targets.
         weight: (N).
 
     Raises:
@@ -67,6 +68,7 @@ def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tu
     if target.dim() == 1:
         check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
+        target = class_indices(target)
         return target, check_labels(target, pred.size(1), None, 'target')
     check_same_shape(target, pred, 'target', 'pred')
     return target, None
@@ -83,7 +85,7 @@ class PretrainFocalLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions (N, C); targets (N) or (N, 1), integers, or (N, C); weights (N). Returns a scalar, or (N, C) with
+        Predictions (N, C); targets (N), integers (N, 1), or (N, C); weights (N). Returns a scalar, or (N, C) with
         reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:

@@ -37,8 +37,8 @@ class FocalCustomLoss(nn.Module):
         activated: must be False.
 
     Shapes:
-        Predictions (N, C); labels with C for background (N); weights (N), (N, C) or (N * C). Returns a scalar, or
-        (N, C) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions (N, C); labels with C for background (N); weights (N), (N, 1), (N, C) or (N * C). Returns a
+        scalar, or (N, C) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``use_sigmoid=False``, ``activated``, negative ``gamma``, shapes do not match, ``avg_factor`` with

@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_same_shape,
+    check_weight_shape,
     choose,
     keep,
     negative_log,
@@ -49,7 +50,7 @@ def sigmoid_focal_loss(
     Args:
         pred: logits, or probabilities if ``activated``, (N, C), or any shape with targets t of the same.
         target: class indices (N), of which C means background, or targets t in [0, 1] of the shape of ``pred``.
-        weight: (N), of the shape of ``pred``, or that flattened. Where it is 0, NaN in ``pred`` does not count.
+        weight: (N), (N, 1), of the shape of ``pred``, or that flattened. Where it is 0, NaN in ``pred`` does not count.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
         activated: whether ``pred`` holds probabilities. Outside [0, 1] they give NaN; at p_t = 0 the logarithm
@@ -64,7 +65,11 @@ def sigmoid_focal_loss(
     """
     x = upcast(pred)
     if weight is not None:
-        weight = weight_per_element(upcast(weight), pred, 'weight', 'pred')
+        weight = upcast(weight)
+        if weight.dim() == 2 and pred.dim() == 2:
+            check_weight_shape(weight, pred, 'weight', 'pred')
+        else:
+            weight = weight_per_element(weight, pred, 'weight', 'pred')
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
@@ -128,8 +133,8 @@ class FocalLoss(nn.Module):
         activated: whether predictions are probabilities already.
 
     Shapes:
-        Predictions (N, C); targets (N) with C for background, or (N, C); weights (N), (N, C) or (N * C). Returns a
-        scalar, or (N, C) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions (N, C); targets (N) with C for background, or (N, C); weights (N), (N, 1), (N, C) or (N * C).
+        Returns a scalar, or (N, C) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``use_sigmoid=False``, negative ``gamma``, shapes do not match, ``avg_factor`` with ``sum``.
@@ -185,7 +190,7 @@ def _call(name: str, role: Role, target: Input, weight_shape: str) -> Call:
         (
             Input('pred', role, 'N C', differentiable=True),
             target,
-            Input('weight', Role.WEIGHTS, weight_shape, optional=True),
+            Input('weight', Role.WEIGHTS, weight_shape, optional=True, broadcasts=tuple(weight_shape.split()[1:])),
             AVG_FACTOR,
         ),
         when=lambda loss: loss.activated == activated,

@@ -23,7 +23,7 @@ def smooth_focal_loss(
     Args:
         pred: logits x, (N, C).
         target: t, of the same shape.
-        weight: w, (N), of the shape of ``pred``, or that flattened. Where it is 0, NaN does not count.
+        weight: w, (N) or (N, 1), of the shape of ``pred``, or that flattened. Where it is 0, NaN does not count.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
 
@@ -48,8 +48,8 @@ class SmoothFocalLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Logits and targets (N, C); weights (N), (N, C) or (N * C). Returns a scalar, or (N, C) with reduction ``none``.
-        An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Logits and targets (N, C); weights (N), (N, 1), (N, C) or (N * C). Returns a scalar, or (N, C) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: negative ``gamma``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
@@ -94,7 +94,7 @@ SmoothFocalLoss.spec = LossSpec(
             (
                 Input('pred', Role.LOGITS, 'N C', differentiable=True),
                 Input('target', Role.TARGETS, 'N C'),
-                Input('weight', Role.WEIGHTS, shape, optional=optional),
+                Input('weight', Role.WEIGHTS, shape, optional=optional, broadcasts=tuple(shape.split()[1:])),
                 AVG_FACTOR,
             ),
         )

@@ -18,10 +18,10 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
         \ell = \frac{1}{N H W} \sum_{n,i} (a^S_{ni} - a^T_{ni})^2, \qquad
         a_n = \frac{q_n}{\lVert q_n \rVert}, \quad q_{ni} = \frac1C \sum_c x_{nci}^2
 
-    with i over height and width. A map of zeros stays one.
+    with i over height and width, or whatever follows the channels. A map of zeros stays one.
 
     Args:
-        s_feature: the student's features, (N, C, H, W).
+        s_feature: the student's features, (N, C, H, W), or (N, C, ...).
         t_feature: the teacher's, the same but for C.
 
     Returns:
@@ -37,7 +37,8 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 
 def attention(x: Tensor) -> Tensor:
     """Mean square of the channels at each place, over the length of all of them: (N, H W)."""
-    return normalize((x * x).mean(1).flatten(1))
+    # where nothing follows the channels, one place
+    return normalize((x * x).mean(1).unsqueeze(-1).flatten(1))
 
 
 @LOSSES.register_module()
@@ -48,8 +49,8 @@ class ATLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Features (N, C, H, W) of student and teacher, equal but for the channels. Returns a scalar; an empty batch
-        gives 0.
+        Features (N, C, H, W), or (N, C, ...), of student and teacher, equal but for the channels. Returns a scalar; an
+        empty batch gives 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -77,7 +77,7 @@ class PKDLoss(nn.Module):
     def forward(self, preds_S: Union[Tensor, List[Tensor]], preds_T: Union[Tensor, List[Tensor]]) -> Tensor:
         """Computes the loss of a student's map beside its teacher's, or of a list of maps each.
 
-        In eager mode a tuple will do for a list.
+        In eager mode whatever holds tensors will do for a list.
         """
         # nested, because a test joined with `and` scripts but cannot be loaded again
         if isinstance(preds_S, Tensor):
@@ -86,6 +86,8 @@ class PKDLoss(nn.Module):
             raise ValueError('preds_S is a tensor but preds_T is a list; give two of a kind')
         if isinstance(preds_T, Tensor):
             raise ValueError('preds_S is a list but preds_T is a tensor; give two of a kind')
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            preds_S, preds_T = list(preds_S), list(preds_T)
         levels, levels_T = len(preds_S), len(preds_T)
         if levels != levels_T:
             raise ValueError(f'preds_S has {levels} levels and preds_T has {levels_T}; they must be equal')
