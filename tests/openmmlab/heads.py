@@ -1,5 +1,6 @@
 """Heads of the real packages from the configs in their wheels: as shipped, and with our losses."""
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ Step = Callable[..., Mapping[str, Any]]
 
 def losses_and_gradients(head: nn.Module, *call: Any, step: Step = own_loss) -> dict[str, Tensor]:
     """What one training step of the head computes: its losses, and the gradient of their sum for each parameter."""
-    losses = step(head, *call)
+    losses = step(head, *copy.deepcopy(call))  # YOLOv5's head changes the boxes
     flat = {
         f'{name}[{i}]': value
         for name, values in losses.items()
