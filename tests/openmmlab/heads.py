@@ -88,7 +88,7 @@ def losses_and_gradients(head: nn.Module, *call: Any, step: Step = own_loss) -> 
         for name, values in losses.items()
         for i, value in enumerate(values if isinstance(values, list) else [values])
     }
-    sum(value for name, value in flat.items() if 'loss' in name).backward()
+    sum(value.mean() for name, value in flat.items() if 'loss' in name).backward()  # as mmengine adds them up
     gradients = {f'gradient of {n}': p.grad for n, p in head.named_parameters() if p.grad is not None}
     return {n: v.detach() for n, v in flat.items()} | gradients
 
