@@ -69,6 +69,25 @@ def test_dense_heads(config):
         assert assert_same_step(*heads, features, samples()) == used
 
 
+def test_rpn_head():
+    """It tells objects from background, in one class, and samples its anchors."""
+    cfg = shipped_config('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.rpn_head.update(in_channels=32, feat_channels=32, train_cfg=cfg.train_cfg.rpn, test_cfg=cfg.test_cfg.rpn)
+    objects = samples()
+    for sample in objects:
+        sample.gt_instances.labels.zero_()
+    features = tuple(torch.randn(2, 32, size, size) for size in (32, 16, 8, 4, 2))
+    assert assert_same_step(*both_heads('mmdet', cfg.rpn_head), features, objects) == {'CrossEntropyLoss', 'L1Loss'}
+
+
+def test_detr_head():
+    """It makes a tensor of the class weight that the config gives as one number."""
+    cfg = shipped_config('mmdet', 'detr/detr_r50_8xb2-150e_coco.py').model
+    cfg.bbox_head.update(embed_dims=16, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
+    called = assert_same_step(*both_heads('mmdet', cfg.bbox_head), torch.randn(6, 2, 20, 16), samples())
+    assert called == {'CrossEntropyLoss', 'L1Loss', 'GIoULoss'}
+
+
 KEYPOINT = {
     'centernet/centernet_r18_8xb16-crop512-140e_coco.py': {'GaussianFocalLoss', 'L1Loss'},
     'cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py': {
@@ -139,12 +158,13 @@ def test_mask_head():
     cfg = shipped_config('mmdet', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model
     head, train_cfg = cfg.roi_head.mask_head, cfg.train_cfg.rcnn
     head.update(in_channels=4, conv_out_channels=4, num_classes=6)
-    heads = both_heads('mmdet', head)
+    heads = [head.double() for head in both_heads('mmdet', head)]
     polygons = [[box[[0, 1, 2, 1, 1, 3]].numpy()] for box in BOXES]
     truth = [InstanceData(masks=PolygonMasks(polygons, SIZE, SIZE))] * 2
     results = [sampled(train_cfg) for _ in truth]
-    features = torch.randn(sum(len(result.pos_priors) for result in results), 4, 14, 14)
-    called = assert_same_step(*heads, features, results, truth, train_cfg, step=mask_losses)
+    features = real(sum(len(result.pos_priors) for result in results), 4, 14, 14)
+    with in_double():
+        called = assert_same_step(*heads, features, results, truth, train_cfg, step=mask_losses)
     assert called == {'CrossEntropyLoss'}
 
 
@@ -194,3 +214,15 @@ def test_dynamic_roi_head_takes_no_loss_but_its_own():
     assert built('mmdet', cfg.roi_head).bbox_head.loss_bbox.beta == 1.0
     with pytest.raises(AssertionError):
         built('mmdet', with_our_losses('mmdet', cfg.roi_head))
+
+
+def test_detr_heads_know_quality_focal_loss_by_its_class():
+    """They give the IoU beside the labels to mmdet's alone; ours says that labels are not what it takes."""
+    cfg = shipped_config('mmdet', 'detr/detr_r50_8xb2-150e_coco.py').model
+    cfg.bbox_head.update(embed_dims=16, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
+    cfg.bbox_head.loss_cls = {'type': 'QualityFocalLoss', 'use_sigmoid': True}
+    shipped, ours = both_heads('mmdet', cfg.bbox_head)
+    queries = torch.randn(6, 2, 20, 16)
+    assert shipped.loss(queries, samples())['loss_cls'] > 0
+    with pytest.raises(ValueError, match='target has shape'):
+        ours.loss(queries, samples())

@@ -181,11 +181,32 @@ def test_center_head():
     assert called == {'GaussianFocalLoss', 'L1Loss'}
 
 
+def pillars():
+    """PointPillars' head, as shipped but for its channels."""
+    cfg = shipped_config('mmdet3d', 'pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-3class.py').model
+    cfg.bbox_head.update(in_channels=8, feat_channels=8, train_cfg=cfg.train_cfg)
+    return cfg.bbox_head
+
+
 def test_heads_of_3d_anchors_know_their_loss_by_its_name():
     """Under any name but mmdet's they want a sampler, which no config gives, and would count every anchor."""
     losses_of('mmdet3d')
-    cfg = shipped_config('mmdet3d', 'pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-3class.py').model
-    cfg.bbox_head.update(train_cfg=cfg.train_cfg)
-    assert not built('mmdet3d', cfg.bbox_head).sampling
+    assert not built('mmdet3d', pillars()).sampling
     with pytest.raises(AttributeError, match='sampler'):
-        built('mmdet3d', with_our_losses('mmdet3d', cfg.bbox_head))
+        built('mmdet3d', with_our_losses('mmdet3d', pillars()))
+
+
+def test_head_of_3d_anchors():
+    """With the focal loss that it knows, and ours for boxes and directions."""
+    losses_of('mmdet3d')
+    from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+
+    head = pillars()
+    heads = [built('mmdet3d', cfg) for cfg in (head, {**with_our_losses('mmdet3d', head), 'loss_cls': head.loss_cls})]
+    heads[1].load_state_dict(heads[0].state_dict())
+    boxes = torch.tensor([[10.0, 2.0, -1.0, 0.8, 0.6, 1.7, 0.3], [30.0, -9.0, -1.5, 3.9, 1.6, 1.5, 1.2]])
+    truth = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes), labels_3d=torch.tensor([0, 2]))
+    sample = Det3DDataSample(metainfo={'box_type_3d': LiDARInstance3DBoxes}, gt_instances_3d=truth)
+    features = [torch.randn(2, 8, 124, 108)]
+    called = assert_same_step(*heads, features, [sample, sample.clone()], kept='mmdet.FocalLoss')
+    assert called == {'SmoothL1Loss', 'CrossEntropyLoss'}
