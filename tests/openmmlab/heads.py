@@ -101,7 +101,6 @@ def assert_same_step(
 
     Levels without objects may have a loss of 0, but not all levels.
 
-
     Returns:
         the names of those of ours that it called.
     """
