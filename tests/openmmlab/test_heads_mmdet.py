@@ -100,10 +100,12 @@ KEYPOINT = {
 def test_heads_of_points(config):
     cfg = shipped_config('mmdet', config).model
     head = cfg.bbox_head
-    head.update(train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
+    channels = 'in_channels' if 'in_channels' in head else 'in_channel'
+    head.update({'train_cfg': cfg.train_cfg, 'test_cfg': cfg.test_cfg, channels: 16})
     heads = [head.double() for head in both_heads('mmdet', head)]
-    channels = head.get('in_channels', head.get('in_channel'))
-    features = tuple(real(2, channels, 32, 32) for _ in range(head.get('num_feat_levels', 1)))
+    for parameter in (p for h in heads for name, p in h.named_parameters() if '_emb.' in name):
+        parameter.data.mul_(0.1)  # so that the embeddings of two objects are near enough to be pushed apart
+    features = tuple(real(2, 16, 32, 32) for _ in range(head.get('num_feat_levels', 1)))
     assert assert_same_step(*heads, features, samples()) == KEYPOINT[config]
 
 
