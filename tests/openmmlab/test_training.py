@@ -101,7 +101,7 @@ def trained(scope: str, model, dataset: type, options, folder: Path):
             default_scope=scope,
             default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
             randomness={'seed': 0},
-            experiment_name=folder.name,
+            experiment_name=f'{scope}_{folder.name}',  # the logs go by it, and by the second
             log_level='WARNING',
         )
         runner.train()
