@@ -8,11 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import InstanceData
 from packages import host_class
 from pairs import EXACT, arguments_of, assert_call_agrees, declared, evaluate, pair_of, real
 from shown import shows
-from test_heads import assert_same_step, both_heads, shipped_config
 from torch import nn
 
 from lossreg.compare import compare
@@ -254,92 +252,6 @@ def test_what_box_heads_ask(name, options, channels):
     if count == 'get_cls_channels':
         with pytest.raises(ValueError, match='num_classes=4'):
             ours.get_cls_channels(5)
-
-
-# In mmdet's own heads
-
-
-def detections(size=128, images=2):
-    """Samples with two boxes each, of classes 1 and 3."""
-    from mmdet.structures import DetDataSample
-
-    samples = []
-    for _ in range(images):
-        sample = DetDataSample(
-            metainfo={'img_shape': (size, size), 'pad_shape': (size, size), 'batch_input_shape': (size, size)}
-        )
-        boxes = torch.tensor([[8.0, 8.0, 60.0, 70.0], [40.0, 30.0, 120.0, 100.0]])
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([1, 3]))
-        sample.gt_instances_ignore = InstanceData(bboxes=boxes[:0])
-        samples.append(sample)
-    return samples
-
-
-def pyramid(channels, *sizes):
-    """Features of every level, of two images."""
-    return tuple(real(2, channels, size, size) for size in sizes)
-
-
-@pytest.mark.parametrize(
-    ('config', 'used'),
-    [
-        ('gfl/gfl_r50_fpn_1x_coco.py', {'QualityFocalLoss', 'DistributionFocalLoss', 'GIoULoss'}),
-        ('ghm/retinanet_r50_fpn_ghm-1x_coco.py', {'GHMC', 'GHMR'}),
-        ('centernet/centernet_r18_8xb16-crop512-140e_coco.py', {'GaussianFocalLoss', 'L1Loss'}),
-        ('cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
-         {'GaussianFocalLoss', 'AssociativeEmbeddingLoss', 'SmoothL1Loss'}),
-    ],
-)  # fmt: skip
-def test_dense_heads(config, used):
-    cfg = shipped_config('mmdet', config).model
-    head = cfg.bbox_head
-    head.update(train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
-    # in double precision: in float32, gradients of normalised layers are sums that cancel
-    shipped, ours = (h.double() for h in both_heads('mmdet', head))
-    losses = {type(m).__name__ for m in ours.modules() if type(m).__module__.startswith('lossreg.')}
-    assert losses == used
-    channels = head.get('in_channels', head.get('in_channel'))
-    if head.type in ('CenterNetHead', 'CornerHead'):
-        features = pyramid(channels, *[32] * head.get('num_feat_levels', 1))
-    else:
-        features = pyramid(channels, *[16, 8, 4, 2, 1][: len(shipped.prior_generator.strides)])
-    assert_same_step(shipped, ours, features, detections())
-
-
-def test_box_head_of_long_tailed_classes():
-    """Scores with channels for objectness, and losses and accuracies by the names that Seesaw gives them."""
-    cfg = shipped_config('mmdet', 'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py').model
-    head = cfg.roi_head.bbox_head
-    head.update(num_classes=5)
-    head.loss_cls.update(num_classes=5)
-    shipped, ours = both_heads('mmdet', head)
-    assert type(ours.loss_cls).__module__.startswith('lossreg.')
-    assert ours.fc_cls.out_features == 7
-    rois = torch.rand(12, 5)
-    labels, weights = torch.tensor([0, 5, 1, 5, 4, 4, 5, 2, 3, 5, 5, 0]), torch.ones(12)
-    scores, boxes = torch.randn(12, 7), torch.randn(12, 20)
-    for _ in range(3):
-        got, want = (
-            h.loss(scores, boxes, rois, labels, weights, torch.zeros(12, 4), torch.ones(12, 4)) for h in (ours, shipped)
-        )
-        assert got.keys() == want.keys()
-        for name, value in want.items():
-            torch.testing.assert_close(got[name], value.squeeze(), rtol=1e-6, atol=1e-6)
-
-
-def test_tracking_head():
-    """QDTrack's head gives integer targets, and weights that add up to the average's factor."""
-    cfg = shipped_config('mmdet', 'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py')
-    head = cfg.model.track_head.embed_head
-    shipped, ours = both_heads('mmdet', head)
-    targets = (torch.rand(4, 6) > 0.7).int()
-    weights = (targets.sum(1) > 0).float()
-    for loss, call, options in (
-        ('loss_track', (real(4, 6), targets, weights), {'avg_factor': weights.sum()}),
-        ('loss_track_aux', (real(4, 6).sigmoid(), targets), {}),
-    ):
-        want = getattr(shipped, loss)(*(x.clone() for x in call), **options)
-        torch.testing.assert_close(getattr(ours, loss)(*call, **options), want, rtol=1e-6, atol=0)
 
 
 # Differences

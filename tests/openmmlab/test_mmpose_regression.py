@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from heads import assert_same_step, both_heads, shipped_config
 from pairs import assert_call_agrees, pair_of, real
 from shown import shows
-from test_heads import assert_same_step, both_heads, shipped_config
 
 from lossreg.losses.pose.keypoint_mse_loss import KeypointMSELoss
 from lossreg.registry import build_loss

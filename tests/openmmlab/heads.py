@@ -1,0 +1,120 @@
+"""Heads of the real packages from the configs in their wheels: as shipped, and with our losses."""
+
+import copy
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from lossreg.hosts import StandIn, stand_ins
+
+
+def shipped_file(package: str, path: str) -> Path:
+    """A config file as the package's wheel carries it."""
+    return Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'configs' / path
+
+
+def shipped_config(package: str, path: str) -> Config:
+    """That config, read."""
+    return Config.fromfile(shipped_file(package, path))
+
+
+def with_our_losses(package: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config in which every loss that plain names mean to the package is ours, as ``lossreg migrate`` would do it."""
+    return _migrated(config, package, stand_ins())
+
+
+def _migrated(node: Any, scope: str, known: Mapping[str, StandIn]) -> Any:
+    if isinstance(node, (list, tuple)):
+        return type(node)(_migrated(item, scope, known) for item in node)
+    if not isinstance(node, Mapping):
+        return node
+    scope = node.get('_scope_', scope)
+    changed = {key: _migrated(value, scope, known) for key, value in node.items()}
+    kind = node.get('type')
+    stand_in = known.get(kind if '.' in str(kind) else f'{scope}.{kind}')
+    return changed if stand_in is None else {**stand_in.options(changed), 'type': stand_in.name}
+
+
+def built(package: str, cfg: Mapping[str, Any]) -> nn.Module:
+    """A module from its config, whose plain names are the package's."""
+    with DefaultScope.overwrite_default_scope(package):
+        return MODELS.build(ConfigDict(copy.deepcopy(cfg)))  # DETR's head changes it
+
+
+def both_heads(package: str, cfg: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """The head as shipped, and with our losses and the same weights."""
+    shipped, ours = built(package, cfg), built(package, with_our_losses(package, cfg))
+    assert shipped.state_dict().keys() == ours.state_dict().keys()
+    ours.load_state_dict(shipped.state_dict())
+    return shipped, ours
+
+
+@contextmanager
+def losses_called() -> Iterator[set[str]]:
+    """The losses that are called meanwhile, each by its package and name."""
+    called = set()
+
+    def note(module: nn.Module, _: Any) -> None:
+        place = type(module).__module__
+        if '.losses.' in place:
+            called.add(f'{place.partition(".")[0]}.{type(module).__name__}')
+
+    with register_module_forward_pre_hook(note):
+        yield called
+
+
+def own_loss(head: nn.Module, *call: Any) -> dict[str, Any]:
+    """What most heads offer."""
+    return head.loss(*call)
+
+
+Step = Callable[..., Mapping[str, Any]]
+"""Takes a head and what a call of it takes, and returns its losses."""
+
+
+def losses_and_gradients(head: nn.Module, *call: Any, step: Step = own_loss) -> dict[str, Tensor]:
+    """What one training step of the head computes: its losses, and the gradient of their sum for each parameter."""
+    torch.manual_seed(0)  # samplers draw
+    losses = step(head, *copy.deepcopy(call))  # YOLOv5's head changes the boxes
+    flat = {
+        f'{name}[{i}]': value
+        for name, values in losses.items()
+        for i, value in enumerate(values if isinstance(values, list) else [values])
+    }
+    sum(value.mean() for name, value in flat.items() if 'loss' in name).backward()  # as mmengine adds them up
+    gradients = {f'gradient of {n}': p.grad for n, p in head.named_parameters() if p.grad is not None}
+    return {n: v.detach() for n, v in flat.items()} | gradients
+
+
+def assert_same_step(
+    shipped: nn.Module, ours: nn.Module, *call: Any, step: Step = own_loss, kept: str = ''
+) -> set[str]:
+    """Both heads compute the same losses and gradients, none missing; ours with no host's loss but the one kept.
+
+    Levels without objects may have a loss of 0, but not all levels.
+
+    Returns:
+        the names of those of ours that it called.
+    """
+    want = losses_and_gradients(shipped, *call, step=step)
+    with losses_called() as called:
+        got = losses_and_gradients(ours, *call, step=step)
+    assert {name.partition('.')[0] for name in called - {kept}} == {'lossreg'}, called
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        atol = 1e-6 * value.abs().max().item()
+        torch.testing.assert_close(
+            got[name], value, rtol=1e-6, atol=atol, msg=lambda text, name=name: f'{name}: {text}'
+        )
+    plain = {name: name.partition('[')[0].partition(' of ')[0] for name in want}
+    alive = {plain[name] for name, value in want.items() if value.any()}
+    assert alive >= {'gradient', *(name for name in plain.values() if 'loss' in name)}
+    return {name.removeprefix('lossreg.') for name in called - {kept}}
