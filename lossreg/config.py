@@ -49,7 +49,7 @@ class Found:
     def kept(self) -> str:
         """Why the host's own class must stand here; empty where ours can."""
         hosts = [h.name for h in spec_of(load_losses()[self.ours]).stands_in_for] if self.ours else [self.host]
-        return why_kept(hosts, self.place.rpartition('.')[2], self.owners)
+        return why_kept(hosts, self.owners)
 
     @property
     def type(self) -> str:

@@ -14,14 +14,12 @@ class ClassCheck:
     Attributes:
         heads: their types, which are those of a registered class and of all its registered subclasses.
         losses: the host's losses that they look for.
-        key: the argument in which they look; empty for any.
         effect: what they do without.
     """
 
     heads: tuple[str, ...]
     losses: tuple[str, ...]
     effect: str
-    key: str = ''
 
 
 CHECKS = (
@@ -32,12 +30,6 @@ CHECKS = (
         ),
         ('mmdet.QualityFocalLoss',),
         "gives IoUs as targets to mmdet's own class only, and plain labels to any other",
-    ),
-    ClassCheck(
-        ('GuidedAnchorHead', 'GARPNHead', 'GARetinaHead'),
-        ('mmdet.FocalLoss',),
-        "averages the loss of locations otherwise where its type is not 'FocalLoss'",
-        key='loss_loc',
     ),
     ClassCheck(('DynamicRoIHead',), ('mmdet.SmoothL1Loss',), "asserts that its loss is of mmdet's own class"),
     ClassCheck(
@@ -53,17 +45,16 @@ CHECKS = (
 )  # fmt: skip
 
 
-def why_kept(hosts: Collection[str], key: str, owners: Iterable[str]) -> str:
+def why_kept(hosts: Collection[str], owners: Iterable[str]) -> str:
     """Why the host's class must stay in a place of a config; empty where ours can stand there.
 
     Args:
         hosts: the host's class, or those that ours stands in for, such as ``mmdet.FocalLoss``.
-        key: the argument that holds the loss.
         owners: the types of the dicts around it.
     """
     plain = {owner.rpartition('.')[2] for owner in owners}
     for check in CHECKS:
         for head, loss in product(check.heads, check.losses):
-            if head in plain and loss in hosts and check.key in ('', key):
+            if head in plain and loss in hosts:
                 return f'{head} {check.effect}; {loss} must stay here'
     return ''

@@ -118,9 +118,9 @@ def test_ours_in_such_a_head_is_an_error(tmp_path):
 
 
 def test_dicts_of_one_type_some_of_which_are_kept_are_left_to_the_user(tmp_path):
-    head = "dict(type='GARetinaHead', loss_cls=dict(type='FocalLoss'), loss_loc=dict(type='FocalLoss'))"
-    (tmp_path / 'config.py').write_text(f"default_scope = 'mmdet'\nbbox_head = {head}\n")
-    with pytest.raises(DeclinedError, match='FocalLoss need different changes'):
+    heads = "[dict(type='DynamicRoIHead', loss=dict(type='SmoothL1Loss')), dict(type='SmoothL1Loss')]"
+    (tmp_path / 'config.py').write_text(f"default_scope = 'mmdet'\nheads = {heads}\n")
+    with pytest.raises(DeclinedError, match='SmoothL1Loss need different changes'):
         migration_diff(tmp_path / 'config.py')
 
 
