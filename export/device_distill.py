@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(options)
     except FloatingPointError as error:
-        print(f'device_distill: {error}; lower --lr', file=sys.stderr)
+        print(f'device_distill: {error}; lower --lr, or mend the data', file=sys.stderr)
         return 1
     except (OSError, ValueError, ImportError, zipfile.BadZipFile) as error:
         print(f'device_distill: {error}', file=sys.stderr)
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument('step', type=Path, help='the step.onnx that lossreg.export_train_step wrote')
     found.add_argument('data', type=Path, help='an .npz with an array for each input of the step')
     found.add_argument('--epochs', type=_positive, default=1, help='passes over the data (default: 1)')
-    found.add_argument('--batch', type=_positive, default=64, help='samples a step (default: 64)')
+    found.add_argument('--batch', type=_positive, default=64, help='samples a step at most (default: 64)')
     found.add_argument('--lr', type=float, help="learning rate (default: the exported one's)")
     found.add_argument('--cosine', action='store_true', help='let the learning rate fall to 0 along half a cosine')
     found.add_argument('--resume', type=Path, help='a state saved earlier')
@@ -65,14 +65,14 @@ def train(options: argparse.Namespace) -> None:
         step.load(options.resume)
     count = len(arrays[0])
     order = np.random.default_rng(options.seed)
-    total = options.epochs * math.ceil(count / options.batch)
+    batches = math.ceil(count / options.batch)
+    total = options.epochs * batches
     log: list[dict[str, float]] = []
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     for epoch in range(options.epochs):
-        rows = order.permutation(count)
-        for at in range(0, count, options.batch):
-            chosen = rows[at : at + options.batch]
+        # of even size: batch normalisation cannot train on a single sample left over
+        for chosen in np.array_split(order.permutation(count), batches):
             lr = options.lr if options.lr is not None else step.default_lr
             if options.cosine:
                 lr *= 0.5 * (1.0 + math.cos(math.pi * len(log) / total))
@@ -119,6 +119,8 @@ def _arrays(path: Path, step: Any) -> list[Any]:
             raise ValueError(f'{path} has no array {missing[0]!r}; the step takes {", ".join(names)}')
         arrays = [data[name] for name in names]
     for name, array in zip(names, arrays, strict=True):
+        if not array.size:
+            raise ValueError(f'{name} in {path} holds no samples')
         if len(array) != len(arrays[0]):
             raise ValueError(f'{names[0]} holds {len(arrays[0])} samples, but {name} holds {len(array)}')
     return arrays

@@ -32,6 +32,7 @@ Array = NDArray[Any]
 METADATA_KEY = 'lossreg.json'
 KIND = 'train_step'
 GRAPH_KEY = 'graph_sha256'
+PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
 
 
 class StateError(ValueError):
@@ -91,17 +92,21 @@ class TrainStep:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The parameters as they are now, by name."""
+        """The parameters as they are now, by name; copies, which later steps do not change."""
         return {
-            name.removeprefix('parameter.'): value.numpy()
+            name.removeprefix('parameter.'): value.numpy().copy()
             for name, value in self._state.items()
             if name.startswith('parameter.')
         }
 
     def state_dict(self) -> dict[str, Array]:
         """Parameters and running statistics by the student's own names, as PyTorch's ``load_state_dict`` takes them."""
-        kept = {name.partition('.'): value for name, value in self._state.items()}
-        return {name: value.numpy() for (kind, _, name), value in kept.items() if kind in ('parameter', 'buffer')}
+        found = {}
+        for key, value in self._state.items():
+            kind, _, name = key.partition('.')
+            if kind in ('parameter', 'buffer') and not name.startswith('loss.'):
+                found[name] = value.numpy().copy()
+        return found | {name: found[first] for name, first in self._main.metadata['tied'].items() if first in found}
 
     @property
     def steps(self) -> int:
@@ -120,13 +125,17 @@ class TrainStep:
         feeds = _checked(self.inputs, arrays)
         if self._accumulate == 1:
             self.results = self._run(self._main, feeds, lr)
-            return _loss(self.results)
+            return self._loss()
+        # what the optimizer's half would refuse when the gradients are added up already
+        apply = self._graph(self._path.with_name('apply.onnx'))
+        if lr is not None and not abs(lr) <= float(np.finfo(np.float32).max):
+            raise NonFiniteError(f'lr {lr:g}: not finite; parameters and state are unchanged')
         self.results = self._run(self._main, feeds, None)
         self._waiting += 1
         if self._waiting == self._accumulate:
-            self.results |= self._run(self._graph(self._path.with_name('apply.onnx')), {}, lr)
+            self.results |= self._run(apply, {}, lr)
             self._waiting = 0
-        return _loss(self.results)
+        return self._loss()
 
     def evaluate(self, *arrays: ArrayLike) -> dict[str, Array]:
         """The loss of a batch and the student's outputs, in evaluation mode, with the parameters as they are now."""
@@ -170,6 +179,10 @@ class TrainStep:
         model = self._path.with_name('predict.onnx').read_bytes()
         _write(Path(path), bake(model, {name: value.numpy() for name, value in self._state.items()}))
 
+    def _loss(self) -> float:
+        """What was differentiated: the loss, or the sum of several."""
+        return sum(self.results[name] for name in self._main.metadata['losses'])
+
     def _graph(self, path: Path) -> _Graph:
         if path.name not in self._graphs:
             self._graphs[path.name] = _Graph(path, self._device, self._threads)
@@ -200,7 +213,10 @@ class TrainStep:
         results = {name: float(np.sum(returned[name].numpy())) for name in scalars}
         if not results.pop('ok'):
             shown = ', '.join(f'{name} {value:g}' for name, value in results.items())
-            raise NonFiniteError(f'{shown}: not finite, or sizes that do not match; parameters and state are unchanged')
+            raise NonFiniteError(
+                f'{shown}: a loss, gradient, running statistic or learning rate is not finite, or labels or sizes '
+                'do not fit; parameters and state are unchanged'
+            )
         for name in changed:
             self._state[name], self._spare[name] = self._spare[name], self._state[name]
         return results
@@ -222,23 +238,24 @@ class _Graph:
     """An ONNX file with a session for it."""
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
-        if not path.exists():
-            raise FileNotFoundError(f'{path} does not exist')
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} does not exist or is no file')
+        if device not in PROVIDERS:
+            raise ValueError(f'device is {device!r}, but must be one of {", ".join(PROVIDERS)}')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
-        provider = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}[device]
-        self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=[provider])
+        provider = PROVIDERS[device]
+        model = path.read_bytes()
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            raise StateError(f'{path.name} cannot be loaded: {error}; export it again') from error
         chosen = self.session.get_providers()[0]
         if chosen != provider:
             raise RuntimeError(f'ONNX Runtime fell back to {chosen} where {provider} was asked for')
         self.metadata = json.loads(self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, '{}'))
         self.outputs = [output.name for output in self.session.get_outputs()]
-
-
-def _loss(results: Mapping[str, float]) -> float:
-    """What was differentiated: the loss, or the sum of several."""
-    return results.get('loss') or sum(value for name, value in results.items() if name.startswith('loss'))
 
 
 def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) -> dict[str, Array]:
@@ -272,8 +289,8 @@ def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) ->
 
 def _read_state(path: Path) -> tuple[dict[str, Array], str]:
     """The arrays of a state file, and the sha256 of the graph they belong to."""
-    if not path.exists():
-        raise FileNotFoundError(f'{path} does not exist')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist or is no file')
     try:
         with safe_open(str(path), framework='numpy') as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict

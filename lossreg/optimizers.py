@@ -92,6 +92,8 @@ def optimizer(cfg: Mapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
     Raises:
         ConfigError: an unknown type or option, or a value that torch refuses too.
     """
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(f"optimizer_cfg is a config such as dict(type='SGD', lr=0.1), got {type(cfg).__name__}")
     given = {key: value for key, value in cfg.items() if key != 'type'}
     name = str(cfg.get('type'))
     if name not in RULES:
@@ -103,6 +105,6 @@ def optimizer(cfg: Mapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
     options = {**rule.options, **given}
     try:  # torch knows which values make sense
         getattr(torch.optim, name)([torch.zeros(1)], **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise ConfigError(f'{name} refuses its options: {error}') from error
     return rule, options

@@ -20,10 +20,10 @@ SAMPLES, EPOCHS, BATCH = 50, 12, 16
 
 @pytest.fixture(scope='module')
 def step(tmp_path_factory):
-    """A linear classifier of points by the sign of their first coordinate."""
+    """A linear classifier of normalised points by the sign of their first coordinate."""
     torch.manual_seed(0)
     return lossreg.export_train_step(
-        nn.Linear(3, 2),
+        nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)),
         {'type': 'TorchCrossEntropyLoss'},
         {'type': 'SGD', 'lr': 0.5},
         tmp_path_factory.mktemp('step') / 'step.onnx',
@@ -60,6 +60,13 @@ def test_it_trains_and_writes_state_student_and_log(step, data, tmp_path):
     assert (logits.argmax(1) == labels).mean() > 0.9
 
 
+def test_no_single_sample_is_left_over(step, data, tmp_path):
+    """Batch normalisation could not train on it."""
+    run = distil(step, tmp_path, '--batch', SAMPLES - 1, '--json')
+    assert run.returncode == 0, run.stderr
+    assert len(json.loads(run.stdout)['rows']) == 2
+
+
 def test_it_goes_on_from_a_saved_state(step, data, tmp_path):
     first = distil(step, tmp_path, '--epochs', EPOCHS, '--json')
     again = distil(step, tmp_path, '--resume', tmp_path / 'trained' / 'state.safetensors', '--json')
@@ -73,9 +80,10 @@ def test_it_goes_on_from_a_saved_state(step, data, tmp_path):
     [
         (lambda arrays: arrays.popitem(), 2, 'has no array'),
         (lambda arrays: arrays.update({next(iter(arrays)): np.zeros((7, 3), np.float32)}), 2, 'holds 7 samples'),
+        (lambda arrays: arrays.update({name: array[:0] for name, array in arrays.items()}), 2, 'holds no samples'),
         (lambda arrays: arrays[next(iter(arrays))].fill(np.nan), 1, 'lower --lr'),
     ],
-    ids=['missing', 'ragged', 'nan'],
+    ids=['missing', 'ragged', 'empty', 'nan'],
 )
 def test_wrong_data_is_told_without_a_traceback(step, data, tmp_path, spoil, code, message):
     spoil(data)

@@ -106,6 +106,77 @@ def test_attention_trains_with_adamw_as_in_torch(tmp_path):
         np.testing.assert_allclose(found[name], want.detach(), rtol=1e-3, atol=atol, err_msg=name)
 
 
+class Odd(nn.Module):
+    """Shared, unused and reassigned tensors, on images of bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(4, 3)
+        self.register_buffer('mean', torch.zeros(4))
+
+    def forward(self, image):
+        x = image.float() / 255
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x - self.mean)))))
+
+
+def test_what_torch_does_with_shared_unused_and_reassigned_tensors(tmp_path):
+    """No weight decay where no gradient is, and a state that load_state_dict takes."""
+    student, y = Odd(), VECTORS[1]
+    x = torch.arange(20, dtype=torch.uint8).reshape(5, 4)
+    step = TrainStep(exported(tmp_path, student, example=(x, y)))
+    torch_optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    for _ in range(3):
+        torch_optimizer.zero_grad()
+        F.cross_entropy(student(x), y[0]).backward()
+        torch_optimizer.step()
+        step(x.numpy(), y[0].numpy())
+    assert_same_parameters(step, student)
+    Odd().load_state_dict({name: torch.from_numpy(value) for name, value in step.state_dict().items()})
+
+
+class FusedAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        tokens = torch.stack([x, x.flip(1), 2 * x], 1)
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+class Upward(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.up(x[..., None, None] * torch.ones(2, 3)).square().mean((2, 3)))
+
+
+@pytest.mark.parametrize('student', [FusedAttention, Upward])
+def test_fused_attention_and_transposed_convolutions_train_as_in_torch(student, tmp_path):
+    """The export itself compares three steps with PyTorch's."""
+    x, y = VECTORS
+    step = TrainStep(exported(tmp_path, student(), example=(x, y)))
+    losses = [step(x.numpy(), y[0].numpy()) for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+def test_several_losses_are_added_whatever_their_names(tmp_path):
+    loss = {'type': 'CompositeLoss', 'losses': {
+        'loss_ce': {'loss': {'type': 'CrossEntropyLoss'}, 'inputs': ['logits', 'label'], 'weight': 0.0},
+    }}  # fmt: skip
+    x, y = VECTORS
+    step = TrainStep(exported(tmp_path, nn.Linear(4, 3), loss, example=(x, y)))
+    assert step(x.numpy(), y[0].numpy()) == 0.0 < step.results['loss_ce']
+
+
 def test_frozen_parameters_and_factors(tmp_path):
     student = mlp()
     x, y = VECTORS
@@ -147,6 +218,36 @@ def test_accumulated_gradients_are_those_of_their_mean(tmp_path):
         assert step.steps == round_ + 1
         assert 'grad_norm' in step.results
     assert_same_parameters(step, model)
+
+
+def test_a_refused_batch_is_not_counted_among_the_accumulated(tmp_path):
+    x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
+    step = TrainStep(exported(tmp_path, nn.Linear(4, 3), example=VECTORS, accumulate=2))
+    step(x, y)
+    for lr, scale in ((float('inf'), 1.0), (1e39, 1.0), (0.1, 1e30)):
+        with pytest.raises(NonFiniteError):
+            step(scale * x, y, lr=lr)
+    step(x, y)
+    assert step.steps == 1
+
+
+def test_parameters_that_were_looked_at_do_not_change(step):
+    x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
+    looked_at = step.parameters['0.weight'], step.state_dict()['0.weight']
+    before = looked_at[0].copy()
+    for _ in range(3):
+        step(x, y)
+    assert all(np.array_equal(array, before) for array in looked_at)
+
+
+def test_files_that_cannot_be_loaded_are_named(step, tmp_path):
+    with pytest.raises(FileNotFoundError, match='is no file'):
+        step.load(tmp_path)
+    with pytest.raises(ValueError, match="'gpu', but must be one of cpu, cuda"):
+        TrainStep(tmp_path / 'step.onnx', device='gpu')
+    (tmp_path / 'step.onnx').write_bytes((tmp_path / 'step.onnx').read_bytes()[:100])
+    with pytest.raises(StateError, match=r'step\.onnx cannot be loaded'):
+        TrainStep(tmp_path / 'step.onnx')
 
 
 def test_composite_objective_with_named_outputs_and_parts(tmp_path):
@@ -359,18 +460,48 @@ class Cumulative(nn.Module):
         return torch.cummax(self.linear(x), dim=1)[0]
 
 
+class Named(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def forward(self, lr):
+        return super().forward(lr)
+
+
+class Applied(nn.Module):
+    """A layer, and whatever a test does to what it returns."""
+
+    def __init__(self, function, classes=3):
+        super().__init__()
+        self.linear, self.function = nn.Linear(4, classes), function
+
+    def forward(self, x):
+        return self.function(self.linear(x))
+
+
 @pytest.mark.parametrize(
     ('student', 'options', 'error', 'message'),
     [
         (nn.Sequential(Cumulative()), {}, DeclinedError, r'aten\.cummax.*0 \(Cumulative\).*with other operators'),
-        (nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)), {}, ConfigError, 'Dropout in training mode.*eval'),
+        (nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)), {}, ConfigError, r'1 \(Dropout\).*random numbers.*eval'),
         (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'Lion'}}, ConfigError, "'Lion'; use SGD, Adam, AdamW"),
         (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'SGD', 'amsgrad': True}}, ConfigError, "no option 'amsgrad'"),
         (nn.Linear(4, 3), {'optimizer_cfg': {'type': 'SGD', 'lr': -1.0}}, ConfigError, 'SGD refuses.*learning rate'),
-        (nn.Linear(4, 3), {'trainable': 'head'}, ConfigError, "no parameter of the student has 'head' in its name"),
-        (nn.Linear(4, 3), {'paramwise': {'bias': {'lr': 2}}}, ConfigError, r"paramwise\['bias'\] has 'lr'"),
+        (nn.Linear(4, 3), {'trainable': 'head'}, ConfigError, "no parameter that the loss depends on has 'head'"),
+        (nn.Linear(4, 3), {'paramwise': {'bias': {'lr': 2}}}, ConfigError, r"paramwise\['bias'\] takes numbers.*'lr'"),
         (nn.Linear(4, 3), {'accumulate': 0}, ConfigError, 'accumulate must be 1 or more'),
         (nn.Linear(4, 3), {'clip_grad': 0.0}, ConfigError, 'clip_grad must be a norm above 0'),
+        (nn.Linear(4, 3), {'accumulate': 1.5}, ConfigError, 'accumulate must be 1 or more'),
+        (nn.Linear(4, 3), {'clip_grad': {'max_norm': 1.0}}, ConfigError, 'clip_grad must be a norm above 0'),
+        (nn.Linear(4, 3), {'trainable': '['}, ConfigError, r"'\[' is no pattern"),
+        (nn.Linear(4, 3), {'optimizer_cfg': 'SGD'}, ConfigError, 'optimizer_cfg is a config.*got str'),
+        (nn.Linear(4, 3).double(), {}, ConfigError, 'float32, but weight is torch.float64'),
+        (nn.Linear(9, 3), {}, ConfigError, 'the examples do not fit: RuntimeError: mat1 and mat2'),
+        (nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)), {}, ConfigError, 'no output of the student has the batch'),
+        (nn.ModuleDict({'loss': nn.Linear(4, 3)}), {}, ConfigError, "part of the student is called 'loss'"),
+        (nn.Sequential(Applied(lambda x: x + torch.randn_like(x))), {}, ConfigError, r'randn_like.*Applied.*random'),
+        (nn.Sequential(Applied(lambda x: x if x.sum() > 0 else -x)), {}, DeclinedError, 'takes a number'),
+        (Named(), {}, ConfigError, "would be called 'lr'"),
         (nn.Linear(4, 3), {'example': (VECTORS[0], ())}, ConfigError, r"needs the targets \['target'\], got \[\]"),
         (nn.Linear(4, 3), {'loss': {'type': 'TorchL1Los'}}, ConfigError, "did you mean 'TorchL1Loss'"),
         (TwoOutputs(), {}, ConfigError, r"the student returns \['features', 'student'\]"),

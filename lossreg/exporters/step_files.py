@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossreg.artefact import read_manifest, sha256, update_manifest, write_atomically
@@ -83,6 +86,7 @@ def export_train_step(
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
     options = Options(optimizer_cfg, trainable, paramwise or {}, clip_grad, accumulate)
     plan = Plan.of(student, loss_cfg, options, example_inputs, example_targets, call)
+    _refuse_random_numbers(plan)
     plan = plan.resized(_traced_size(plan))
     graphs: dict[str, StepGraph | EvalGraph] = {}
     if accumulate == 1:
@@ -132,7 +136,8 @@ def _exported(graph: StepGraph | EvalGraph, opset: int) -> bytes:
     """
     signature = graph.signature()
     try:
-        program = trace_module(graph, tuple(graph.examples().values()), signature, student_decompositions())
+        with _plain_attention():
+            program = trace_module(graph, tuple(graph.examples().values()), signature, student_decompositions())
         return to_onnx(program, signature, opset)
     except LossregError:
         raise
@@ -140,27 +145,56 @@ def _exported(graph: StepGraph | EvalGraph, opset: int) -> bytes:
         raise DeclinedError(_why_not(graph, error)) from error
 
 
-def _why_not(graph: StepGraph | EvalGraph, error: Exception) -> str:
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Lets attention be matrix products and a softmax: the fused kernels have no gradient in ONNX."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _refuse_random_numbers(plan: Plan) -> None:
+    """Raises ConfigError where the student draws random numbers."""
+    with _plain_attention():
+        used = operators_of(plan)
+    for operator, module in used.items():
+        if torch.Tag.nondeterministic_seeded in operator.tags:
+            raise ConfigError(
+                f'{operator}, which {module} uses, draws random numbers; a graph holds none: '
+                'call eval() on it, or set its probability to 0'
+            )
+
+
+def _why_not(graph: StepGraph | EvalGraph, error: BaseException) -> str:
     """What in the student cannot be exported, in one line."""
-    text = str(error)
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = '\n'.join(map(str, causes))
     for operator, module in operators_of(graph.plan).items():
-        root = operator.removeprefix('aten.').partition('.')[0]
+        root = str(operator).removeprefix('aten.').partition('.')[0]
+        if root == '_local_scalar_dense' and 'data-dependent' in text:
+            return f'{module} takes a number out of a tensor (float(), if), which a graph cannot; keep it a tensor'
         if f'aten.{root}' in text or f'aten::{root}' in text:
             return (
                 f'{operator}, which {module} uses, cannot be exported with its gradient; write it with other operators'
             )
-    first = next((line.strip() for line in text.splitlines() if line.strip()), '')
-    return f'the student cannot be traced: {type(error).__name__}: {first}'
+    first = next((line.strip() for line in str(causes[-1]).splitlines() if line.strip()), '')
+    return f'the student cannot be traced: {type(causes[-1]).__name__}: {first}'
 
 
-def operators_of(plan: Plan) -> dict[str, str]:
+def operators_of(plan: Plan) -> dict[Any, str]:
     """The operators that the student's modules use, the longest names first, each with the module that uses it."""
-    found: dict[str, str] = {}
+    found: dict[Any, str] = {}
     inside: list[str] = ['the student']
 
     class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            found.setdefault(str(func), inside[-1])
+            found.setdefault(func, inside[-1])
             return func(*args, **(kwargs or {}))
 
     student = deepcopy(plan.objective.student)
@@ -169,5 +203,5 @@ def operators_of(plan: Plan) -> dict[str, str]:
             module.register_forward_pre_hook(lambda m, a, n=name: inside.append(f'{n} ({type(m).__name__})'))
             module.register_forward_hook(lambda m, a, o: inside.pop() and None)
     with Recorder():  # type: ignore[no-untyped-call]
-        student(*plan.batch.values())
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+        student(*plan.batch_values)
+    return dict(sorted(found.items(), key=lambda item: -len(str(item[0]))))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lossreg.errors import CheckError
 from lossreg.exporters.train_step import LR, Objective, Plan, student_outputs
@@ -94,6 +95,24 @@ def _compare(got: Arrays, expected: Arrays, rounded: Arrays, what: str) -> float
     return worst
 
 
+class AllIn(TorchFunctionMode):
+    """Lets a student that asks for float32 itself, as for images of bytes, compute in another dtype."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operator with ``dtype`` in the place of float32."""
+        if func is Tensor.float:
+            return args[0].to(self._dtype)
+        other = {key: self._of(value) for key, value in (kwargs or {}).items()}
+        return func(*(self._of(value) for value in args), **other)
+
+    def _of(self, value: Any) -> Any:
+        return self._dtype if value is torch.float32 else value
+
+
 class Reference:
     """The step in PyTorch, from a state that is taken from the graph's, so that no difference adds up."""
 
@@ -102,7 +121,6 @@ class Reference:
         self._dtype = dtype
         self._objective: Objective = deepcopy(plan.objective).to(dtype)
         self._parameters = {n.removeprefix('student.'): p for n, p in self._objective.named_parameters()}
-        self._buffers = {n.removeprefix('student.'): b for n, b in self._objective.named_buffers()}
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in plan.trained)
         options = plan.rule_and_options[1]
@@ -116,10 +134,16 @@ class Reference:
         ]
         self._optimizer = getattr(torch.optim, plan.options.optimizer_cfg['type'])(groups, **options)
 
+    @property
+    def _buffers(self) -> dict[str, Tensor]:
+        """Those of now: a forward pass may assign new ones."""
+        return {n.removeprefix('student.'): b for n, b in self._objective.named_buffers()}
+
     def step(self, plan: Plan, optimize: bool) -> Arrays:
         """Runs a batch, and the optimizer where it is its turn. Returns losses and state by name."""
         unit = plan.unit
-        returned = self._objective(tuple(self._cast(plan.batch).values()), self._cast(plan.targets))
+        with AllIn(self._dtype):
+            returned = self._objective(tuple(self._cast(plan.batch).values()), self._cast(plan.targets))
         results = dict(zip(unit.results, returned, strict=True))
         torch.stack([results[name].sum() for name in unit.call.losses]).sum().backward()  # type: ignore[no-untyped-call]
         found = {name: results[name].detach().numpy() for name in unit.call.outputs}
@@ -135,8 +159,8 @@ class Reference:
         plan = self._plan
         trained = {name: self._parameters[name] for name in plan.trained}
         for parameter in trained.values():
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad /= plan.options.accumulate
+            if parameter.grad is not None:
+                parameter.grad /= plan.options.accumulate
         limit = plan.options.clip_grad
         norm = nn.utils.clip_grad_norm_(trained.values(), float('inf') if limit is None else limit)
         self._optimizer.step()
@@ -167,7 +191,7 @@ class Reference:
         """What the student returns in evaluation mode, and the loss of it."""
         objective = deepcopy(self._objective).eval()
         batch = tuple(self._cast(plan.batch).values())
-        with torch.no_grad():
+        with torch.no_grad(), AllIn(self._dtype):
             returned = student_outputs(plan.unit, objective.student(*batch)).values()
             outputs = {name: tensor.numpy() for name, tensor in zip(plan.output_names, returned, strict=True)}
             if not with_loss:

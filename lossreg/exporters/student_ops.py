@@ -78,11 +78,13 @@ def convolution_backward(
     groups: int,
     output_mask: Sequence[bool],
 ) -> Any:
-    """Gradients of a convolution: two convolutions and a sum. Transposed ones are left as they are, and so refused."""
-    if transposed:
-        return NotImplemented
+    """Gradients of a convolution: two convolutions and a sum. In a transposed one, x and grad have changed places."""
     grad_x = grad_weight = grad_bias = None
-    if output_mask[0]:
+    if output_mask[0] and transposed:
+        grad_x = aten.convolution(grad, weight, None, stride, padding, dilation, False, [0] * len(stride), groups)
+        for axis, size in enumerate(x.shape[2:]):
+            grad_x = grad_x.narrow(2 + axis, 0, size)
+    elif output_mask[0]:
         # what the strides leave over at the end of each dimension
         rest = [
             x.shape[2 + i]
@@ -91,7 +93,8 @@ def convolution_backward(
         ]
         grad_x = aten.convolution(grad, weight, None, stride, padding, dilation, True, rest, groups)
     if output_mask[1]:
-        grad_weight = _weight_gradient(grad, x, weight, stride, padding, dilation, groups)
+        small, large = (x, grad) if transposed else (grad, x)
+        grad_weight = _weight_gradient(small, large, weight, stride, padding, dilation, groups)
     if output_mask[2]:
         grad_bias = grad.sum([0, *range(2, grad.dim())])
     return grad_x, grad_weight, grad_bias

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
 from lossreg.exporters.signature import Port, Signature
 from lossreg.optimizers import Rule, optimizer
 from lossreg.request import Request
@@ -85,6 +85,22 @@ class Options:
     clip_grad: float | None = None
     accumulate: int = 1
 
+    def check(self) -> None:
+        """Raises ConfigError where a value makes no sense."""
+        if not isinstance(self.accumulate, int) or self.accumulate < 1:
+            raise ConfigError(f'accumulate must be 1 or more, got {self.accumulate}')
+        if self.clip_grad is not None and not (isinstance(self.clip_grad, (int, float)) and self.clip_grad > 0):
+            raise ConfigError(f'clip_grad must be a norm above 0, got {self.clip_grad}')
+        for pattern in (self.trainable, *self.paramwise):
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ConfigError(f'{pattern!r} is no pattern for names of parameters: {error}') from error
+        for pattern, factors in self.paramwise.items():
+            numbers = isinstance(factors, Mapping) and all(isinstance(f, (int, float)) for f in factors.values())
+            if not numbers or set(factors) - {'lr_mult', 'decay_mult'}:
+                raise ConfigError(f'paramwise[{pattern!r}] takes numbers for lr_mult and decay_mult, got {factors!r}')
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -119,6 +135,11 @@ class Plan:
         Raises:
             ConfigError: it does not.
         """
+        options.check()
+        if not isinstance(student, nn.Module):
+            raise ConfigError(f'the student must be an nn.Module, got {type(student).__name__}')
+        if any(isinstance(given, Tensor) for given in (example_inputs, example_targets)):
+            raise ConfigError('example_inputs and example_targets are sequences of tensors; write (tensor,)')
         unit = _unit(Request.of(loss_cfg, call=call), example_targets)
         batch = dict(zip(_input_names(student, len(example_inputs)), example_inputs, strict=True))
         targets = _targets(unit, example_targets)
@@ -127,38 +148,37 @@ class Plan:
         return plan
 
     def _check(self) -> None:
-        names = [*self.batch, *self.targets, *self.output_names, *self.unit.call.outputs]
+        names = [*self.batch, *self.targets, *self.output_names, *self.unit.call.outputs, LR, STEP, 'grad_norm', 'ok']
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
                 f'two inputs or outputs of the step would be called {twice!r}; rename an input of the student'
             )
-        if not all(t.dim() and t.shape[0] == self.size for t in self.batch.values()):
+        if any(name.startswith('student.loss.') for name in self.objective.state_dict()):
+            raise ConfigError("a part of the student is called 'loss', as what the loss trains is in files; rename it")
+        for name, t in {**self.batch, **self.parameters, **self.buffers}.items():
+            if t.is_floating_point() and t.dtype != torch.float32:
+                raise ConfigError(f'a training step computes in float32, but {name} is {t.dtype}; call float() on it')
+        if not self.batch or not all(t.dim() and t.shape[0] == self.size for t in self.batch.values()):
             raise ConfigError('every input of the student needs the batch as its first dimension, of one size')
-        if not self.trained:
-            raise ConfigError(f'no parameter of the student has {self.options.trainable!r} in its name')
-        if self.options.accumulate < 1:
-            raise ConfigError(f'accumulate must be 1 or more, got {self.options.accumulate}')
-        if self.options.clip_grad is not None and not self.options.clip_grad > 0:
-            raise ConfigError(f'clip_grad must be a norm above 0, got {self.options.clip_grad}')
-        for name, module in self.objective.named_modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-                raise ConfigError(
-                    f'{name} is a {type(module).__name__} in training mode, which draws random numbers; '
-                    'a graph holds none: call eval() on it, or set p=0'
-                )
-        self.batch_symbols  # noqa: B018  raises where the student's outputs do not fit
         self.rule_and_options  # noqa: B018  raises where the optimizer's config is wrong
-        for pattern, factors in self.options.paramwise.items():
-            unknown = set(factors) - {'lr_mult', 'decay_mult'}
-            if unknown:
-                raise ConfigError(f'paramwise[{pattern!r}] has {sorted(unknown)[0]!r}; it takes lr_mult and decay_mult')
+        if not self.batch_symbols:
+            raise ConfigError('no output of the student has the batch as its first dimension')
+        if not self.trained:
+            raise ConfigError(
+                f'no parameter that the loss depends on has {self.options.trainable!r} in its name and requires_grad'
+            )
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """What the student's outputs are called in files: ``output``, or of several the loss's inputs."""
         names = tuple(i.name for i in self.unit.differentiable)
         return names if len(names) > 1 else ('output',)
+
+    @property
+    def batch_values(self) -> tuple[Tensor, ...]:
+        """What the student is called with."""
+        return tuple(self.batch.values())
 
     @property
     def size(self) -> int:
@@ -187,10 +207,24 @@ class Plan:
         return name in self.objective.state_dict()
 
     @cached_property
+    def tied(self) -> dict[str, str]:
+        """The further names of shared parameters and buffers, each with the one it has in files."""
+        kept = {id(t): _file_name(name) for name, t in _tensors(self.objective, remove_duplicate=True)}
+        every = {_file_name(name): kept[id(t)] for name, t in _tensors(self.objective, remove_duplicate=False)}
+        return {name: first for name, first in every.items() if name != first}
+
+    @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The parameters that are not frozen."""
-        found = {_file_name(name): p for name, p in self.objective.named_parameters() if p.requires_grad}
-        return tuple(name for name in found if re.search(self.options.trainable, name))
+        """The parameters that are not frozen and that the loss depends on: ``torch.optim`` leaves the others alone."""
+        objective = deepcopy(self.objective)
+        found = {_file_name(name): p for name, p in objective.named_parameters() if p.requires_grad}
+        wanted = {name: p for name, p in found.items() if re.search(self.options.trainable, name)}
+        returned = dict(zip(self.unit.results, _tried(objective, (self.batch_values, self.targets)), strict=True))
+        losses = [returned[name].sum() for name in self.unit.call.losses if returned[name].requires_grad]
+        if not wanted or not losses:
+            return ()
+        gradients = torch.autograd.grad(losses, list(wanted.values()), allow_unused=True)
+        return tuple(name for name, gradient in zip(wanted, gradients, strict=True) if gradient is not None)
 
     @property
     def slots(self) -> dict[str, tuple[str, str]]:
@@ -235,7 +269,7 @@ class Plan:
     def batch_symbols(self) -> set[str]:
         """The loss's dimensions that are the batch: the first ones of those outputs of the student that have it."""
         with torch.no_grad():
-            returned = deepcopy(self.objective.student)(*self.batch.values())
+            returned = _tried(deepcopy(self.objective.student), self.batch_values)
         outputs = student_outputs(self.unit, returned)
         return {
             spec.dims[0]
@@ -246,6 +280,25 @@ class Plan:
 
 def _file_name(name: str) -> str:
     return name.removeprefix('student.')
+
+
+def _tensors(module: nn.Module, remove_duplicate: bool) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=remove_duplicate)
+    yield from module.named_buffers(remove_duplicate=remove_duplicate)
+
+
+def _tried(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
+    """What a module returns for the examples.
+
+    Raises:
+        ConfigError: it does not take them.
+    """
+    try:
+        return module(*arguments)
+    except LossregError:
+        raise
+    except Exception as error:  # a student may raise anything
+        raise ConfigError(f'the examples do not fit: {type(error).__name__}: {error}') from error
 
 
 def _unit(request: Request, targets: Sequence[Tensor] | Mapping[str, Tensor]) -> Unit:
@@ -264,7 +317,10 @@ def _targets(unit: Unit, given: Sequence[Tensor] | Mapping[str, Tensor]) -> dict
     for spec in unit.inputs:
         if spec.name in found and found[spec.name].dim() != len(spec.dims):
             shape = list(found[spec.name].shape)
-            raise ConfigError(f'target {spec.name} has shape {shape}, but {unit.name} takes ({" ".join(spec.dims)})')
+            raise ConfigError(
+                f'target {spec.name} has shape {shape}, but {unit.name} takes ({" ".join(spec.dims)}) '
+                f'in its call {unit.call.name}; call= chooses another'
+            )
     return {name: found[name] for name in names}
 
 
@@ -337,8 +393,9 @@ class StepGraph(nn.Module):
         kept = [t for t in buffers.values() if t.is_floating_point()]
         finite = torch.stack([t.isfinite().all() for t in (*results, *kept)]).all()
         if self.part == 'gradient':
-            ok = finite & torch.stack([g.isfinite().all() for g in gradients.values()]).all()
             new = {f'gradient.{name}': given[f'gradient.{name}'] + g for name, g in gradients.items()}
+            # their norm too: what the optimizer's half would refuse must not be added
+            ok = finite & _norm(list(new.values())).isfinite()
             return (*results, ok, *self._next(given, {**new, **buffers}, ok))
         norm, ok, new = self._updated(given, gradients, finite)
         return (*results, norm, ok, *self._next(given, {**new, **buffers}, ok))
@@ -370,7 +427,8 @@ class StepGraph(nn.Module):
             losses = [results[name].sum() for name in call.losses]
             found = torch.autograd.grad(losses, [leaves[n] for n in plan.trained], materialize_grads=True)
         state = {f'loss.{i.name}': results[f'next_{i.name}'] for i in plan.unit.inputs if i.state}
-        after = {f'buffer.{n}': t.detach() for n, t in {**buffers, **state}.items()}
+        # not those of `buffers`: a module may also assign new ones
+        after = {f'buffer.{n}': t.detach() for n, t in {**{n: held[names[n]] for n in buffers}, **state}.items()}
         outputs = tuple(results[name].detach() for name in call.outputs)
         return outputs, dict(zip(plan.trained, found, strict=True)), after
 
@@ -379,7 +437,7 @@ class StepGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The norm of the gradients, whether all is finite, and what the optimizer changes."""
         rule, options = self.plan.rule_and_options
-        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        norm = _norm(list(gradients.values()))
         ok = finite & norm.isfinite() & given[LR].isfinite()
         limit = self.plan.options.clip_grad
         # as torch.nn.utils.clip_grad_norm_
@@ -399,6 +457,10 @@ class StepGraph(nn.Module):
             new[f'parameter.{name}'] = moved
             new |= {f'{slot}.{name}': tensor for slot, tensor in kept.items()}
         return norm, ok, new
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()
 
 
 class EvalGraph(nn.Module):
@@ -467,6 +529,8 @@ def metadata_of(graph: StepGraph | EvalGraph, ports: Sequence[Port], outputs: Se
         'optimizer': {'type': plan.options.optimizer_cfg['type'], **rule_options},
         'accumulate': plan.options.accumulate,
         'trained': list(plan.trained),
+        'tied': plan.tied,
+        'losses': list(plan.unit.call.losses),
         'inputs': [
             {'name': p.name, 'shape': list(p.dims), 'dtype': str(examples[p.name].dtype).removeprefix('torch.')}
             for p in ports
