@@ -223,7 +223,10 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]
 def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
     requests: list[Request] = []
     left: list[Left] = []
+    within: tuple[str, ...] = ()
     for item in found:
+        if item.place.startswith(within):  # a part of one of ours, which is one graph
+            continue
         try:
             request = item.request()
         except ConfigError as error:
@@ -234,7 +237,10 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
             continue
         if request is None:
             left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
-        elif not any(r.config == request.config and r.call == request.call for r in requests):
+            continue
+        if item.ours and request.is_callable:
+            within += (f'{item.place}.',)
+        if not any(r.config == request.config and r.call == request.call for r in requests):
             requests.append(request)
     return requests, left
 

@@ -56,6 +56,11 @@ class Request:
         config = {'type': f'lossreg.{type(built).__name__}', **given}
         return cls(built, config, variant or _variant_name(built, given), call, host)
 
+    @property
+    def is_callable(self) -> bool:
+        """Whether this instance has a call that can be exported and checked: some wrappers have none."""
+        return any(call.when(self.loss) for call in calls_of(self.loss))
+
     def calls(self, any_call: bool = False) -> tuple[Call, ...]:
         """The calls this instance allows; only the one asked for, unless ``any_call``.
 

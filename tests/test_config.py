@@ -3,7 +3,7 @@
 import pytest
 
 from lossreg.__main__ import main
-from lossreg.config import find_losses, migration_diff
+from lossreg.config import find_losses, migration_diff, requests_for
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.registry import build_loss
 
@@ -129,3 +129,13 @@ def test_arguments_that_the_head_makes_others_of(tmp_path):
     with pytest.raises(DeclinedError, match='DETRHead makes a weight for each class'):
         found.request()
     assert added(tmp_path) == ["loss_cls = dict(type='lossreg.CrossEntropyLoss', class_weight=1.0, bg_cls_weight=0.1)"]
+
+
+def test_an_objective_of_ours_is_one_graph(tmp_path):
+    """Its terms are not exported beside it; but a host's wrapper may call its losses one by one."""
+    term = "dict(loss=dict(type='lossreg.CrossEntropyLoss'), inputs=dict(cls_score='student', label='label'))"
+    path = tmp_path / 'config.py'
+    path.write_text(f"loss = dict(type='lossreg.CompositeLoss', losses=dict(ce={term}))\nother = dict(type='L1Loss')\n")
+    requests, left = requests_for(str(path), 'lossreg')
+    assert [type(request.loss).__name__ for request in requests] == ['CompositeLoss', 'L1Loss']
+    assert not left
