@@ -27,14 +27,16 @@ def units(every_set=False):
 def exported_units():
     """The default variant without optional inputs, and one more with all, in another call where there is one.
 
-    The latter with its gradient alone. ``test_everything`` exports the rest.
+    With gradients, and the first loss of each family without too. ``test_everything`` exports the rest.
     """
-    chosen = []
+    chosen, families = [], set()
     for first, *others in REQUESTS.values():
+        family = type(first.loss).__module__.split('.')[-2]
         default = next(iter(first.units()))
         last_units = [list(request.units())[-1] for request in (*others, first)]
         another = next((unit for unit in last_units if unit.call.name != default.call.name), last_units[0])
-        chosen += [(default, (False, True)), (another, (True,))]
+        chosen += [(default, (True,) if family in families else (False, True)), (another, (True,))]
+        families.add(family)
     return chosen
 
 

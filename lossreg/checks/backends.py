@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 
 import numpy as np
 
@@ -27,6 +28,7 @@ def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, 
     """All rows of one unit on the backends that run artefacts."""
     built: dict[str, bytes] = {}
     eager = Eager(unit, grad, device=device)
+    cases = [(case, cache(partial(eager, case.inputs))) for case in (*numeric_cases(unit), *edge_cases(unit))]
     for backend in backends:
         maker = RowMaker(unit, backend, grad, host)
         try:
@@ -41,7 +43,7 @@ def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, 
             name = '' if isinstance(error, LossregError) else f'{type(error).__name__}: '
             yield maker.row('export', Status.FAIL, f'{name}{first_line(error)}', max_abs=math.inf, max_rel=math.inf)
             continue
-        yield from compare_rows(maker, runtime, eager)
+        yield from _compare_rows(maker, runtime, cases)
         if backend == 'ort-cuda' and isinstance(runtime, OnnxRuntime):
             yield placement_row(maker, runtime.placement())
 
@@ -53,15 +55,22 @@ def _device(backend: str, device: str) -> str:
 def compare_rows(maker: RowMaker, runtime: Runtime, eager: Runtime) -> Iterator[Row]:
     """A runtime against eager on every case of a unit."""
     unit = maker.unit
-    for case in (*numeric_cases(unit), *edge_cases(unit)):
-        yield maker.judge(case.name, _agree, unit, case, runtime, eager)
-    for case in invalid_cases(unit):
-        yield maker.judge(case.name, _refused, unit, case, runtime)
+    cases = [(case, partial(eager, case.inputs)) for case in (*numeric_cases(unit), *edge_cases(unit))]
+    yield from _compare_rows(maker, runtime, cases)
 
 
-def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Runtime) -> Agreement:
-    found = runtime(case.inputs)
-    expected: Outputs = eager(case.inputs)
+def _compare_rows(
+    maker: RowMaker, runtime: Runtime, cases: Sequence[tuple[Case, Callable[[], Outputs]]]
+) -> Iterator[Row]:
+    """A runtime against what is expected of the cases, and on what it must refuse."""
+    for case, expected in cases:
+        yield maker.judge(case.name, _agree, maker.unit, case, runtime, expected)
+    for case in invalid_cases(maker.unit):
+        yield maker.judge(case.name, _refused, maker.unit, case, runtime)
+
+
+def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs]) -> Agreement:
+    found, expected = runtime(case.inputs), eager()
     if case.expect is Expect.ZERO:
         return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
     if case.expect is Expect.VALUE:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from lossreg.checks.oracle import HELD, Oracle, finite_differences, oracle_of, run_oracle
 from lossreg.checks.rows import Row, RowMaker, Status, first_line
 from lossreg.compare import Agreement, Outputs, compare
-from lossreg.runtimes import Eager
+from lossreg.runtimes import Eager, Runtime
 from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance
 from lossreg.unit import Unit
@@ -30,11 +31,14 @@ def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
         dtype: RowMaker(unit, 'eager', grad=False, host=host, dtype=str(dtype).removeprefix('torch.'))
         for dtype in (torch.float32, torch.float64)
     }
+    runs = {dtype: Eager(unit, grad=True, dtype=dtype, device=device) for dtype in makers}
     if oracle is None:
         yield makers[torch.float64].row('oracle', Status.SKIP, 'the loss has no float64 oracle')
     for case in (*numeric_cases(unit), *edge_cases(unit)):
+        expected = cache(partial(_expected, unit, oracle, case))
         for dtype, maker in makers.items():
-            yield maker.judge(case.name, _values, unit, oracle, case, dtype, device)
+            tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
+            yield maker.judge(case.name, _values, unit, case, runs[dtype], expected, tolerance)
     if oracle is not None:
         maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
         yield maker.judge('finite differences', _gradient, unit, oracle, draw(unit, sizes=unit.sizes(FEW), seed=1))
@@ -42,13 +46,16 @@ def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
         yield makers[torch.float32].judge(case.name, _refused, unit, case, device)
 
 
-def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, device: str) -> Agreement:
-    """The loss against the oracle (without one, against float64 eager); gradients finite, or 0 where they must be."""
-    found = Eager(unit, grad=True, dtype=dtype, device=device)(case.inputs)
+def _expected(unit: Unit, oracle: Oracle | None, case: Case) -> Outputs:
+    """The oracle's numbers; without one, those of float64 eager."""
     if oracle is None:
-        expected = losses_of(unit, Eager(unit, grad=False, dtype=torch.float64)(case.inputs))
-    else:
-        expected = {n: a for n, a in run_oracle(oracle, unit, case.inputs).items() if not n.startswith(HELD)}
+        return losses_of(unit, Eager(unit, grad=False, dtype=torch.float64)(case.inputs))
+    return {n: a for n, a in run_oracle(oracle, unit, case.inputs).items() if not n.startswith(HELD)}
+
+
+def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
+    """The loss against what is expected; gradients finite, or 0 where they must be."""
+    found, expected = run(case.inputs), oracle()
     if case.expect is Expect.ZERO:
         return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
     if case.expect is Expect.NUMBERS:
@@ -57,7 +64,6 @@ def _values(unit: Unit, oracle: Oracle | None, case: Case, dtype: torch.dtype, d
                 return Agreement(np.inf, np.inf, f'{name} is not finite')
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
-    tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
     return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
 
 
