@@ -203,7 +203,7 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
     want = evaluate_host(pair.host, {**arguments_of(unit, inputs, torch.float64), **options}, unit.call)
     if declared(unit.name, OWN_GRADIENT) or (extreme and declared(unit.name, 'gradient')):
         want = {name: want[name] for name in unit.call.outputs}
-    hard = declared(unit.name, 'equally hard') and unit.loss.hard_mining
+    hard = declared(unit.name, 'equally hard') and getattr(unit.loss, 'hard_mining', True)
     if extreme and (hard or declared(unit.name, 'overflows')):
         want = {}
     precisions = {torch.float64: EXACT} if extreme else {torch.float64: EXACT, torch.float32: unit.spec.tolerance}

@@ -20,6 +20,7 @@ FAILS = {
 
 
 BY_HAND = {
+    'mmdet3d.MultiBinLoss',
     ('mmpose.CombinedLoss', 'bones'),
     ('mmpose.CombinedLoss', 'default'),
     ('mmpose.OKSLoss', 'sigmas'),

@@ -38,8 +38,7 @@ def masked_smooth_l1_loss(
     x, t = masked_maps(pred, gt, mask)
     loss = total(smooth_l1_loss(x, t, None, eps if beta == 0.0 else beta))
     if mask is None:
-        # mmocr adds eps to an integer, which makes a float32 of it
-        return average_by(loss, torch.zeros([], dtype=torch.float32, device=loss.device) + pred.numel(), eps)
+        return average_by(loss, torch.zeros_like(loss.detach()) + pred.numel(), eps)
     return average_by(loss, total(upcast(mask)), eps)
 
 

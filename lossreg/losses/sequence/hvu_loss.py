@@ -130,7 +130,7 @@ class HVULoss(nn.Module):
     Shapes:
         Scores, labels and ``mask`` (N, C), ``category_mask`` (N, K); only the mask of the type counts, with
         ``with_mask``. Returns a dict: ``loss_cls``; with ``individual`` also, by the category's name, ``X_LOSS`` and
-        ``X_LOSS_weight``, its share in float32, both for reference. An empty batch, or nothing tagged, gives 0.
+        ``X_LOSS_weight``, its share, both for reference. An empty batch, or nothing tagged, gives 0.
 
     Raises:
         ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, numbers of
@@ -200,7 +200,7 @@ class HVULoss(nn.Module):
         shares = average(weights, total(weights))
         results = {'loss_cls': self.loss_weight * total(losses * shares)}
         for at, name in enumerate(self._names):
-            results.update({f'{name}_LOSS': losses[at], f'{name}_LOSS_weight': shares[at].to(torch.float32)})
+            results.update({f'{name}_LOSS': losses[at], f'{name}_LOSS_weight': shares[at]})
         return results
 
 
