@@ -35,7 +35,7 @@ lint: install
 test-torch:
 	tests/torch_version.sh $(TORCH)
 
-# Against the real mmdet and mmpose.
+# Against the real OpenMMLab packages, eleven of them.
 test-openmmlab:
 	bash tests/openmmlab/install.sh .venv-openmmlab
 	.venv-openmmlab/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab
