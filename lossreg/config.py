@@ -262,7 +262,7 @@ def migration_diff(path: Path, host: str = '') -> str:
             extra = ''.join(f', {key}={value!r}' for key, value in missing.items())
             changes.setdefault(item.written, set()).add(f"'{item.stand_in.name}'{extra}")
     for name in {item.written for item in found if item.kept} & changes.keys():
-        changes[name].add('none')
+        changes[name].add('no change')
     for name, texts in changes.items():
         if len(texts) > 1:
             raise DeclinedError(f'{path}: the dicts of type {name} need different changes; edit them by hand: {texts}')

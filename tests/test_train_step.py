@@ -124,17 +124,22 @@ class Odd(nn.Module):
         return self.head(torch.tanh(self.second(torch.tanh(self.first(x - self.mean)))))
 
 
+def train_both(step, student, torch_optimizer, x, label):
+    """Three steps on the device's side and in PyTorch, on the same batch."""
+    for _ in range(3):
+        torch_optimizer.zero_grad()
+        F.cross_entropy(student(x), label).backward()
+        torch_optimizer.step()
+        step(x.numpy(), label.numpy())
+
+
 def test_what_torch_does_with_shared_unused_and_reassigned_tensors(tmp_path):
     """No weight decay where no gradient is, and a state that load_state_dict takes."""
     student, y = Odd(), VECTORS[1]
     x = torch.arange(20, dtype=torch.uint8).reshape(5, 4)
     step = TrainStep(exported(tmp_path, student, example=(x, y)))
     torch_optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
-    for _ in range(3):
-        torch_optimizer.zero_grad()
-        F.cross_entropy(student(x), y[0]).backward()
-        torch_optimizer.step()
-        step(x.numpy(), y[0].numpy())
+    train_both(step, student, torch_optimizer, x, y[0])
     assert_same_parameters(step, student)
     Odd().load_state_dict({name: torch.from_numpy(value) for name, value in step.state_dict().items()})
 
@@ -190,11 +195,7 @@ def test_frozen_parameters_and_factors(tmp_path):
     ]
     torch_optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-3)
     before = {name: value.copy() for name, value in step.parameters.items()}
-    for _ in range(3):
-        torch_optimizer.zero_grad()
-        F.cross_entropy(student(x), y[0]).backward()
-        torch_optimizer.step()
-        step(x.numpy(), y[0].numpy())
+    train_both(step, student, torch_optimizer, x, y[0])
     assert_same_parameters(step, student)
     for name, value in step.parameters.items():
         assert np.array_equal(value, before[name]) == (not name.startswith('3.')), name

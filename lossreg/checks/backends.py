@@ -27,8 +27,7 @@ SHAPE_OPERATORS = frozenset(
 def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, host: str) -> Iterator[Row]:
     """All rows of one unit on the backends that run artefacts."""
     built: dict[str, bytes] = {}
-    eager = Eager(unit, grad, device=device)
-    cases = [(case, cache(partial(eager, case.inputs))) for case in (*numeric_cases(unit), *edge_cases(unit))]
+    cases = expected_cases(unit, Eager(unit, grad, device=device))
     for backend in backends:
         maker = RowMaker(unit, backend, grad, host)
         try:
@@ -43,7 +42,7 @@ def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, 
             name = '' if isinstance(error, LossregError) else f'{type(error).__name__}: '
             yield maker.row('export', Status.FAIL, f'{name}{first_line(error)}', max_abs=math.inf, max_rel=math.inf)
             continue
-        yield from _compare_rows(maker, runtime, cases)
+        yield from compare_rows(maker, runtime, cases)
         if backend == 'ort-cuda' and isinstance(runtime, OnnxRuntime):
             yield placement_row(maker, runtime.placement())
 
@@ -52,16 +51,16 @@ def _device(backend: str, device: str) -> str:
     return {'ort-cpu': 'cpu', 'ort-cuda': 'cuda'}.get(backend, device)
 
 
-def compare_rows(maker: RowMaker, runtime: Runtime, eager: Runtime) -> Iterator[Row]:
-    """A runtime against eager on every case of a unit."""
-    unit = maker.unit
-    cases = [(case, partial(eager, case.inputs)) for case in (*numeric_cases(unit), *edge_cases(unit))]
-    yield from _compare_rows(maker, runtime, cases)
+Expected = tuple[Case, Callable[[], Outputs]]
+"""A case, and what eager computes for it."""
 
 
-def _compare_rows(
-    maker: RowMaker, runtime: Runtime, cases: Sequence[tuple[Case, Callable[[], Outputs]]]
-) -> Iterator[Row]:
+def expected_cases(unit: Unit, eager: Runtime) -> list[Expected]:
+    """All cases of a unit with numbers; eager runs when they are first asked for, once a case."""
+    return [(case, cache(partial(eager, case.inputs))) for case in (*numeric_cases(unit), *edge_cases(unit))]
+
+
+def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -> Iterator[Row]:
     """A runtime against what is expected of the cases, and on what it must refuse."""
     for case, expected in cases:
         yield maker.judge(case.name, _agree, maker.unit, case, runtime, expected)

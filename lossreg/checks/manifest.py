@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossreg.artefact import parameters_hash, read_manifest, sha256
-from lossreg.checks.backends import compare_rows
+from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.errors import ConfigError
 from lossreg.exporters.train_step import KIND
@@ -43,7 +43,8 @@ def manifest_rows(path: Path) -> Iterator[Row]:
         if entry.get('parameters', '') != parameters_hash(unit):
             yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config does not bring back')
             continue
-        yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), Eager(unit, entry['grad']))
+        cases = expected_cases(unit, Eager(unit, entry['grad']))
+        yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), cases)
 
 
 def _step_row(file: Path, entry: dict[str, Any]) -> Row:
