@@ -60,6 +60,7 @@ def test_eager(unit):
     assert_all_pass(list(check_unit(unit, ('eager',))))
 
 
+@pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize(('unit', 'gradients'), EXPORTED, ids=name_of)
 def test_artefacts(unit, gradients):
     rows = list(check_unit(unit, ARTEFACTS, gradients=gradients))

@@ -35,8 +35,9 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
         from lossreg.exporters import onnx_graph
     except ImportError as error:
         raise MissingBackendError(f"{error.name} is missing; install it with pip install 'lossreg[export]'") from error
-    model: ir.Model = _translate(program, signature, opset)
-    onnx_graph.tidy(model)
+    with _quiet_exporter():
+        model: ir.Model = _translate(program, signature, opset)
+        onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model)
     onnx_graph.mend_open_clips(model)
     onnx_graph.guard_shapes(model, signature)
@@ -58,7 +59,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
 
 
 def _translate(program: ExportedProgram, signature: Signature, opset: int) -> Any:
-    with warnings.catch_warnings(), _registry_built_once(), _decomposed_once(), _quiet_exporter():
+    with warnings.catch_warnings(), _registry_built_once(), _decomposed_once():
         warnings.simplefilter('ignore')
         exported = torch.onnx.export(
             program,
@@ -146,11 +147,13 @@ def _decomposed_once() -> Iterator[None]:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter logs a warning for every torchvision operator that is not installed."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silences warnings of missing torchvision, of empty attributes and of initialisers that are also inputs."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -54,7 +54,8 @@ def trace_module(
 ) -> ExportedProgram:
     """The exported program of a module that takes and returns the tensors of ``signature``, and may run autograd."""
     require_export_layer()
-    with warnings.catch_warnings():
+    # symbolic sizes seldom meet again: what the cache of fake tensors costs is a fifth of the time
+    with warnings.catch_warnings(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         warnings.simplefilter('ignore', FutureWarning)
         tracer = make_fx(
             module, tracing_mode='symbolic', decomposition_table=dict(decompositions), _allow_non_fake_inputs=True
@@ -104,6 +105,7 @@ def loss_decompositions() -> dict[Any, Any]:
         aten.mse_loss_backward,
         aten.softplus_backward,
         aten.tanh_backward,
+        aten.threshold_backward,
     ]
     return dict(get_decompositions(operators))
 

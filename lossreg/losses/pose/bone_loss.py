@@ -1,7 +1,7 @@
 """Bone length loss, called as in mmpose."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +76,8 @@ def length(x: Tensor) -> Tensor:
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
 
 
-def bones_of(joint_parents: Sequence[int]) -> Tensor:
-    """The joints that have a parent, and their parents, (2, B). A joint without one is its own. For constructors only.
+def bones_of(joint_parents: Sequence[int]) -> Tuple[Tensor, Tensor]:
+    """The joints that have a parent, and their parents, (B) each. One without is its own parent. For constructors only.
 
     Raises:
         ValueError: a parent is not a joint.
@@ -86,8 +86,8 @@ def bones_of(joint_parents: Sequence[int]) -> Tensor:
     for parent in joint_parents:
         if not 0 <= parent <= last:
             raise ValueError(f'joint_parents must be joints from 0 to {last}, got {parent}')
-    bones = [(joint, parent) for joint, parent in enumerate(joint_parents) if joint != parent]
-    return torch.tensor(bones, dtype=torch.int64).view(-1, 2).t().contiguous()
+    joints = [joint for joint, parent in enumerate(joint_parents) if joint != parent]
+    return torch.tensor(joints, dtype=torch.int64), torch.tensor([joint_parents[j] for j in joints], dtype=torch.int64)
 
 
 @LOSSES.register_module()
@@ -129,7 +129,7 @@ class BoneLoss(nn.Module):
         self.use_target_weight = use_target_weight
         self.loss_weight = float(loss_weight)
         self.loss_name = loss_name
-        joints, parents = bones_of(self.joint_parents).unbind(0)
+        joints, parents = bones_of(self.joint_parents)
         self.non_root_indices: Sequence[int] = [int(joint) for joint in joints]
         self.register_buffer('joints', joints, persistent=False)
         self.register_buffer('parents', parents, persistent=False)

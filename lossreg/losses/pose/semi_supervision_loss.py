@@ -129,7 +129,7 @@ class SemiSupervisionLoss(nn.Module):
         self.projection_loss_weight = float(projection_loss_weight)
         self.bone_loss_weight = float(bone_loss_weight)
         self.warmup_iterations = warmup_iterations
-        joints, parents = bones_of(self.joint_parents).unbind(0)
+        joints, parents = bones_of(self.joint_parents)
         self.register_buffer('joints', joints, persistent=False)
         self.register_buffer('parents', parents, persistent=False)
         self.register_buffer('num_iterations', torch.zeros(()))
