@@ -74,17 +74,27 @@ def write_archive(members: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+def require_writable(folder: Path) -> None:
+    """Makes a folder unless it is there, and a file in it for a moment: before long work, not after.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f'cannot write to {folder}: {error.strerror}; give another folder') from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: an earlier one stays until the new one is complete.
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    except OSError as error:
-        raise ConfigError(f'cannot write to {path.parent}: {error.strerror}; give another folder') from error
+    require_writable(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)

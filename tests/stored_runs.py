@@ -24,7 +24,8 @@ def write(folder: Path) -> None:
             for at, case in enumerate(c for c in numeric_cases(unit) if c.smooth):
                 inputs = {f'in_{key}': value.numpy() for key, value in case.inputs.items()}
                 outputs = {f'out_{key}': value for key, value in eager(case.inputs).items()}
-                np.savez(folder / f'{stem}.{at}.npz', **inputs, **outputs)
+                allowed = {'rtol': unit.spec.tolerance.rtol, 'atol': unit.spec.tolerance.atol}
+                np.savez(folder / f'{stem}.{at}.npz', **inputs, **outputs, **allowed)
 
 
 def replay(folder: Path) -> None:
@@ -37,9 +38,10 @@ def replay(folder: Path) -> None:
         )
         stored = dict(np.load(run))
         names = [key.removeprefix('out_') for key in stored if key.startswith('out_')]
+        allowed = {key: float(stored[key]) for key in ('rtol', 'atol')}
         feeds = {key.removeprefix('in_'): value for key, value in stored.items() if key.startswith('in_')}
         for name, value in zip(names, session.run(names, feeds), strict=True):
-            np.testing.assert_allclose(value, stored[f'out_{name}'], rtol=1e-5, atol=1e-6, err_msg=f'{run.name} {name}')
+            np.testing.assert_allclose(value, stored[f'out_{name}'], err_msg=f'{run.name} {name}', **allowed)
     assert runs, f'nothing to replay in {folder}'
     print(f'{len(runs)} runs agree with eager in onnxruntime {onnxruntime.__version__}')
 

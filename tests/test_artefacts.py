@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -163,6 +164,13 @@ def test_onnx_signature(exported, unit_of, name):
 
 def dims_of(value):
     return [d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize(('name', 'call'), [('AdaptiveLogSoftmaxWithLoss', 'unbatched'), ('SwAVLoss', 'features')])
+def test_onnxruntime_warns_of_nothing(exported, capfd, name, call):
+    data = exported(name, grad=True, call=call)['onnx']
+    onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    assert capfd.readouterr().err == ''
 
 
 def test_dimensions_an_instance_fixes_are_numbers(exported):

@@ -69,6 +69,7 @@ BAD = 'bad.py'
         (['list', '--import', 'no.such.module'], 2, ['no.such.module']),
         (['check'], 2, ['nothing to check']),
         (['check', 'manifest.json'], 2, ['manifest.json']),
+        (['check', 'GIoULoss', '--junit', '/dev/null/r.xml'], 2, ['/dev/null']),
         (['migrate', 'missing.py'], 2, ['missing.py']),
     ],
 )

@@ -9,8 +9,9 @@ pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# each torch has a range of setuptools of its own
 if [ "$(printf '%s\n2.11\n' "$version" | sort -V | head -n 1)" = 2.11 ]; then
-    grep -v '^torch==' constraints.txt >"$pins"
+    grep -vE '^(torch|setuptools)==' constraints.txt >"$pins"
     layer='.[export]'
     backends=()
 else

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from lossreg import report
-from lossreg.artefact import write_atomically
+from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status, check_unit
 from lossreg.checks.manifest import manifest_rows
 from lossreg.commands.console import console, track
@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     load_losses(*options.imports)
     if not options.targets and not options.all:
         raise ConfigError('nothing to check: give a loss name, a config, a folder or a manifest.json, or --all')
+    for record in filter(None, (options.junit, options.markdown)):
+        require_writable(Path(record).parent)
     backends = _backends(options)
     if 'ort-cuda' in options.require or options.device == 'cuda':
         require_cuda(onnxruntime='ort-cuda' in backends, torch_too=options.device == 'cuda')
@@ -68,13 +70,17 @@ def _requested(options: argparse.Namespace, rows: list[Row]) -> Iterator[Request
 
 
 def _report(options: argparse.Namespace, rows: Sequence[Row], environment: Mapping[str, str]) -> None:
+    if options.json:
+        print(report.as_json(row.as_json() for row in rows))
+    else:
+        _print(rows)
     if options.junit:
         write_atomically(Path(options.junit), report.junit(rows).encode())
     if options.markdown:
         write_atomically(Path(options.markdown), report.markdown(rows, environment).encode())
-    if options.json:
-        print(report.as_json(row.as_json() for row in rows))
-        return
+
+
+def _print(rows: Sequence[Row]) -> None:
     if any(row.backend != report.CONFIG for row in rows):
         console.print(report.table(rows))
     for row in rows:

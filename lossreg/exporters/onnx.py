@@ -41,6 +41,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
     onnx_graph.mend_empty_reductions(model)
     onnx_graph.mend_open_clips(model)
     onnx_graph.guard_shapes(model, signature)
+    onnx_graph.drop_unused(model)
     onnx_graph.name_uniquely(model)
     onnx_graph.strip(model)
     model.metadata_props[METADATA_KEY] = encode(signature.metadata)

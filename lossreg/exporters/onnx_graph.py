@@ -44,6 +44,11 @@ def tidy(model: ir.Model) -> None:
         apply(model)
 
 
+def drop_unused(model: ir.Model) -> None:
+    """Removes the initialisers whose users the mends have replaced: ONNX Runtime warns of them."""
+    common.RemoveUnusedNodesPass()(model)
+
+
 def name_uniquely(model: ir.Model) -> None:
     """Gives values of inner graphs, which the mends have added to, names that no other graph has."""
     common.NameFixPass()(model)
