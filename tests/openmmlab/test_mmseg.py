@@ -414,6 +414,17 @@ def test_dice_labels_out_of_range(ours, host):
             ours()(*call)
 
 
+@shows('only class is the ignored one', 'SegDiceLoss')
+def test_dice_of_no_class(ours, host):
+    call = real(2, 1, 3, 4).requires_grad_(), labels(2, 3, 4, classes=1)
+    with pytest.raises(AssertionError):
+        host(ignore_index=0)(*call)
+    for naive, empty in ((False, 1.0), (True, 0.0)):
+        loss = ours(ignore_index=0, naive_dice=naive)(*call)
+        assert loss == empty
+        assert not torch.autograd.grad(loss, call[0])[0].any()
+
+
 @shows('class indices work', 'SegFocalLoss')
 def test_focal_loss_on_the_cpu(ours, host):
     call = real(2, 4, 3, 5), labels(2, 3, 5)

@@ -242,5 +242,11 @@ SegDiceLoss.spec = LossSpec(
             'contract 4: only C and the ignored label are declared to mean no class',
             'tests/openmmlab/test_mmseg.py',
         ),
+        Difference(
+            HOST,
+            'is that of empty masks where the only class is the ignored one; mmseg stops with an AssertionError',
+            'contract 6: values and derivatives are finite',
+            'tests/openmmlab/test_mmseg.py',
+        ),
     ),
 )
