@@ -15,6 +15,7 @@ from lossreg.spec import family_of
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(lossreg.__file__).parent
 LOSS_FILES = [path for path in sorted((PACKAGE / 'losses').rglob('*.py')) if path.name != '__init__.py']
+SHARED_FILES = [*sorted((PACKAGE / 'ops').glob('*.py')), PACKAGE / 'arith.py']
 
 METHODS = {'masked_select', 'nonzero', 'item', 'tolist', 'new_tensor'}
 BANNED_CALLS = METHODS | {
@@ -123,6 +124,15 @@ def _is_mask(node: ast.AST) -> bool:
     return isinstance(node, ast.Compare) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert))
 
 
+def union_by_bar(tree: ast.AST) -> Iterator[ast.AST]:
+    """``Tensor | None`` does not script in torch 2.1; ``Optional[Tensor]`` does."""
+    for function in functions(tree):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        for annotation in filter(None, [function.returns, *(a.annotation for a in arguments)]):
+            if any(isinstance(node, ast.BinOp) for node in ast.walk(annotation)):
+                yield annotation
+
+
 def unregistered_module(tree: ast.AST) -> Iterator[ast.AST]:
     """Every module is visibly registered, and is a plain ``nn.Module``."""
     for node in ast.walk(tree):
@@ -152,6 +162,9 @@ PLANTED: dict[Callable[[ast.AST], Iterator[ast.AST]], list[str]] = {
     boolean_selection: [
         f'def f(x):\n    {line}' for line in ('x[x > 0]', 'm = y == 1; x[m]', 'x[~m]', 'm = (a > 0) & b; x[m].sum()')
     ],
+    union_by_bar: [
+        'def f(x: Tensor | None): pass', 'def f(x) -> tuple[Tensor, Tensor | None]: pass', 'def f(*, x: int | str): pass',
+    ],
     unregistered_module: [
         'class ALoss(nn.Module): pass',
         '@LOSSES.register_module()\nclass ALoss(BaseModule): pass',
@@ -175,6 +188,11 @@ class ALoss(nn.Module):
 def test_losses_keep_the_rules(path, rule):
     found = [f'{path}:{node.lineno}: {ast.unparse(node)[:80]}' for node in rule(ast.parse(path.read_text()))]
     assert not found, rule.__doc__
+
+
+@pytest.mark.parametrize('path', SHARED_FILES, ids=lambda path: path.stem)
+def test_what_losses_share_scripts_in_every_torch(path):
+    assert not [f'{path}:{node.lineno}' for node in union_by_bar(ast.parse(path.read_text()))]
 
 
 @pytest.mark.parametrize(('rule', 'line'), PLANTED_LINES, ids=lambda x: getattr(x, '__name__', None))

@@ -5,6 +5,7 @@ contiguous. A size is (2, N) as well: the width and the height. Negative ones ar
 """
 
 import math
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ def check_boxes(pred: Tensor, target: Tensor, size: int = 4) -> None:
 
 
 def counted_boxes(
-    pred: Tensor, target: Tensor, weight: Tensor | None, size: int = 4
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    pred: Tensor, target: Tensor, weight: Optional[Tensor], size: int = 4
+) -> tuple[Tensor, Tensor, Optional[Tensor]]:
     """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, ``size``).
 
     Raises:
