@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lossreg.exporters import build
 from lossreg.exporters.verify import verify
 from lossreg.losses.sequence.ctc_loss import CTCLoss, ctc_loss
+from lossreg.ops import lattice
 from lossreg.request import Request
 
 SIZES = [(7, 3, 4, 2), (20, 2, 9, 6), (1, 4, 3, 1), (40, 1, 5, 15)]
@@ -52,6 +53,27 @@ def test_recursion_is_torch(size, zero_infinity):
     ours = with_gradient(scripted, log_probs, targets, *lengths)
     theirs = with_gradient(torch.nn.CTCLoss(0, 'none', zero_infinity), log_probs, targets.clamp(min=0), *lengths)
     torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def test_eager_without_torchs_kernel(monkeypatch):
+    """That of torch 2.1 is wrong for samples without frames."""
+    log_probs, targets, input_lengths, target_lengths = sequences(7, 4, 5, 2, seed=2)
+    call = log_probs, targets, input_lengths * torch.tensor([0, 1, 1, 0]), target_lengths * torch.tensor([0, 1, 1, 1])
+    theirs = with_gradient(torch.nn.CTCLoss(0, 'none'), call[0], targets.clamp(min=0), *call[2:])
+    monkeypatch.setattr(lattice, 'KERNEL_IS_RIGHT', False)
+    torch.testing.assert_close(with_gradient(CTCLoss(0, 'none'), *call), theirs, equal_nan=True)
+
+
+def test_nan_of_a_class_that_no_alignment_reaches():
+    log_probs, targets, *lengths = sequences(7, 3, 5, 2)
+    log_probs[:, :, 4] = torch.nan
+    call = log_probs, targets.clamp(max=3), *lengths
+    exact = torch.nn.CTCLoss(0, 'none')(call[0], call[1].clamp(min=0), *lengths)
+    assert not exact.isnan().any()
+    for loss in (CTCLoss(0, 'none'), torch.jit.script(CTCLoss(0, 'none'))):
+        value, gradient = with_gradient(loss, *call)
+        torch.testing.assert_close(value, exact)
+        assert not gradient[:, :, :4].isnan().any()
 
 
 def test_long_sequences_keep_their_precision_in_float32():

@@ -163,7 +163,7 @@ PLANTED: dict[Callable[[ast.AST], Iterator[ast.AST]], list[str]] = {
         f'def f(x):\n    {line}' for line in ('x[x > 0]', 'm = y == 1; x[m]', 'x[~m]', 'm = (a > 0) & b; x[m].sum()')
     ],
     union_by_bar: [
-        'def f(x: Tensor | None): pass', 'def f(x) -> tuple[Tensor, Tensor | None]: pass', 'def f(*, x: int | str): pass',
+        'def f(x: Tensor | None): pass', 'def f(x) -> tuple[Tensor, Tensor | None]: pass', 'def f(*, x: int | str): x',
     ],
     unregistered_module: [
         'class ALoss(nn.Module): pass',

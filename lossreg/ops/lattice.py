@@ -1,7 +1,7 @@
 """The alignment lattice of connectionist temporal classification: its likelihood and the derivative of that.
 
 The states of a sample are its labels with blanks before, between and behind: ``L = 2 S + 1``. The recursion over frames
-is a loop in TorchScript and a scan, which ONNX has as an operator, in every trace. Everything is in float64: the
+is a scan, which ONNX has as an operator, in every trace, and a loop elsewhere. Everything is in float64: the
 likelihood of a long sequence is a small number, and the derivative a ratio of two of them.
 """
 
@@ -12,13 +12,16 @@ from torch import Tensor
 from lossreg.arith import is_eager, keep, with_gradient
 from lossreg.ops.tracing import scan
 
+KERNEL_IS_RIGHT = torch.__version__ >= '2.11'
+"""Whether torch's kernel is: that of torch 2.1 reads uninitialised memory for a sample without frames."""
+
 
 def ctc_negative_log_likelihood(
     log_probs: Tensor, labels: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int, zero_infinity: bool
 ) -> Tensor:
     """The negative log-likelihood of each sample, (N), with the gradient that torch defines.
 
-    Eager mode runs torch's kernel, everything else the recursion.
+    Eager mode runs torch's kernel where that is right, everything else the recursion.
 
     Args:
         log_probs: 0 where frames do not count, (T, N, C).
@@ -29,7 +32,7 @@ def ctc_negative_log_likelihood(
         zero_infinity: whether no alignment means 0, not infinity.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if is_eager(log_probs):
+        if KERNEL_IS_RIGHT and is_eager(log_probs):
             return _native(log_probs, labels, input_lengths, target_lengths, blank, zero_infinity)
     nll, gradient = _closed_form(log_probs.detach().double(), labels, input_lengths, target_lengths, blank)
     impossible = nll == torch.inf
@@ -79,7 +82,9 @@ def _closed_form(
     posterior = (paths - log_likelihood.unsqueeze(1)).exp()
     # d nll / d log p(t, c) = p(t, c) - sum of posteriors of the states with class c
     expected = torch.zeros_like(log_probs).scatter_add(2, index, posterior)
-    return -log_likelihood, torch.where(counted.unsqueeze(2), log_probs.exp() - expected, 0.0)
+    # a NaN that an alignment reaches is in the posteriors; one that none reaches does not count
+    probability = torch.where(log_probs.isnan(), 0.0, log_probs.exp())
+    return -log_likelihood, torch.where(counted.unsqueeze(2), probability - expected, 0.0)
 
 
 def padded_targets(targets: Tensor, lengths: Tensor) -> Tensor:
@@ -120,14 +125,15 @@ def _step(state: Tensor, emission: Tensor, skip: Tensor, counted: Tensor) -> Ten
 
 def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """The state after the last frame, (N, L), and after each, (T, N, L)."""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        state = start
-        states: list[Tensor] = []
-        for t in range(emissions.size(0)):
-            state = _step(state, emissions[t], skip, counted[t])
-            states.append(state)
-        return state, torch.stack(states)
-    return _scan(start, emissions, skip, counted)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_eager(start):
+            return _scan(start, emissions, skip, counted)
+    state = start
+    states: list[Tensor] = []
+    for t in range(emissions.size(0)):
+        state = _step(state, emissions[t], skip, counted[t])
+        states.append(state)
+    return state, torch.stack(states)
 
 
 @torch.jit.unused
