@@ -130,11 +130,17 @@ def test_multilabel_margin_loss_is_wrong():
     assert wrong > 0.1, mended('F.multilabel_margin_loss', 'nothing: ours is faster')
 
 
-@pytest.mark.filterwarnings('ignore:overflow encountered in cast')
-def test_double_constants_pass_through_float():
-    """A Python number beyond float32's range becomes infinite in a float64 graph."""
-    run, _ = exported_by_torch(lambda x: torch.where(x > 0, 1e300, x.double()), torch.zeros(2))
-    assert run(floats(1.0))[0] == INF, mended('float64 constants', 'nothing: batch_hard_pairs does without a sentinel')
+def test_double_constants_pass_through_float(unit_of):
+    """0.7 is a little less in float32, so that 0.7 of ten are six. Our translation of scalar_tensor keeps float64."""
+    run, _ = exported_by_torch(lambda x: (x.double() * 0.7).floor(), torch.zeros(2))
+    assert run(floats(10.0))[0] == 6.0, mended('float64 constants', 'the translation of scalar_tensor in onnx.py')
+    unit = unit_of({'type': 'BalanceCrossEntropyLoss', 'logits': True, 'negative_ratio': 0.7})
+    ours = OnnxRuntime(build(unit, ['onnx'], grad=False)['onnx'])
+    x = np.linspace(-3, 3, 30)
+    losses = np.log1p(np.exp(np.where(np.arange(30) < 10, -x, x)))
+    inputs = torch.tensor(x, dtype=torch.float32), (torch.arange(30) < 10).float()
+    loss = ours({name: t.view(2, 1, 3, 5) for name, t in zip(('pred', 'gt'), inputs, strict=True)})['loss']
+    np.testing.assert_allclose(loss, (losses[:10].sum() + losses[-7:].sum()) / 17, rtol=1e-6)
 
 
 def test_small_additions_are_dropped(unit_of):

@@ -84,14 +84,25 @@ def _translate(program: ExportedProgram, signature: Signature, opset: int) -> An
 
 @cache
 def _translations() -> dict[Any, Any]:
-    """Operators that the exporter does not know: the size in gradient graphs, and the stable sort."""
+    """Operators that the exporter does not know, or rounds: it writes a float64 number as float32."""
+    from onnxscript import ir
     from onnxscript import opset18 as op
 
     def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
         # of equal elements, TopK puts the first first
         return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
 
-    return {torch.ops.aten.sym_numel.default: lambda x: op.Size(x), torch.ops.aten.sort.stable: sort}
+    def scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, layout: str = '', device: str = '', pin_memory: bool = False) -> Any:
+        if isinstance(s, (bool, int, float)):
+            return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
+        return op.Cast(s, to=dtype)
+
+    return {
+        torch.ops.aten.scalar_tensor.default: scalar_tensor,
+        torch.ops.aten.sort.stable: sort,
+        # the size in gradient graphs
+        torch.ops.aten.sym_numel.default: lambda x: op.Size(x),
+    }
 
 
 _registries: dict[Any, Any] = {}
