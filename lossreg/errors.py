@@ -31,3 +31,11 @@ class DeclinedError(LossregError):
     """A valid request that lossreg does not serve."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """The telling line of an error message: the last of a TorchScript traceback, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return ''
+    return next((line for line in reversed(lines) if line.startswith('builtins.')), lines[0])

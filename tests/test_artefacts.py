@@ -288,6 +288,20 @@ def test_failed_verification_leaves_the_good_file(tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_a_file_that_cannot_run_is_not_written(tmp_path, monkeypatch):
+    class Refuses:
+        def __init__(self, *arguments):
+            pass
+
+        def __call__(self, inputs):
+            raise AssertionError('Guard failed: N != 1')
+
+    monkeypatch.setattr(sys.modules['lossreg.exporters.verify'], 'load', Refuses)
+    with pytest.raises(CheckError, match=r'on ordinary.* inputs it fails: Guard failed: N != 1$'):
+        exporters.export('DiceLoss', tmp_path, format='torchscript')
+    assert not list(tmp_path.iterdir())
+
+
 def test_failed_write_leaves_the_good_file(tmp_path, monkeypatch):
     exporters.export('DiceLoss', tmp_path, format='torchscript')
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -9,9 +9,9 @@ from functools import cache, partial
 import numpy as np
 
 from lossreg.checks.eager import exactly_zero, losses_of
-from lossreg.checks.rows import Row, RowMaker, Status, first_line
+from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.compare import Agreement, Outputs, compare
-from lossreg.errors import LossregError, MissingBackendError
+from lossreg.errors import LossregError, MissingBackendError, first_line
 from lossreg.exporters import build
 from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.runtimes import Eager, OnnxRuntime, Runtime, load

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lossreg.checks.oracle import HELD, Oracle, finite_differences, oracle_of, run_oracle
-from lossreg.checks.rows import Row, RowMaker, Status, first_line
+from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.compare import Agreement, Outputs, compare
+from lossreg.errors import first_line
 from lossreg.runtimes import Eager, Runtime
 from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance

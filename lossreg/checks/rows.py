@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from lossreg.compare import Agreement
+from lossreg.errors import first_line
 from lossreg.unit import Unit
 
 
@@ -83,11 +84,3 @@ class RowMaker:
             max_rel=found.max_rel,
             seconds=time.perf_counter() - start,
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The telling line of an error message: the last of a TorchScript traceback, else the first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return ''
-    return next((line for line in reversed(lines) if line.startswith('builtins.')), lines[0])

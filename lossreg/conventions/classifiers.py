@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossreg.conventions.detectors import AVG_FACTOR
-from lossreg.spec import Call, Difference, Input, Role
+from lossreg.spec import Call, Difference, Input, Role, Tolerance
 
 MULTI_LABEL_CALLS = tuple(
     Call(
@@ -55,6 +55,8 @@ def nan_label(host: str) -> Difference:
         'tests/openmmlab/test_mmaction.py',
     )
 
+
+ANGULAR_TOLERANCE = Tolerance(atol=1e-5, why='a gradient is a difference of terms of up to s = 64 times the margin')
 
 CLASSIFIER_INPUTS = (
     Input('features', Role.FEATURES, 'N D', differentiable=True),

@@ -92,7 +92,9 @@ def _translations() -> dict[Any, Any]:
         # of equal elements, TopK puts the first first
         return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
 
-    def scalar_tensor(s: Any, dtype: int = ir.DataType.FLOAT, layout: str = '', device: str = '', pin_memory: bool = False) -> Any:
+    def scalar_tensor(
+        s: Any, dtype: int = ir.DataType.FLOAT, layout: str = '', device: str = '', pin_memory: bool = False
+    ) -> Any:
         if isinstance(s, (bool, int, float)):
             return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
         return op.Cast(s, to=dtype)

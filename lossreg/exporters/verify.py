@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lossreg.compare import compare
+from lossreg.errors import first_line
 from lossreg.runtimes import Eager, load
 from lossreg.samples import numeric_cases
 from lossreg.unit import Unit
@@ -29,7 +31,11 @@ def verify(unit: Unit, data: bytes, suffix: str, grad: bool) -> Verdict:
     worst_abs = worst_rel = 0.0
     count = 0
     for case in numeric_cases(unit):
-        found = compare(runtime(case.inputs), eager(case.inputs), unit.spec.tolerance, scaled=not case.smooth)
+        try:
+            outputs = runtime(case.inputs)
+        except Exception as error:  # each runtime has errors of its own
+            return Verdict(math.inf, math.inf, count, f'on {case.name} inputs it fails: {first_line(error)}')
+        found = compare(outputs, eager(case.inputs), unit.spec.tolerance, scaled=not case.smooth)
         if not found:
             return Verdict(found.max_abs, found.max_rel, count, f'on {case.name} inputs {found.detail}')
         worst_abs, worst_rel = max(worst_abs, found.max_abs), max(worst_rel, found.max_rel)

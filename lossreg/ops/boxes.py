@@ -41,8 +41,9 @@ def counted_boxes(
     check_leading_shape(weight, pred, weight.dim(), 'weight', 'pred')
     weight = upcast(weight)
     weight = weight.mean(-1) if weight.dim() == 2 else weight
-    counted = (weight != 0).unsqueeze(1)
-    return keep(pred, counted), keep(target, counted), weight
+    counted = weight != 0
+    # in columns, as the corners are: otherwise a pt2 file of torch 2.11 refuses a single box
+    return keep(pred.t(), counted).t(), keep(target.t(), counted).t(), weight
 
 
 def corners(boxes: Tensor, box_format: str) -> tuple[Tensor, Tensor]:

@@ -70,10 +70,11 @@ def gd_loss(
     """
     check_options(loss_type, representation, fun)
     pred, target, weight = counted_boxes(pred, target, weight, 5)
+    # in float64: the derivative by the angle is a difference of terms that grow with the ratio of both sizes
     if representation == 'xy_wh_r':
-        p, t = gaussian_of_box(pred), gaussian_of_box(target)
+        p, t = gaussian_of_box(pred.double()), gaussian_of_box(target.double())
     else:
-        p, t = gaussian_of_correlation(pred), gaussian_of_correlation(target)
+        p, t = gaussian_of_correlation(pred.double()), gaussian_of_correlation(target.double())
     if loss_type == 'gwd':
         distance = _wasserstein(p, t, alpha, normalize)
     elif loss_type == 'kld':
@@ -87,7 +88,7 @@ def gd_loss(
         distance = torch.log1p(distance)
     elif fun == 'sqrt':
         distance = _root(distance, True)
-    loss = 1.0 - 1.0 / (tau + distance) if tau >= 1.0 else distance
+    loss = (1.0 - 1.0 / (tau + distance) if tau >= 1.0 else distance).to(pred.dtype)
     return loss if weight is None else loss * weight
 
 

@@ -40,8 +40,9 @@ def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
         ValueError: shapes do not match.
     """
     pred, target, weight = counted_boxes(pred, target, weight, 7)
-    px, py, pz, pw, pl, ph, p_angle = pred.t().contiguous().unbind(0)
-    tx, ty, tz, tw, tl, th, t_angle = target.t().contiguous().unbind(0)
+    # in float64: the derivative by the angle is a difference of large terms where boxes coincide
+    px, py, pz, pw, pl, ph, p_angle = pred.double().t().contiguous().unbind(0)
+    tx, ty, tz, tw, tl, th, t_angle = target.double().t().contiguous().unbind(0)
     common = common_area_of_boxes(
         torch.stack([px, py, pw, pl, p_angle]),
         torch.stack([tx, ty, tw, tl, t_angle]),
@@ -51,7 +52,7 @@ def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
     height = torch.minimum(p_half, offset + t_half) - torch.maximum(-p_half, offset - t_half)
     common = common * height.clamp(min=0.0)
     # I / (V_p + V_t - I)
-    loss = 1.0 - quotient_of_areas(common, pw * pl * ph + tw * tl * th - common)
+    loss = (1.0 - quotient_of_areas(common, pw * pl * ph + tw * tl * th - common)).to(pred.dtype)
     return loss if weight is None else loss * weight
 
 

@@ -41,7 +41,8 @@ def rotated_iou_loss(
     """
     check_iou_mode(mode)
     pred, target, weight = counted_boxes(pred, target, weight, 5)
-    p, t = pred.t().contiguous(), target.t().contiguous()
+    # in float64: the derivative by the angle is a difference of large terms where boxes coincide
+    p, t = pred.double().t().contiguous(), target.double().t().contiguous()
     common = common_area_of_boxes(p, t)
     _, _, p_width, p_height, _ = p.unbind(0)
     _, _, t_width, t_height, _ = t.unbind(0)
@@ -53,6 +54,7 @@ def rotated_iou_loss(
         loss = 1.0 - iou * iou
     else:
         loss = -torch.log(iou)
+    loss = loss.to(pred.dtype)
     return loss if weight is None else loss * weight
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, check_reduction, check_weight_shape, keep, reduce_loss, upcast
+from lossreg.arith import check_leading_shape, check_reduction, check_weight_shape, reduce_loss, upcast
 from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.losses.detection.siou_loss import siou
@@ -15,6 +15,7 @@ from lossreg.ops.boxes import (
     centre_offset,
     check_boxes,
     corners,
+    counted_boxes,
     hull_size,
     inner_size,
     intersection_and_union,
@@ -164,11 +165,8 @@ class YOLOIoULoss(nn.Module):
     ) -> Tensor:
         """Computes the loss, whatever ``return_iou`` says."""
         reduction = self.reduction if reduction_override is None else reduction_override
-        check_boxes(pred, target)
-        if weight is not None:
-            weight = self._weight_per_box(weight, pred)
-            counted = (weight != 0).unsqueeze(1)
-            pred, target = keep(upcast(pred), counted), keep(upcast(target), counted)
+        weight = None if weight is None else self._weight_per_box(weight, pred)
+        pred, target, weight = counted_boxes(pred, target, weight)
         loss = 1.0 - yolo_iou(pred, target, self.iou_mode, self.bbox_format, self.eps)
         if weight is not None:
             loss = loss * weight

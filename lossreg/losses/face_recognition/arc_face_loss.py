@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.ops.margins import (
     add_angle,
     check_angle,
@@ -184,4 +184,5 @@ ArcFaceLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/1801.07698',),
     sizes=classifier_sizes,
+    tolerance=ANGULAR_TOLERANCE,
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     add_angle,
@@ -171,4 +171,5 @@ CurricularFaceLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/2004.00288', 'https://github.com/HuangYG123/CurricularFace'),
     sizes=classifier_sizes,
+    tolerance=ANGULAR_TOLERANCE,
 )

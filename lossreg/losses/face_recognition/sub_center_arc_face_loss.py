@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     check_angle,
@@ -165,4 +165,5 @@ SubCenterArcFaceLoss.spec = LossSpec(
     },
     references=('https://www.ecva.net/papers/eccv_2020/papers_ECCV/html/1445_ECCV_2020_paper.php',),
     sizes=lambda loss: {**classifier_sizes(loss), 'K': loss.k},
+    tolerance=ANGULAR_TOLERANCE,
 )

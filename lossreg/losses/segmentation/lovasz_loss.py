@@ -104,7 +104,7 @@ def lovasz_softmax(
     counted = valid.unsqueeze(1).expand_as(errors)
     # (images, classes, ...), where all images may be one
     if per_image:
-        errors, foreground, counted = errors.unsqueeze(2), foreground.unsqueeze(2), counted.unsqueeze(2)
+        errors, foreground, counted = errors.unsqueeze(-1), foreground.unsqueeze(-1), counted.unsqueeze(-1)
     else:
         errors, foreground, counted = _as_one(errors), _as_one(foreground), _as_one(counted)
     rows, positives = lovasz_extension(errors.flatten(0, 1), foreground.flatten(0, 1), counted.flatten(0, 1))
