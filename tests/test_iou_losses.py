@@ -9,6 +9,9 @@ import torch
 
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss
+from lossreg.runtimes import Eager
+from lossreg.samples import Kind, draw
+from lossreg.unit import OTHER_SIZES
 
 NAMES = ('IoULoss', 'BoundedIoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'EIoULoss', 'SIoULoss', 'AlphaIoULoss')
 ALPHA_MODES = ('iou', 'giou', 'diou', 'ciou')
@@ -401,3 +404,17 @@ def test_shapes_that_are_refused(name):
         loss(boxes, boxes, torch.ones(3, 1))
     with pytest.raises(ValueError, match='avg_factor'):
         loss(boxes, boxes, avg_factor=2, reduction_override='sum')
+
+
+@pytest.mark.parametrize(
+    ('name', 'variant'),
+    [('RotatedIoULoss', 'default'), ('RotatedIoU3DLoss', 'default'), ('GDLoss', 'pearson'), ('GDLoss', 'symmax')],
+)
+@pytest.mark.parametrize('seed', [4, 5])
+def test_derivatives_of_odd_rotated_boxes(unit_of, name, variant, seed):
+    """In float32 the terms of a derivative by the angle cancel where boxes coincide, and where one is a point."""
+    unit = unit_of(name, variant)
+    inputs = draw(unit, Kind.EXTREME, unit.sizes(OTHER_SIZES), seed)
+    exact = Eager(unit, grad=True, dtype=torch.float64)(inputs)
+    for output, value in Eager(unit, grad=True)(inputs).items():
+        np.testing.assert_allclose(value, exact[output], rtol=1e-6, atol=1e-7 * np.abs(exact[output]).max())
