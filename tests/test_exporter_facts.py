@@ -7,11 +7,12 @@ says what to reconsider. Beside each, what we do instead is held to the right nu
 import math
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -141,6 +142,17 @@ def test_double_constants_pass_through_float(unit_of):
     inputs = torch.tensor(x, dtype=torch.float32), (torch.arange(30) < 10).float()
     loss = ours({name: t.view(2, 1, 3, 5) for name, t in zip(('pred', 'gt'), inputs, strict=True)})['loss']
     np.testing.assert_allclose(loss, (losses[:10].sum() + losses[-7:].sum()) / 17, rtol=1e-6)
+
+
+def test_what_onnxruntime_1_16_cannot_run_is_not_in_files(exported):
+    """It lacks the cosine of float64, and fusing 1 / x times y in float64 kills it."""
+    rotated = onnx.load_from_string(exported('RotatedIoULoss', grad=True)['onnx']).graph
+    assert 'Cos' not in {node.op_type for node in rotated.node}
+    graph = onnx.load_from_string(exported('GANLoss', grad=True, call='generator')['onnx']).graph
+    ones = {i.name for i in graph.initializer if i.data_type == TensorProto.DOUBLE and numpy_helper.to_array(i) == 1.0}
+    assert ones
+    assert not [node for node in graph.node if node.op_type == 'Div' and node.input[0] in ones]
+    assert 'Reciprocal' in {node.op_type for node in graph.node}
 
 
 def test_small_additions_are_dropped(unit_of):

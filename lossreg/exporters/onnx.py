@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
         onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model)
     onnx_graph.mend_open_clips(model)
+    onnx_graph.mend_unit_quotients(model)
     onnx_graph.guard_shapes(model, signature)
     onnx_graph.drop_unused(model)
     onnx_graph.name_uniquely(model)
@@ -84,7 +86,7 @@ def _translate(program: ExportedProgram, signature: Signature, opset: int) -> An
 
 @cache
 def _translations() -> dict[Any, Any]:
-    """Operators that the exporter does not know, or rounds: it writes a float64 number as float32."""
+    """Operators that the exporter does not know or rounds, or that ONNX Runtime lacks."""
     from onnxscript import ir
     from onnxscript import opset18 as op
 
@@ -95,11 +97,19 @@ def _translations() -> dict[Any, Any]:
     def scalar_tensor(
         s: Any, dtype: int = ir.DataType.FLOAT, layout: str = '', device: str = '', pin_memory: bool = False
     ) -> Any:
+        # the exporter's own writes a float64 number as float32
         if isinstance(s, (bool, int, float)):
             return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
         return op.Cast(s, to=dtype)
 
+    def cos(x: Any) -> Any:
+        # onnxruntime 1.16 has the sine of float64, not the cosine
+        if x.dtype == ir.DataType.DOUBLE:
+            return op.Sin(op.Add(x, op.Constant(value=ir.tensor(math.pi / 2, ir.DataType.DOUBLE))))
+        return op.Cos(x)
+
     return {
+        torch.ops.aten.cos.default: cos,
         torch.ops.aten.scalar_tensor.default: scalar_tensor,
         torch.ops.aten.sort.stable: sort,
         # the size in gradient graphs

@@ -44,6 +44,23 @@ def tidy(model: ir.Model) -> None:
         apply(model)
 
 
+def mend_unit_quotients(model: ir.Model) -> None:
+    """Writes 1 / x in float64 as a reciprocal: fusing it with a product kills onnxruntime 1.16."""
+    for node in model.graph.all_nodes():
+        if node.op_type == 'Div' and _is_one(node.inputs[0]):
+            node.op_type = 'Reciprocal'
+            node.replace_input_with(0, node.inputs[1])
+            node.resize_inputs(1)
+
+
+def _is_one(value: ir.Value) -> bool:
+    """Whether a value is the float64 constant 1."""
+    constant = value.const_value
+    if constant is None or constant.dtype != ir.DataType.DOUBLE or constant.shape.rank() > 0:
+        return False
+    return bool(constant.numpy() == 1.0)
+
+
 def drop_unused(model: ir.Model) -> None:
     """Removes the initialisers whose users the mends have replaced: ONNX Runtime warns of them."""
     common.RemoveUnusedNodesPass()(model)
