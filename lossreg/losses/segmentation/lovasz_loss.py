@@ -104,6 +104,7 @@ def lovasz_softmax(
     counted = valid.unsqueeze(1).expand_as(errors)
     # (images, classes, ...), where all images may be one
     if per_image:
+        # the dimension of one image comes last: before the pixels, it makes a pt2 file refuse those of one column
         errors, foreground, counted = errors.unsqueeze(-1), foreground.unsqueeze(-1), counted.unsqueeze(-1)
     else:
         errors, foreground, counted = _as_one(errors), _as_one(foreground), _as_one(counted)
