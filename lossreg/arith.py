@@ -544,5 +544,5 @@ def is_plain_eager(x: Tensor) -> bool:
 def raise_unless_legal(x: Tensor, legal: Tensor, name: str, limits: str) -> None:
     """Raises IndexError naming the first value that is not legal."""
     if not bool(legal.all()):
-        # nothing traces this: it is called in plain eager mode alone, and a selection here is on the way to an error
-        raise IndexError(f'{name} holds {x[~legal].flatten()[0].item()}, but {limits}')
+        first = x.flatten()[legal.flatten().int().argmin()]
+        raise IndexError(f'{name} holds {first}, but {limits}')

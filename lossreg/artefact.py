@@ -94,7 +94,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         ConfigError: the folder cannot be written to.
     """
     require_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.')  # a name too long is found below
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ConfigError: the file is not a manifest of this version.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not os.path.exists(path):
         return {'schema': MANIFEST_SCHEMA, 'artefacts': {}}
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))

@@ -58,6 +58,7 @@ BAD = 'bad.py'
         (['export', 'GIoULoss', '--with', 'wait'], 2, ['wait', 'weight, avg_factor']),
         (['export', 'GIoULoss', '--variant', 'nope'], 2, ['nope', 'lossreg show']),
         (['export', 'GIoULoss', '--out', '/dev/null/x'], 2, ['/dev/null/x']),
+        (['export', 'GIoULoss', '--out', 'x' * 300], 2, ['File name too long']),
         (['export', 'GIoULoss', '--opset', '99'], 4, ['99']),
         (['export', 'missing.py'], 2, ['missing.py does not exist']),
         (['export', BAD], 2, [BAD, 'SyntaxError']),

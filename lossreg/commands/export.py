@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Exports every target in every format and prints the paths."""
     load_losses(*options.imports)
     out = Path(options.out)
-    if out.exists() and not out.is_dir():
+    if os.path.isfile(out):
         raise ConfigError(f'--out {out} is a file; give a folder')
     formats: Any = options.format or ['onnx']
     formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))

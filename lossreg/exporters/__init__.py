@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +118,7 @@ def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[
 def _target(path: Path, unit: Unit, format: str, grad: bool, several_calls: bool) -> Path:
     if format not in SUFFIXES:
         raise ConfigError(f'unknown format {format!r}; use {", ".join(SUFFIXES)}')
-    if path.is_dir() or not path.suffix:
+    if os.path.isdir(path) or not path.suffix:  # a name too long makes pathlib raise
         return path / file_name(unit, format, grad, several_calls)
     if path.suffix != f'.{SUFFIXES[format]}':
         raise ConfigError(f'{path.name} does not end in .{SUFFIXES[format]}, as {format} files do')
