@@ -451,20 +451,45 @@ def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[
     return weight
 
 
-def class_indices(label: Tensor) -> Tensor:
-    """Integers as they are, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
-    return torch.where(label == label, label.long(), -1) if label.is_floating_point() else label
+def indices(x: Tensor, name: str) -> Tensor:
+    """Labels, lengths or places of any integer dtype as int64, before anything compares them or adds to them.
+
+    In a narrower dtype -100 may be 156, and a sum or a number of classes may wrap. What int64 cannot hold becomes the
+    largest number that it can, which is in no range.
+
+    Raises:
+        IndexError: a number that int64 cannot hold, in plain eager mode on the CPU.
+        ValueError: ``x`` does not hold integers.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f'{name} must hold integers, got {x.dtype}')
+    wide = x.long()
+    if x.is_signed() or x.element_size() < 8:
+        return wide
+    # uint64, a dtype that torch 2.1 does not know by name
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(x):
+            raise_unless_legal(x, wide >= 0, name, 'int64 ends at 9223372036854775807')
+    return torch.where(wide < 0, 9223372036854775807, wide)
+
+
+def class_indices(label: Tensor, name: str) -> Tensor:
+    """:func:`indices`, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
+    return torch.where(label == label, label.long(), -1) if label.is_floating_point() else indices(label, name)
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
     """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
 
+    Args:
+        label: of :func:`indices`.
+        classes: how many there are.
+        ignore_index: one more legal label; None for none.
+        name: of the input, for messages.
+
     Raises:
         IndexError: an illegal label, in plain eager mode on the CPU.
-        ValueError: ``label`` does not hold integers.
     """
-    if label.is_floating_point() or label.dtype == torch.bool:
-        raise ValueError(f'{name} must hold integer class indices, got {label.dtype}')
     legal = (label >= 0) & (label < classes)
     if ignore_index is not None:
         legal = legal | (label == ignore_index)
@@ -502,14 +527,11 @@ def check_binary(label: Tensor, name: str) -> Tensor:
 
 
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
-    """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
+    """Which lengths, of :func:`indices`, are legal: 0 to ``limit``, the number of ``what``. Give it to :func:`poison`.
 
     Raises:
         IndexError: an illegal length, in plain eager mode on the CPU.
-        ValueError: ``length`` does not hold integers.
     """
-    if length.is_floating_point() or length.dtype == torch.bool:
-        raise ValueError(f'{name} must hold integer lengths, got {length.dtype}')
     legal = (length >= 0) & (length <= limit)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(length):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, keep, reduce_loss, total
+from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, indices, keep, reduce_loss, total
 
 # Divergences
 
@@ -50,6 +50,7 @@ def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> tuple[Tens
     check_dim(logits, 2, logits_name)
     check_dim(gt_labels, 1, 'gt_labels')
     check_leading_shape(gt_labels, logits, 1, 'gt_labels', logits_name)
+    gt_labels = indices(gt_labels, 'gt_labels')
     legal = check_labels(gt_labels, logits.size(1), None, 'gt_labels')
     return torch.arange(logits.size(1), device=logits.device) == gt_labels.unsqueeze(1), legal
 

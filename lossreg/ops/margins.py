@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, matmul, poison, upcast
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, indices, matmul, poison, upcast
 
 
 def class_weights(*shape: int) -> nn.Parameter:
@@ -45,6 +45,7 @@ def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tenso
     check_dim(label, 1, 'label')
     check_leading_shape(label, features, 1, 'label', 'features')
     check_size(features, 1, weight.size(-1), 'features', 'columns of weight')
+    label = indices(label, 'label')
     legal = check_labels(label, weight.size(0), None, 'label')
     # zeros of the features' batch, not a number: so a traced graph knows that both batches are equal
     return legal, torch.where(legal, label, torch.zeros(features.size(0), dtype=torch.long, device=label.device))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import accuracy
+from lossreg.arith import accuracy, indices
 from lossreg.losses.classification.cross_entropy_loss import (
     CrossEntropyLoss,
     binary_cross_entropy,
@@ -110,6 +110,7 @@ class CrossEntropyCustomLoss(nn.Module):
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
         """How many per cent of the samples that are not background have the largest score at their class."""
         check_class_count(self.num_classes)
+        labels = indices(labels, 'labels')
         return {'acc_classes': accuracy(cls_score[:, : self.num_classes], labels, labels < self.num_classes)}
 
 

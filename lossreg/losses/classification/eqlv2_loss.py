@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_labels,
     check_same_shape,
     check_size,
+    indices,
     poison,
     sigmoid,
     softplus,
@@ -56,6 +57,7 @@ def eqlv2_loss(
     check_class_map(label, cls_score, 'label', 'cls_score')
     channels = cls_score.size(1)
     check_size(pos_neg, 0, channels - 1, 'pos_neg', 'classes of cls_score')
+    label = indices(label, 'label')
     legal = check_labels(label, channels, None, 'label').unsqueeze(1)
     x = upcast(cls_score)
     # sigmoid(gamma (r - mu)), and 1 for background

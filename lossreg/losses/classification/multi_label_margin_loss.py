@@ -10,6 +10,7 @@ from lossreg.arith import (
     check_labels,
     check_same_shape,
     choose,
+    indices,
     keep,
     legacy_reduction,
     poison,
@@ -45,11 +46,12 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     """
     check_same_shape(target, input, 'target', 'input')
     classes = input.size(-1)
+    target = indices(target, 'target')
     legal = check_labels(target, classes, -1, 'target')
     counted = (target < 0).to(torch.int64).cumsum(-1) == 0
     legal_sample = legal.all(-1, keepdim=True)
     # how often each class is in the set; one class more takes what does not count
-    index = torch.where(counted & legal, target, classes).long()
+    index = torch.where(counted & legal, target, classes)
     ones = torch.ones_like(index, dtype=torch.float64)
     none = torch.zeros_like(input[..., :1], dtype=torch.float64)
     times = torch.cat([torch.zeros_like(ones), none], -1).scatter_add(-1, index, ones)[..., :classes]

@@ -6,7 +6,7 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_labels, check_reduction, check_size, reduce_loss
+from lossreg.arith import check_labels, check_reduction, check_size, indices, reduce_loss
 from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.seesaw_loss import check_seesaw_options, count_samples, seesaw_loss
 from lossreg.registry import LOSSES
@@ -93,6 +93,7 @@ class PretrainSeesawLoss(nn.Module):
         """The loss, and the samples counted after this batch. Changes nothing."""
         reduction = self.reduction if reduction_override is None else reduction_override
         check_size(cls_score, -1, cum_samples.size(0), 'cls_score', 'classes of cum_samples')
+        labels = indices(labels, 'labels')
         legal = check_labels(labels, self.num_classes, None, 'labels')
         next_cum_samples = count_samples(cum_samples, labels, legal)
         loss = seesaw_loss(cls_score, labels, next_cum_samples, weight, self.p, self.q, self.eps)

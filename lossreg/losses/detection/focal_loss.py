@@ -15,6 +15,7 @@ from lossreg.arith import (
     check_same_shape,
     check_weight_shape,
     choose,
+    indices,
     keep,
     negative_log,
     poison,
@@ -79,6 +80,7 @@ def sigmoid_focal_loss(
     else:
         check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
         positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
         if weight is not None:

@@ -10,6 +10,7 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
     poison,
     power,
@@ -94,9 +95,10 @@ def gaussian_focal_loss_at(
     check_dim(pos_inds, 1, 'pos_inds')
     check_same_shape(pos_labels, pos_inds, 'pos_labels', 'pos_inds')
     p, t = upcast(pred), upcast(target)
+    pos_inds, pos_labels = indices(pos_inds, 'pos_inds'), indices(pos_labels, 'pos_labels')
     legal = check_labels(pos_inds, pred.size(0), None, 'pos_inds')
     legal = legal & check_labels(pos_labels, pred.size(1), None, 'pos_labels')
-    place = torch.where(legal, pos_inds * pred.size(1) + pos_labels, 0).long()
+    place = torch.where(legal, pos_inds * pred.size(1) + pos_labels, 0)
     positives = _miss(p.flatten().index_select(0, place), alpha)
     return poison(positives, legal), _negatives(p, t, alpha, gamma)
 

@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_same_shape,
+    indices,
     keep,
     poison,
     total,
@@ -64,6 +65,7 @@ def ghmc_loss(
         t = upcast(target)
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
         t = (torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)).to(upcast(pred).dtype)
         counted = counted.unsqueeze(1).expand_as(pred)

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
     negative_log,
     poison,
@@ -63,6 +64,7 @@ def quality_focal_loss(
     check_class_map(label, pred, 'label', 'pred')
     check_same_shape(score, label, 'score', 'label')
     x, classes = upcast(pred), pred.size(1)
+    label = indices(label, 'label')
     legal = check_labels(label, classes + 1, None, 'label')
     own = legal & (label < classes)
     if weight is not None:
@@ -70,7 +72,7 @@ def quality_focal_loss(
         counted = (weight != 0) | ~legal
         x, own = keep(x, counted.unsqueeze(1)), own & counted
         weight = upcast(weight)
-    index = torch.where(own, label, 0).long().unsqueeze(1)
+    index = torch.where(own, label, 0).unsqueeze(1)
     positive = own.unsqueeze(1) & (torch.arange(classes, device=label.device) == index)
     # p^beta BCE(p, 0) elsewhere; at the class p is 0 for now
     z = torch.where(positive, 0.0 if activated else -torch.inf, x)

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_leading_shape,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -71,6 +72,7 @@ def seg_dice_loss(
         legal = torch.ones_like(target, dtype=torch.bool)
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, void, 'target')
     legal_sample = all_per_sample(legal)
     per_class = [-1] + [1] * (pred.dim() - 2)

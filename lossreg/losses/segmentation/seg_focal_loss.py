@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_same_shape,
     check_size,
     choose,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -76,6 +77,7 @@ def seg_focal_loss(
         positive = legal
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, classes + 1, ignore_index, 'target').unsqueeze(1)
         t = target.unsqueeze(1)
         counted = t != ignore_index

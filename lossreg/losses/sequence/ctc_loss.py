@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -65,6 +66,8 @@ def ctc_loss(
     check_dim(target_lengths, 1, 'target_lengths')
     check_size(log_probs, 1, input_lengths.size(0), 'log_probs', 'input_lengths')
     check_same_shape(target_lengths, input_lengths, 'target_lengths', 'input_lengths')
+    targets, input_lengths = indices(targets, 'targets'), indices(input_lengths, 'input_lengths')
+    target_lengths = indices(target_lengths, 'target_lengths')
     if targets.dim() == 1:
         targets = padded_targets(targets, target_lengths)
     check_dim(targets, 2, 'targets')
