@@ -45,7 +45,8 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
     """
     check_dim(cls_score, 2, 'cls_score')
     check_same_shape(label, cls_score, 'label', 'cls_score')
-    x, positive, negative = upcast(cls_score), label >= 1, label == 0
+    x, label = upcast(cls_score), upcast(label)
+    positive, negative = label >= 1, label == 0
     legal = check_numbers(label, positive | negative, 'label', 'labels are 0, or at least 1')
     if weight is not None:
         check_dim(weight, 1, 'weight')

@@ -59,7 +59,7 @@ def ghmc_loss(
     check_dim(pred, 2, 'pred')
     check_same_shape(label_weight, target, 'label_weight', 'target')
     legal = torch.ones_like(pred[:, :1], dtype=torch.bool)
-    counted = label_weight > 0
+    counted = upcast(label_weight) > 0
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)

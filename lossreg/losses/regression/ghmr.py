@@ -46,11 +46,12 @@ def ghmr_loss(
     """
     check_same_shape(target, pred, 'target', 'pred')
     check_same_shape(label_weight, pred, 'label_weight', 'pred')
+    label_weight = upcast(label_weight)
     counted = label_weight > 0
     d = keep(upcast(pred), counted) - keep(upcast(target), counted)
     root = torch.sqrt(d * d + mu * mu)
     length = (d / root).abs().detach()
-    number = total(upcast(label_weight)).clamp(min=1.0)
+    number = total(label_weight).clamp(min=1.0)
     weights, density = harmonised(length, counted, edges, number, acc_sum, momentum)
     # sqrt(d^2 + mu^2) - mu
     return (root - mu) * weights, number, density

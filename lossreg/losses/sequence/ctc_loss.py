@@ -137,6 +137,7 @@ class CTCLoss(nn.Module):
             loss = ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank, self.zero_infinity)
         if self.reduction == 'mean':
             # mean over samples of the loss per label
+            target_lengths = indices(target_lengths, 'target_lengths')
             return average_over(total(loss / target_lengths.view(-1).clamp(min=1)), loss.size(0))
         return reduce_loss(loss, self.reduction, None)
 
