@@ -255,6 +255,14 @@ def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Opt
     return None if weight is None else upcast(torch.as_tensor(weight))
 
 
+def check_state(state: Tensor, name: str) -> None:
+    """Raises ValueError for a state in half precision, where it would stop moving: scripted modules follow casts."""
+    if state.dtype == torch.float16 or state.dtype == torch.bfloat16:
+        raise ValueError(
+            f'{name} is in half precision, where it would stop moving; cast the inputs, not a scripted loss'
+        )
+
+
 def check_reduction(reduction: str) -> None:
     """Raises ValueError unless ``reduction`` is ``none``, ``mean`` or ``sum``."""
     if reduction != 'none' and reduction != 'mean' and reduction != 'sum':

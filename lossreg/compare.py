@@ -31,6 +31,8 @@ class Agreement:
 def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bool = False) -> Agreement:
     """Compares outputs by name: same shapes, same NaN and infinities, |a - b| <= atol + rtol |b| elsewhere.
 
+    Integers are counts, which must be equal.
+
     Args:
         actual: what a backend returned.
         expected: what it should have returned. Names missing in ``actual`` are a disagreement.
@@ -45,6 +47,7 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
         got = actual[name]
         if got.shape != want.shape:
             return Agreement(np.inf, np.inf, f'{name} has shape {list(got.shape)}, expected {list(want.shape)}')
+        is_count = np.issubdtype(got.dtype, np.integer) or np.issubdtype(want.dtype, np.integer)
         got, want = got.astype(np.float64), want.astype(np.float64)
         finite = np.isfinite(want)
         odd = ~finite & ~((got == want) | (np.isnan(got) & np.isnan(want))) | (finite & ~np.isfinite(got))
@@ -57,7 +60,7 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
         atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol
         worst_abs = max(worst_abs, float(error.max()))
         worst_rel = max(worst_rel, float(error.max() / max(size.max(), tolerance.atol)))
-        excess = error - (atol + tolerance.rtol * size)
+        excess = error if is_count else error - (atol + tolerance.rtol * size)
         if (excess > 0).any():
             at = int(np.argmax(excess))
             return Agreement(worst_abs, worst_rel, f'{name} is {got[finite][at]:.9g}, expected {want[finite][at]:.9g}')

@@ -164,6 +164,11 @@ def _counts(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.fl
     return rng.poisson(2.0, shape).astype(np.float64)
 
 
+def _tallies(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    # float32 holds no odd number above 2^24
+    return _mix(rng, shape, [0.0, 1.0, 2.0**24 + 3]) if kind is Kind.EXTREME else _counts(rng, shape, kind)
+
+
 def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     return _mix(rng, shape, [1e-6, 1e-2, 1.0, 1e4]) if kind is Kind.EXTREME else rng.uniform(0.1, 3.0, shape)
 
@@ -267,6 +272,7 @@ _DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
     Role.AVG_FACTOR: _avg_factor,
     Role.SIGNS: _signs,
     Role.COUNTS: _counts,
+    Role.TALLIES: _tallies,
     Role.POSITIVE: _positive,
     Role.LOG_PROBABILITIES: _log_probabilities,
     Role.SCALE: _scale,

@@ -31,6 +31,7 @@ class Role(str, Enum):
     BINARY = 'binary'  # 0 or 1, as floats
     SIGNS = 'signs'  # -1 or 1, as floats
     COUNTS = 'counts'  # 0, 1, 2, ..., as floats
+    TALLIES = 'tallies'  # how often something has happened so far, int64
     POSITIVE = 'positive'  # > 0: a rate or a variance
     LOG_PROBABILITIES = 'log_probabilities'  # log-softmax over the last dimension
     LABELS = 'labels'  # class indices, int64
@@ -48,7 +49,7 @@ class Role(str, Enum):
     @property
     def is_integer(self) -> bool:
         """True for roles held as int64; all others are float32 in artefacts."""
-        return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES)
+        return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES, Role.TALLIES)
 
 
 def always(module: Any) -> bool:

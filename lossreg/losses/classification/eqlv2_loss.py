@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_labels,
     check_same_shape,
     check_size,
+    check_state,
     indices,
     poison,
     sigmoid,
@@ -158,6 +159,9 @@ class EQLV2Loss(nn.Module):
         """Computes the loss and, in training mode, adds the gradients; ``weight`` and ``avg_factor`` do not count."""
         if reduction_override is not None and reduction_override != 'mean':
             raise ValueError(f"the only reduction is 'mean', got reduction_override='{reduction_override}'")
+        check_state(self.pos_grad, 'pos_grad')
+        check_state(self.neg_grad, 'neg_grad')
+        check_state(self.pos_neg, 'pos_neg')
         loss, pos_grad, neg_grad, pos_neg = self.step(cls_score, label, self.pos_grad, self.neg_grad, self.pos_neg)
         if self.training:
             self.pos_grad, self.neg_grad, self.pos_neg = pos_grad, neg_grad, pos_neg

@@ -65,7 +65,7 @@ class PretrainSeesawLoss(nn.Module):
         self.eps = float(eps)
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
-        self.register_buffer('cum_samples', torch.zeros(num_classes))
+        self.register_buffer('cum_samples', torch.zeros(num_classes, dtype=torch.int64))
 
     def forward(
         self,
@@ -115,7 +115,7 @@ PretrainSeesawLoss.spec = LossSpec(
                 Input('labels', Role.LABELS, 'N', classes='C'),
                 Input('weight', Role.WEIGHTS, 'N', optional=True),
                 AVG_FACTOR,
-                Input('cum_samples', Role.COUNTS, 'C', state=True),
+                Input('cum_samples', Role.TALLIES, 'C', state=True),
             ),
             method='step',
         ),

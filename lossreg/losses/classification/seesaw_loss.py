@@ -173,7 +173,7 @@ class SeesawLoss(nn.Module):
         self.custom_cls_channels = True
         self.custom_activation = True
         self.custom_accuracy = True
-        self.register_buffer('cum_samples', torch.zeros(num_classes + 1))
+        self.register_buffer('cum_samples', torch.zeros(num_classes + 1, dtype=torch.int64))
 
     def forward(
         self,
@@ -284,7 +284,7 @@ def _call(name: str, returns_dict: bool) -> Call:
             Input('labels', Role.LABELS, 'N', classes='C', background=True),
             Input('label_weights', Role.WEIGHTS, 'N', optional=True),
             AVG_FACTOR,
-            Input('cum_samples', Role.COUNTS, 'L', state=True),
+            Input('cum_samples', Role.TALLIES, 'L', state=True),
         ),
         when=lambda loss: loss.return_dict == returns_dict,
         outputs=('loss_cls_objectness', 'loss_cls_classes') if returns_dict else ('loss',),

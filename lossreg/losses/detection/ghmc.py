@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_same_shape,
+    check_state,
     indices,
     keep,
     poison,
@@ -191,6 +192,8 @@ class GHMC(nn.Module):
         ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
         """
         acc_sum = self.acc_sum
+        if acc_sum is not None:
+            check_state(acc_sum, 'acc_sum')
         loss, density = self._harmonised(pred, target, label_weight, acc_sum, reduction_override)
         if self.training and acc_sum is not None:
             self.acc_sum = density.to(acc_sum.dtype)

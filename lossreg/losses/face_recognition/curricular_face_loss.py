@@ -6,7 +6,17 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
+from lossreg.arith import (
+    average,
+    check_dim,
+    check_reduction,
+    check_size,
+    check_state,
+    keep,
+    reduce_loss,
+    total,
+    upcast,
+)
 from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
@@ -138,6 +148,7 @@ class CurricularFaceLoss(nn.Module):
 
     def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
         """Computes the loss and, in training mode, moves ``t``; ``weight`` replaces the module's own."""
+        check_state(self.t, 't')
         loss, next_t = self.step(features, label, self.t, weight)
         if self.training:
             self.t = next_t.to(self.t.dtype)

@@ -12,6 +12,7 @@ from lossreg.arith import (
     check_labels,
     check_leading_shape,
     check_size,
+    check_state,
     indices,
     poison,
     total,
@@ -159,6 +160,7 @@ class CenterLoss(nn.Module):
         if self.running:
             if centers is not None:
                 raise ValueError('a loss with running centers takes none')
+            check_state(self.centers, 'centers')
             loss, moved = self.step(features, label, self.centers)
             if self.training:
                 self.centers = moved.to(self.centers.dtype)

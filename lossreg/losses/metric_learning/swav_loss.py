@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_size, matmul, overwrite, total, upcast
+from lossreg.arith import (
+    average_over,
+    check_dim,
+    check_size,
+    check_state,
+    matmul,
+    overwrite,
+    total,
+    upcast,
+)
 from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
@@ -195,6 +204,7 @@ class SwAVLoss(nn.Module):
         queue = self.queue
         if queue is None:
             return self.loss(x, prototypes)
+        check_state(queue, 'queue')
         loss, next_queue = self.step(x, queue, prototypes)
         if self.training:
             self.queue = next_queue.to(queue.dtype)

@@ -5,7 +5,14 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_by, check_same_shape, keep, total, upcast
+from lossreg.arith import (
+    average_by,
+    check_same_shape,
+    check_state,
+    keep,
+    total,
+    upcast,
+)
 from lossreg.losses.detection.ghmc import check_harmonised_reduction, check_momentum, equal_edges, harmonised
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -122,6 +129,8 @@ class GHMR(nn.Module):
         ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
         """
         acc_sum = self.acc_sum
+        if acc_sum is not None:
+            check_state(acc_sum, 'acc_sum')
         loss, density = self._harmonised(pred, target, label_weight, acc_sum, reduction_override)
         if self.training and acc_sum is not None:
             self.acc_sum = density.to(acc_sum.dtype)
