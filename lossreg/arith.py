@@ -472,7 +472,7 @@ def indices(x: Tensor, name: str) -> Tensor:
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f'{name} must hold integers, got {x.dtype}')
     wide = x.long()
-    if x.is_signed() or x.element_size() < 8:
+    if x.dtype == torch.int64 or x.element_size() < 8:
         return wide
     # uint64, a dtype that torch 2.1 does not know by name
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
