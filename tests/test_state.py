@@ -3,16 +3,19 @@
 import pickle
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 from torch import nn
 
 import lossreg
+from lossreg.compare import compare
 from lossreg.device import TrainStep
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.samples import draw
+from lossreg.spec import Tolerance
 
 HALVES = (torch.float16, torch.bfloat16)
 BIG = 2**24 + 3  # float32 holds it rounded, and stays at 2^24
@@ -133,6 +136,14 @@ def test_large_counts_go_on(name, scripted):
     loss = torch.jit.script(loss).half() if scripted else loss
     loss(**batch_of(unit))
     assert torch.equal(getattr(loss, key), BIG + added)
+
+
+def test_counts_are_compared_exactly():
+    """A relative error of 1e-5 would allow 167 more."""
+    exact, off = {'next': np.array([BIG])}, {'next': np.array([BIG + 1])}
+    assert compare(exact, {'next': np.array([float(BIG)])}, Tolerance())
+    assert not compare(off, exact, Tolerance())
+    assert not compare(off, {'next': np.array([float(BIG)])}, Tolerance(), scaled=True)
 
 
 @each_stateful
