@@ -92,8 +92,7 @@ def judge(unit, flat, inputs):
     try:
         found = hessian_times(flat, inputs, directions)
     except RuntimeError as error:
-        assert 'is not implemented' in str(error), error
-        return 'raises'
+        return 'raises' if 'is not implemented' in str(error) else f'raises {error}'
     # a short step too, for curvature that changes within a longer one
     for step in (1e-6, 1e-8):
         expected = difference_of_gradients(flat, inputs, directions, step)

@@ -89,7 +89,10 @@ def products(x: Tensor) -> Tensor:
 
 
 def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
-    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means: :func:`first_order`."""
+    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means.
+
+    It is of :func:`lossreg.arith.first_order`.
+    """
     slope = slope.detach()
     # 2 sum_j (slope_ij + slope_ji) x_j
     return gradient_alone(total(x * ((slope + slope.t()) @ (x.detach() * 2.0))))
