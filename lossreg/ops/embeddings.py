@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import check_dim, check_leading_shape, is_plain_eager, keep, total
+from lossreg.arith import check_dim, check_leading_shape, gradient_alone, is_plain_eager, keep, total
 
 
 def check_embeddings(embeddings: Tensor, identities: Tensor, embeddings_name: str, identities_name: str) -> None:
@@ -158,7 +158,7 @@ def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, 
     r"""sum_ij w_ij d_ij, as float64, for constant weights; 0 \cdot d is 0 even where d is infinite.
 
     The gradient is written out, because that of :func:`pairwise_squared_distances` has float64 products of transposed
-    tensors, which onnxruntime 1.16 cannot run. A second derivative would not be right.
+    tensors, which onnxruntime 1.16 cannot run. A second derivative raises RuntimeError.
 
     Args:
         x: (N, D).
@@ -177,5 +177,4 @@ def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, 
     y = x.detach()
     # 2 sum_j (v_ij + v_ji) (x_i - x_j)
     gradient = 2.0 * (slope.sum(1).unsqueeze(1) * y - slope @ y)
-    linear = total(x * gradient)
-    return value + (linear - linear.detach())
+    return value + gradient_alone(total(x * gradient))

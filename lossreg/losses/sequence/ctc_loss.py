@@ -43,7 +43,7 @@ def ctc_loss(
     log-softmax, so that the parts of a frame sum to 0.
 
     Eager mode runs torch's kernel. TorchScript and exported graphs run the recursion forwards and backwards, in
-    float64, and have the gradient in closed form.
+    float64, and have the gradient in closed form. Second derivatives raise RuntimeError.
 
     Args:
         log_probs: log p, the log-softmax of scores, (T, N, C).
