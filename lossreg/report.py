@@ -19,6 +19,9 @@ SCHEMA = 1
 CONFIG = 'config'
 """The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
 
+UNIT = 'unit'
+"""The backend of rows about a unit on whatever backend: it could not be checked to its end."""
+
 
 def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
     """The machine-readable report: ``{"schema": 1, "rows": [...]}``."""

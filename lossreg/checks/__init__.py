@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lossreg.checks.backends import artefact_rows
 from lossreg.checks.eager import eager_rows
@@ -19,6 +19,7 @@ def check_unit(
     device: str = 'cpu',
     host: str = '',
     gradients: Sequence[bool] = (False, True),
+    waived: Collection[str] = (),
 ) -> Iterator[Row]:
     """All rows of one unit.
 
@@ -28,9 +29,10 @@ def check_unit(
         device: where eager and TorchScript run.
         host: the host class the unit stands in for, noted in the rows.
         gradients: whether artefacts without gradient, with it, or both are checked.
+        waived: the names of losses that need no float64 oracle.
     """
     if 'eager' in backends:
-        yield from eager_rows(unit, device, host)
+        yield from eager_rows(unit, device, host, waived)
     artefacts = [b for b in backends if b != 'eager']
     for grad in gradients:
         yield from artefact_rows(unit, artefacts, grad, device, host)
