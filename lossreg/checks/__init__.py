@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from lossreg.checks.backends import artefact_rows
+from lossreg.checks.compiled import compiled_rows
 from lossreg.checks.eager import eager_rows
 from lossreg.checks.rows import Row, Status
-from lossreg.formats import DEVICE_BACKENDS
+from lossreg.formats import BACKENDS, COMPILERS, DEVICE_BACKENDS
 from lossreg.unit import Unit
 
 __all__ = ['Row', 'Status', 'check_unit']
@@ -33,6 +34,8 @@ def check_unit(
     """
     if 'eager' in backends:
         yield from eager_rows(unit, device, host, waived)
-    artefacts = [b for b in backends if b != 'eager']
+    for compiler in (b for b in backends if b in COMPILERS):
+        yield from compiled_rows(unit, compiler, max(gradients), device, host)  # values come with gradients
+    artefacts = [b for b in backends if BACKENDS[b]]
     for grad in gradients:
         yield from artefact_rows(unit, artefacts, grad, device, host)
