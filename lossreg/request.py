@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossreg.arith import as_weight
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss, loss_class
 from lossreg.spec import Call, calls_of, spec_of
@@ -51,6 +52,7 @@ class Request:
         if isinstance(loss, nn.Module):
             built, given = loss, _given(loss)
         else:
+            loss = loss if isinstance(loss, str) else _with_numbers(loss)
             built = _build_seeded(loss)
             given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
@@ -103,6 +105,33 @@ def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_loss(cfg)
+
+
+WEIGHT_FILES = ('.npy', '.json', '.yaml', '.yml', '.pkl', '.pickle')
+
+
+def _with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that holds the numbers of weights whose files it names: an artefact's must not depend on other files.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds something else.
+    """
+    return {key: _numbers(key, value) for key, value in options.items()}
+
+
+def _numbers(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _with_numbers(value)
+    if isinstance(value, list):
+        return [_numbers('', item) for item in value]
+    is_weight = isinstance(key, str) and (key.endswith('weight') or key == 'alpha')
+    if not is_weight or not isinstance(value, str) or not value.endswith(WEIGHT_FILES):
+        return value
+    try:
+        found = as_weight(value)
+    except Exception as error:  # a pickle may raise anything
+        raise ConfigError(f'{value} cannot be read as {key}: {error}') from error
+    return None if found is None else found.tolist()
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Protocol
@@ -46,6 +46,51 @@ class Eager:
             t.to(self._device, self._dtype) if t.is_floating_point() else t.to(self._device) for t in inputs.values()
         ]
         return _named(self._names, self._flat(*tensors))
+
+
+class Compiled(Eager):
+    """The loss under torch.compile, in one graph whose sizes are symbols; its gradient is autograd's through that.
+
+    Args:
+        unit: what is called.
+        grad: whether gradients are outputs.
+        compiler: torch's name of its backend, such as ``inductor``.
+        device: where it runs.
+    """
+
+    def __init__(self, unit: Unit, grad: bool, compiler: str, device: str = 'cpu') -> None:
+        super().__init__(unit, grad, device=device)
+        # what others have compiled counts towards the limit of graphs, and is guarded by their sizes
+        torch._dynamo.reset()
+        self._compiled = self._flat = _CompiledLoss(self._flat.unit, grad, compiler)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        # sizes of 0, 1 and wrong ones are graphs of their own
+        with torch._dynamo.config.patch(recompile_limit=64):
+            return super().__call__(inputs)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs have been compiled for the calls so far."""
+        return self._compiled.graphs
+
+
+class _CompiledLoss(FlatLoss):
+    def __init__(self, unit: Unit, grad: bool, compiler: str) -> None:
+        super().__init__(unit, grad)
+        self.graphs = 0
+        compile_graph = torch._dynamo.lookup_backend(compiler)
+
+        def counting(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+            self.graphs += 1
+            return compile_graph(graph, examples)
+
+        self._compiled = torch.compile(super()._results, fullgraph=True, dynamic=True, backend=counting)
+
+    def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = self._compiled(named)
+        return results
 
 
 class TorchScript:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lossreg.checks.eager import exactly_zero, losses_of
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, Outputs, compare
+from lossreg.compare import Agreement, Outputs, compare, disagreement
 from lossreg.errors import LossregError, MissingBackendError, first_line
 from lossreg.exporters import build
 from lossreg.formats import BACKENDS, SUFFIXES
@@ -71,7 +71,7 @@ def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -
 def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs]) -> Agreement:
     found, expected = runtime(case.inputs), eager()
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
+        return exactly_zero(unit, found, expected, case.inputs)
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
     return compare(found, expected, unit.spec.tolerance, scaled=not case.smooth)
@@ -89,7 +89,7 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
         sound = [name for name in group if not np.isnan(found[name]).any()]
         if len(sound) > max(len(group) - spoiled, 0):
             value = found[sound[0]].ravel()[:1]
-            return Agreement(np.inf, np.inf, f'{sound[0]} is {value} instead of NaN or an error')
+            return disagreement(f'{sound[0]} is {value} instead of NaN or an error')
     return Agreement(0.0, 0.0)
 
 
