@@ -13,10 +13,9 @@ from lossreg.artefact import (
     file_name,
     metadata,
     parameters_hash,
+    publish,
     read_manifest,
     sha256,
-    update_manifest,
-    write_atomically,
 )
 from lossreg.errors import CheckError, ConfigError
 from lossreg.exporters.signature import Signature
@@ -79,8 +78,11 @@ def export(
     verdict = verify(unit, data, SUFFIXES[format], grad)
     if not verdict:
         raise CheckError(f'{target.name} was not written: {verdict.detail}')
-    write_atomically(target, data)
-    update_manifest(target.parent, target.name, _manifest_entry(unit, data, format, grad, opset, verdict))
+    publish(
+        target.parent,
+        {target.name: data},
+        {target.name: _manifest_entry(unit, data, format, grad, opset, verdict)},
+    )
     return target
 
 

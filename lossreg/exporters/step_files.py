@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lossreg.artefact import read_manifest, sha256, update_manifest, write_atomically
+from lossreg.artefact import publish, read_manifest, sha256
 from lossreg.errors import ConfigError, DeclinedError, LossregError, MissingBackendError
 from lossreg.exporters.onnx import to_onnx
 from lossreg.exporters.step_verify import verify_step
 from lossreg.exporters.student_ops import student_decompositions
 from lossreg.exporters.trace import trace_module
-from lossreg.exporters.train_step import EvalGraph, Options, Plan, StepGraph
+from lossreg.exporters.train_step import KIND, EvalGraph, Options, Plan, StepGraph
 from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME
-from lossreg.runtimes import OnnxRuntime
+from lossreg.runtimes import OnnxRuntime, import_onnxruntime
 from lossreg.versions import versions
 
 Progress = Callable[[str], None]
@@ -46,10 +47,11 @@ def export_train_step(
 ) -> Path:
     """Exports the whole training step of a student as ONNX, for a device without PyTorch.
 
-    Written into the folder of ``path``, which should be the step's own: ``step.onnx`` (the name given),
-    ``step.safetensors`` with the initial parameters and state, ``eval.onnx`` and ``predict.onnx`` with the same
-    parameters as inputs, ``device.py``, which runs them, and a ``manifest.json``. With ``accumulate`` also
-    ``apply.onnx``, the optimizer's half.
+    Written into the folder of ``path``, whose name the files take, so that a folder may hold several steps:
+    ``step.onnx``, ``step.safetensors`` with the initial parameters and state, ``step.eval.onnx`` and
+    ``step.predict.onnx`` with the same parameters as inputs, and with ``accumulate`` ``step.apply.onnx``, the
+    optimizer's half. ``device.py``, which runs them, refuses a file of another step or a damaged one. A
+    ``manifest.json`` lists them.
 
     Args:
         student: its ``forward`` takes tensors with the batch first and returns a tensor, several, or a dict. Modules
@@ -66,7 +68,8 @@ def export_train_step(
             The first pattern found counts.
         clip_grad: largest norm of all gradients together.
         accumulate: the optimizer steps once in so many batches, on the mean of their gradients.
-        call: which of the loss's calls; its first by default.
+        call: which of the loss's calls; its first by default, which the manifest names. For KLDiscretLoss that is
+            ``tensors``, the mean over the batch; ``pairs`` is mmpose's.
         opset: ONNX opset.
         progress: told what is being done.
 
@@ -80,38 +83,46 @@ def export_train_step(
         CheckError: the graph does not give PyTorch's numbers. Nothing is written then.
     """
     safetensors = _safetensors()
+    from lossreg.device import FILES_KEY, ROLES, state_metadata
+
     target = Path(path) / 'step.onnx' if Path(path).suffix != '.onnx' else Path(path)
-    if target.name in ('eval.onnx', 'predict.onnx', 'apply.onnx'):
-        raise ConfigError(f'{target.name} is written beside the step; give the step another name')
+    if target.stem.rpartition('.')[2] in ROLES:
+        raise ConfigError(f'{target.name} is the name of a file beside a step; give the step another name')
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
     options = Options(optimizer_cfg, trainable, paramwise or {}, clip_grad, accumulate)
     plan = Plan.of(student, loss_cfg, options, example_inputs, example_targets, call)
     _refuse_random_numbers(plan)
     plan = plan.resized(_traced_size(plan))
-    graphs: dict[str, StepGraph | EvalGraph] = {}
-    if accumulate == 1:
-        graphs[target.name] = StepGraph(plan, 'step')
-    else:
-        graphs[target.name], graphs['apply.onnx'] = StepGraph(plan, 'gradient'), StepGraph(plan, 'apply')
-    graphs['eval.onnx'], graphs['predict.onnx'] = EvalGraph(plan, with_loss=True), EvalGraph(plan, with_loss=False)
+    graphs: dict[str, StepGraph | EvalGraph] = {'': StepGraph(plan, 'step')}
+    if accumulate > 1:
+        graphs = {'': StepGraph(plan, 'gradient'), 'apply': StepGraph(plan, 'apply')}
+    graphs |= {'eval': EvalGraph(plan, with_loss=True), 'predict': EvalGraph(plan, with_loss=False)}
     built: dict[str, bytes] = {}
-    for name, graph in graphs.items():
-        progress(f'exporting {name}')
-        built[name] = _exported(graph, opset)
+    for role in sorted(graphs, reverse=True):  # the step's own is last, because it holds the hashes of the others
+        progress(f'exporting {_name(target, role)}')
+        more = {} if role else {FILES_KEY: {name: sha256(data) for name, data in built.items()}}
+        built[role] = _exported(graphs[role], opset, more)
     progress('comparing with PyTorch')
-    measured = verify_step(plan, {name: OnnxRuntime(data) for name, data in built.items()}, target.name)
+    measured = verify_step(plan, {role: OnnxRuntime(data) for role, data in built.items()})
+    files = {_name(target, role): data for role, data in built.items()}
+    entries: dict[str, dict[str, Any]] = {}
+    for role, graph in graphs.items():
+        entry = {**graph.signature().metadata, 'format': 'onnx', 'opset': opset, 'measured': {'max_rel': measured}}
+        entries[_name(target, role)] = {**entry, 'oldest_onnxruntime': OLDEST_ONNXRUNTIME.get(opset)}
     state = {name: np.asarray(tensor.numpy(), order='C') for name, tensor in plan.state().items()}
-    digest = {'graph_sha256': sha256(built[target.name])}
-    files = {**built, f'{target.stem}.safetensors': safetensors.save(state, metadata=digest)}
+    data = safetensors.save(state, metadata=state_metadata(state, sha256(built[''])))
+    files[f'{target.stem}.safetensors'] = data
+    entries[f'{target.stem}.safetensors'] = {'kind': KIND, 'loss': plan.unit.name, 'format': 'safetensors'}
+    for name, entry in entries.items():
+        entry |= {'sha256': sha256(files[name]), 'bytes': len(files[name]), 'versions': versions()}
     files['device.py'] = (Path(__file__).parents[1] / 'device.py').read_bytes()
-    for name, data in files.items():
-        write_atomically(target.parent / name, data)
-    for name, graph in graphs.items():
-        entry = {**graph.signature().metadata, 'format': 'onnx', 'sha256': sha256(built[name]), 'opset': opset}
-        entry |= {'bytes': len(built[name]), 'measured': {'max_rel': measured}, 'versions': versions()}
-        entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
-        update_manifest(target.parent, name, entry)
+    publish(target.parent, files, entries)
     return target
+
+
+def _name(target: Path, role: str) -> str:
+    """What a graph of a step is called: the step's own has no role."""
+    return f'{target.stem}.{role}.onnx' if role else target.name
 
 
 def _safetensors() -> Any:
@@ -119,6 +130,7 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise MissingBackendError("safetensors is missing; install it with pip install 'lossreg[export]'") from error
+    import_onnxruntime()
     return safetensors.numpy
 
 
@@ -128,13 +140,19 @@ def _traced_size(plan: Plan) -> int:
     return next(size for size in range(5, 1000) if size not in taken)
 
 
-def _exported(graph: StepGraph | EvalGraph, opset: int) -> bytes:
+def _exported(graph: StepGraph | EvalGraph, opset: int, more: Mapping[str, Any]) -> bytes:
     """The bytes of a graph.
+
+    Args:
+        graph: what is exported.
+        opset: ONNX opset.
+        more: what its metadata says besides.
 
     Raises:
         DeclinedError: it has an operator that cannot be exported.
     """
     signature = graph.signature()
+    signature = replace(signature, metadata={**signature.metadata, **more})
     try:
         with _plain_attention():
             program = trace_module(graph, tuple(graph.examples().values()), signature, student_decompositions())
