@@ -103,8 +103,11 @@ def _refuse_text(key: str, text: str) -> None:
         good = _is_size(text)
     elif key == 'guards_code':
         good = _is_guard(text)
-    elif key in ('in_spec', 'out_spec') and text.startswith('['):
-        good = all(TEXT.fullmatch(part) for _, part in _strings(parse_json(text, 'its graph')))
+    elif key in ('in_spec', 'out_spec', 'context') and text[:1] in ('[', '{'):
+        # JSON in a string, where an enumeration would be imported by its name
+        for inner, part in _strings(parse_json(text, 'its graph')):
+            _refuse_text(inner, part)
+        good = '__enum__' not in text
     else:
         good = TEXT.fullmatch(text) is not None
     if not good:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
 from lossreg.registry import build_loss, loss_class
 from lossreg.spec import Call, calls_of, spec_of
 from lossreg.unit import Unit
+from lossreg.untrusted import read_weight
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Request:
         if isinstance(loss, nn.Module):
             built, given = loss, _given(loss)
         else:
+            loss = loss if isinstance(loss, str) else _with_numbers(loss)
             built = _build_seeded(loss)
             given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
@@ -103,6 +106,35 @@ def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_loss(cfg)
+
+
+WEIGHT_FILES = ('.npy', '.json', '.yaml', '.yml', '.pkl', '.pickle')
+
+
+def _with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that holds the numbers of weights whose files it names: an artefact's must not depend on other files.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds something else.
+    """
+    return {key: _numbers(key, value) for key, value in options.items()}
+
+
+def _numbers(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _with_numbers(value)
+    if isinstance(value, list):
+        return [_numbers('', item) for item in value]
+    is_weight = isinstance(key, str) and (key.endswith('weight') or key == 'alpha')
+    if not is_weight or not isinstance(value, str) or not value.endswith(WEIGHT_FILES):
+        return value
+    try:
+        found = read_weight(value)
+    except LossregError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise ConfigError(f'{value} cannot be read as {key}: {error}') from error
+    return found.tolist() if isinstance(found, (np.ndarray, Tensor)) else found
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:

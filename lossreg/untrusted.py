@@ -275,7 +275,7 @@ def read_weight(path: str) -> Any:
             value = np.load(io.BytesIO(data), allow_pickle=False)
         except Exception as error:  # a damaged file may make NumPy raise anything
             raise ValueError(f'{path} cannot be read as an array: {error}') from error
-    if folder is not None and not _is_numbers(value):
+    if not _is_numbers(value):
         raise ConfigError(f'{path} must hold a number or lists of numbers')
     return value
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     for request in _requested(options, rows):
         units += [(unit, request.host) for unit in request.units(options.every_set)]
     for path in manifests:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise ConfigError(f'{path} does not exist')
         rows += manifest_rows(path)
     for unit, host in track(units, 'checking'):
