@@ -145,9 +145,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get('artefacts'), dict):
         raise ConfigError(f'{path} is not a manifest of lossreg: it needs an object with "artefacts", an object')
     if type(manifest.get('schema')) is not int or manifest['schema'] != MANIFEST_SCHEMA:
-        raise ConfigError(
-            f'{path} is not a manifest of lossreg schema {MANIFEST_SCHEMA}: {manifest.get("schema")!r:.80}'
-        )
+        found = repr(manifest.get('schema'))[:80]
+        raise ConfigError(f'{path} is not a manifest of lossreg schema {MANIFEST_SCHEMA}: its schema is {found}')
     return manifest
 
 

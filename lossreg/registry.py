@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.registry import MODELS, Registry
 from torch import nn
 
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
 
 LOSSES = Registry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
 """Every loss of this package, and those that other packages add with ``@LOSSES.register_module()``."""
@@ -78,7 +78,9 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
     _refuse_unknown(cls, options)
     try:
         return cls(**options)
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError, EOFError) as error:
+    except LossregError:
+        raise
+    except Exception as error:  # a strange value may make a constructor raise anything
         raise ConfigError(f'{cls.__name__} cannot be built from {options}: {error}') from error
 
 

@@ -55,10 +55,11 @@ def read_file(path: Path, limit: int = MAX_FILE, what: str = '') -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or str(error)
         raise ConfigError(f'{name} cannot be read: {reason}') from error
+    state = os.fstat(handle)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(handle)
+        raise ConfigError(f'{name} is not a regular file')
     with os.fdopen(handle, 'rb') as file:
-        state = os.fstat(handle)
-        if not stat.S_ISREG(state.st_mode):
-            raise ConfigError(f'{name} is not a regular file')
         if state.st_size > limit:
             raise ConfigError(f'{name} holds {state.st_size} bytes, but at most {limit} are read')
         try:

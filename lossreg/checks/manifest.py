@@ -6,6 +6,7 @@ a row or a ConfigError. A file is loaded only if it has the hash that the manife
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ def _artefact_rows(folder: Path, name: str, listed: _Listed, data: bytes) -> Ite
         with built_from_data(folder):
             unit = _unit(listed)
         maker = RowMaker(unit, listed.backend, listed.grad)
-        _compare_with_entry(listed, metadata(unit, listed.grad), 'its config makes')
         runtime = load(data, SUFFIXES[listed.format])
         _compare_with_entry(listed, runtime.metadata, 'the file says')
+        _compare_with_entry(listed, metadata(unit, listed.grad), 'its config makes')
         trained = listed.entry.get('parameters', '') != parameters_hash(unit)
         cases = [] if trained else expected_cases(unit, Eager(unit, listed.grad))
     except MissingBackendError as error:
@@ -164,14 +165,14 @@ class _Listed:
             ConfigError: it is not there, is none, leads out of the folder, or is not the one that was exported.
         """
         path = inside(folder, name)
-        if not path.exists():
+        if not os.path.exists(path):  # unlike pathlib's, False for a name too long
             raise ConfigError('is listed, but not there')
-        if path.is_file() and path.stat().st_size != self.entry['bytes']:
+        size, expected = os.path.getsize(path), self.entry['bytes']
+        if os.path.isfile(path) and size != expected:
             raise ConfigError(
-                f'is not the file that was exported: it holds {path.stat().st_size} bytes, not {self.entry["bytes"]}; '
-                'export it again'
+                f'is not the file that was exported: it holds {size} bytes, not {expected}; export it again'
             )
-        data = read_file(path, what='')
+        data = read_file(path)
         if sha256(data) != self.entry['sha256']:
             raise ConfigError('is not the file that was exported; export it again')
         return data

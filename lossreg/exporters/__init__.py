@@ -17,7 +17,7 @@ from lossreg.artefact import (
     read_manifest,
     sha256,
 )
-from lossreg.errors import CheckError, ConfigError
+from lossreg.errors import CheckError, ConfigError, LossregError, first_line
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
@@ -74,8 +74,14 @@ def export(
         unit = with_cotangent(unit, draw(unit))
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
-    data = build(unit, [format], grad, opset)[format]
-    verdict = verify(unit, data, SUFFIXES[format], grad)
+    try:
+        data = build(unit, [format], grad, opset)[format]
+        verdict = verify(unit, data, SUFFIXES[format], grad)
+    except LossregError:
+        raise
+    except Exception as error:  # an option of a strange type may make anything raise
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
     if not verdict:
         raise CheckError(f'{target.name} was not written: {verdict.detail}')
     publish(
