@@ -8,11 +8,11 @@ the one exception: it runs in plain eager mode alone).
 import warnings
 from typing import Any, List, Optional, Sequence, Union
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.fileio import load
 from torch import Tensor
+
+from lossreg.untrusted import read_weight
 
 FLOAT32_EPS = 1.1920928955078125e-07
 
@@ -268,10 +268,11 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
 def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Optional[Tensor]:
     """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
 
-    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml.
+    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml. A pkl is code, and
+    read only where the path comes from Python, not from data.
     """
     if isinstance(weight, str):
-        weight = np.load(weight) if weight.endswith('.npy') else load(weight)
+        weight = read_weight(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,14 @@ from typing import Any
 
 from mmengine.config import Config
 
+from lossreg.data_config import bases_stay_data, is_data, read_data_config
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.spec import spec_of
+from lossreg.untrusted import MAX_TEXT, built_from_data, read_file
 
 LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
 """What a type looks like that is a loss, but not one of ours: it is listed as skipped."""
@@ -35,6 +38,7 @@ class Found:
         host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
         owners: the types of the dicts around it, the outermost first.
+        data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
     """
 
     place: str
@@ -44,6 +48,7 @@ class Found:
     host: str = ''
     stand_in: StandIn | None = None
     owners: tuple[str, ...] = ()
+    data: Path | None = None
 
     @property
     def kept(self) -> str:
@@ -71,6 +76,10 @@ class Found:
                 the head around it does.
             DeclinedError: the arguments are not those the loss is built from.
         """
+        with built_from_data(self.data):
+            return self._request()
+
+    def _request(self) -> Request | None:
         if self.conflict:
             raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
         if self.ours and self.kept:
@@ -114,25 +123,41 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     """All losses in one config file.
 
     Args:
-        path: a text or pure-Python config of mmengine.
+        path: a text or pure-Python config of mmengine, or one in YAML or JSON, which is data: see
+            :mod:`lossreg.data_config`.
         host: the package whose registry resolves plain names; the config's ``default_scope`` by default.
 
     Raises:
         ConfigError: the file cannot be read as a config.
     """
+    config = read_data_config(path) if is_data(path) else _run_config(path)
+    scope = host or config.get('default_scope') or ''
+    if not isinstance(scope, str):
+        raise ConfigError(f'{path} has a default_scope that is no name')
+    imports = config.get('custom_imports')
+    unscoped = isinstance(imports, Mapping) and 'lossreg.unscoped' in (imports.get('imports') or [])
+    data = path.parent if is_data(path) else None
+    known = stand_ins()
+    dicts = _loss_dicts(config, '', scope)
+    return [
+        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, data=data)
+        for place, item, scope, owners in dicts
+    ]
+
+
+def _run_config(path: Path) -> dict[str, Any]:
+    """A config in Python, which is code, as mmengine reads it."""
+    if not os.path.isfile(path):
+        raise ConfigError(f'{path} is not a regular file')
     try:
-        config = Config.fromfile(path, import_custom_modules=False)
+        with bases_stay_data():
+            found: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
+    except ConfigError:
+        raise
     except Exception as error:  # a config is code, so it may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
-    scope = host or config.get('default_scope') or ''
-    unscoped = 'lossreg.unscoped' in (config.get('custom_imports') or {}).get('imports', [])
-    known = stand_ins()
-    dicts = _loss_dicts(config.to_dict(), '', scope)
-    return [
-        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners)
-        for place, item, scope, owners in dicts
-    ]
+    return found
 
 
 def _loss_dicts(
@@ -207,9 +232,9 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]
         ConfigError: the target is none of these, or a config cannot be read.
     """
     path = Path(target)
-    if path.suffix == '.py' and not path.exists():
+    if path.suffix == '.py' and not os.path.exists(path):
         path = config_folder() / target
-    if not path.exists():
+    if not os.path.exists(path):  # unlike pathlib's, False for a name too long
         if path.suffix or '/' in target:
             raise ConfigError(f'{target} does not exist')
         return variants_of(target), []
@@ -252,10 +277,13 @@ def migration_diff(path: Path, host: str = '') -> str:
         ConfigError: the file cannot be read as a config.
         DeclinedError: dicts of one type need different changes.
     """
-    before = path.read_text(encoding='utf-8')
+    found = find_losses(path, host)
+    try:
+        before = read_file(path, MAX_TEXT).decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path} is not UTF-8: {error}') from error
     after = before
     changes: dict[str, set[str]] = {}
-    found = find_losses(path, host)
     for item in found:
         if item.stand_in is not None and not item.kept and (item.conflict or not item.ours):
             missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}

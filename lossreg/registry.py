@@ -16,7 +16,7 @@ import torch
 from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
 
 
 class LossRegistry(Registry):  # type: ignore[misc]
@@ -123,7 +123,9 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
     _refuse_unknown(cls, options)
     try:
         return cls(**options)
-    except (TypeError, ValueError, IndexError) as error:
+    except LossregError:
+        raise
+    except Exception as error:  # a strange value may make a constructor raise anything
         raise ConfigError(f'{cls.__name__} cannot be built from {options}: {error}') from error
 
 
@@ -138,7 +140,7 @@ def _refuse_unknown(cls: type[nn.Module], options: Mapping[str, Any]) -> None:
     known = list(inspect.signature(cls).parameters)
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(known)}'
             raise ConfigError(f'{cls.__name__} has no argument {name!r}; {_namesake(cls, name) or hint}')
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
 from lossreg.registry import build_loss, loss_class
 from lossreg.spec import Call, calls_of, spec_of
 from lossreg.unit import Unit
+from lossreg.untrusted import read_weight
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,12 @@ def _numbers(key: str, value: Any) -> Any:
     if not is_weight or not isinstance(value, str) or not value.endswith(WEIGHT_FILES):
         return value
     try:
-        found = as_weight(value)
+        found = read_weight(value)
+    except LossregError:
+        raise
     except Exception as error:  # a pickle may raise anything
         raise ConfigError(f'{value} cannot be read as {key}: {error}') from error
-    return None if found is None else found.tolist()
+    return found.tolist() if isinstance(found, (np.ndarray, Tensor)) else found
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     waived = frozenset(loss_class(name).__name__ for name in options.no_oracle)
     how = _How(tuple(backends), options.device, options.every_set, waived)
     for path in manifests:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise ConfigError(f'{path} does not exist')
         rows += manifest_rows(path)
     for found in _checked(tasks, how, options.jobs, options.imports):

@@ -13,12 +13,11 @@ from lossreg.artefact import (
     file_name,
     metadata,
     parameters_hash,
+    publish,
     read_manifest,
     sha256,
-    update_manifest,
-    write_atomically,
 )
-from lossreg.errors import CheckError, ConfigError
+from lossreg.errors import CheckError, ConfigError, LossregError, first_line
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
@@ -75,12 +74,21 @@ def export(
         unit = with_cotangent(unit, draw(unit))
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
-    data = build(unit, [format], grad, opset)[format]
-    verdict = verify(unit, data, SUFFIXES[format], grad)
+    try:
+        data = build(unit, [format], grad, opset)[format]
+        verdict = verify(unit, data, SUFFIXES[format], grad)
+    except LossregError:
+        raise
+    except Exception as error:  # an option of a strange type may make anything raise
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
     if not verdict:
         raise CheckError(f'{target.name} was not written: {verdict.detail}')
-    write_atomically(target, data)
-    update_manifest(target.parent, target.name, _manifest_entry(unit, data, format, grad, opset, verdict))
+    publish(
+        target.parent,
+        {target.name: data},
+        {target.name: _manifest_entry(unit, data, format, grad, opset, verdict)},
+    )
     return target
 
 
