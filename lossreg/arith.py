@@ -6,13 +6,14 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, List, Optional, Sequence, Union
+from functools import partial
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.fileio import load
-from torch import Tensor
+from torch import Tensor, nn
 
 FLOAT32_EPS = 1.1920928955078125e-07
 
@@ -253,6 +254,23 @@ def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Opt
     if isinstance(weight, str):
         weight = np.load(weight) if weight.endswith('.npy') else load(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
+
+
+def allow_missing(module: nn.Module, *names: str) -> None:
+    """Lets a module load checkpoints that lack these buffers, which then stay as they are. For constructors only.
+
+    Hosts that keep such a number outside their checkpoints do not write it, nor did earlier versions of the loss.
+    """
+    module._register_load_state_dict_pre_hook(partial(_fill_missing, names), with_module=True)
+
+
+def _fill_missing(
+    names: Sequence[str], module: nn.Module, state_dict: Dict[str, Any], prefix: str, *unused: object
+) -> None:
+    for name in names:
+        value = getattr(module, name)
+        if value is not None:
+            state_dict.setdefault(prefix + name, value)
 
 
 def check_reduction(reduction: str) -> None:

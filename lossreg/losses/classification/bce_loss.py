@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     check_broadcast,
     check_same_shape,
@@ -83,7 +84,8 @@ class BCELoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -161,4 +163,5 @@ BCELoss.spec = LossSpec(
             'tests/test_torch_regression.py',
         ),
     ),
+    constants=('weight',),
 )

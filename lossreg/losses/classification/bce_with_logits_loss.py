@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     binary_cross_entropy_with_logits,
     check_broadcast,
@@ -89,11 +90,12 @@ class BCEWithLogitsLoss(nn.Module):
         pos_weight: Optional[Union[Tensor, Sequence[Any]]] = None,
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
-        self.register_buffer('pos_weight', as_weight(pos_weight), persistent=False)
+        self.register_buffer('pos_weight', as_weight(pos_weight))
+        allow_missing(self, 'weight', 'pos_weight')
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Computes the loss."""
@@ -124,4 +126,5 @@ BCEWithLogitsLoss.spec = LossSpec(
             'tests/test_torch_regression.py',
         ),
     ),
+    constants=('weight', 'pos_weight'),
 )

@@ -5,6 +5,7 @@ from typing import ClassVar, Optional, Sequence, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average_over,
     binary_cross_entropy_with_logits,
@@ -81,7 +82,8 @@ class MultiLabelSoftMarginLoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -124,4 +126,5 @@ MultiLabelSoftMarginLoss.spec = LossSpec(
             'tests/test_torch_classification.py',
         ),
     ),
+    constants=('weight',),
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average_over,
     check_class_map,
@@ -115,7 +116,8 @@ class MultiMarginLoss(nn.Module):
             raise ValueError(f'p must be 1 or 2, got {p}')
         self.p = int(p)
         self.margin = float(margin)
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -159,4 +161,5 @@ MultiMarginLoss.spec = LossSpec(
             'tests/test_torch_classification.py',
         ),
     ),
+    constants=('weight',),
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average,
     check_class_map,
@@ -120,7 +121,8 @@ class NLLLoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -167,4 +169,5 @@ NLLLoss.spec = LossSpec(
     sizes=class_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
     stands_in_for=(HostClass('torch.NLLLoss'),),
+    constants=('weight',),
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
+from lossreg.arith import allow_missing, as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
 from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -108,7 +108,8 @@ class TorchCrossEntropyLoss(nn.Module):
         super().__init__()
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -157,4 +158,5 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
     ),
     stands_in_for=(HostClass('torch.CrossEntropyLoss'), HostClass('mmocr.CrossEntropyLoss')),
+    constants=('weight',),
 )
