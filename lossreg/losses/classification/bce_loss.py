@@ -43,10 +43,11 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
     p, t = upcast(input), upcast(target)
     if weight is not None:
         check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(p)
         p, t = keep(p, weight != 0), keep(t, weight != 0)
     # -(t log p + (1 - t) log(1 - p))
     loss = t * negative_log(p) + (1.0 - t) * negative_log(1.0 - p)
-    return loss if weight is None else loss * weight.to(loss.dtype)
+    return loss if weight is None else loss * weight
 
 
 @LOSSES.register_module()

@@ -47,12 +47,13 @@ def bce_with_logits_loss(
     x, t = upcast(input), upcast(target)
     if weight is not None:
         check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(x)
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     if pos_weight is not None:
         check_broadcast(pos_weight, input, 'pos_weight', 'input')
-        pos_weight = pos_weight.to(x.dtype)
+        pos_weight = pos_weight.to(x)
     loss = binary_cross_entropy_with_logits(x, t, pos_weight)
-    return loss if weight is None else loss * weight.to(loss.dtype)
+    return loss if weight is None else loss * weight
 
 
 @LOSSES.register_module()

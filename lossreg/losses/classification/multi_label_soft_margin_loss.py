@@ -42,7 +42,7 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
     x, t = upcast(input), upcast(target)
     if weight is not None:
         check_size(input, -1, weight.numel(), 'input', 'class weights')
-        weight = weight.to(x.dtype)
+        weight = weight.to(x)
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     loss = binary_cross_entropy_with_logits(x, t)
     if weight is not None:

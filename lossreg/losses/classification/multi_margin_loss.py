@@ -58,7 +58,7 @@ def multi_margin_loss(
     x = upcast(scores)
     if weight is not None:
         check_size(scores, 1, weight.numel(), 'input', 'class weights')
-        weight = weight.to(x.dtype)[index]
+        weight = weight.to(x)[index]
         x = keep(x, ((weight != 0) | ~legal).unsqueeze(1))
     # into the scores too: the gradient would stop where a hinge is 0
     x = poison(x, legal.unsqueeze(1))

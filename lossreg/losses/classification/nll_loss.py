@@ -71,7 +71,7 @@ def weighted_label_losses(
     share = valid.to(loss.dtype)
     if weight is not None:
         # w_y
-        share = share * weight.to(loss.dtype)[torch.where(legal & valid, label, 0).long()]
+        share = share * weight.to(loss)[torch.where(legal & valid, label, 0).long()]
     if input.dim() == 1:
         return loss.squeeze(0), share.squeeze(0)
     return loss, share

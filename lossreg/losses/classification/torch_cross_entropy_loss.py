@@ -56,7 +56,7 @@ def torch_cross_entropy(
         t = t * (1.0 - label_smoothing) + label_smoothing / input.size(axis)
     if weight is not None:
         check_size(input, axis, weight.numel(), 'input', 'class weights')
-        t = t * weight.to(t.dtype).view([-1] + [1] * (input.dim() - 1 - axis))
+        t = t * weight.to(t).view([-1] + [1] * (input.dim() - 1 - axis))
     log_p = F.log_softmax(logits, dim=axis)
     # a product is left out where its factor is 0 and log p is -inf
     loss = -(t * keep(log_p, (t != 0) | (log_p != -torch.inf))).sum(axis)

@@ -117,7 +117,7 @@ def squared_distances(
     squared = (difference * difference).sum(-1)
     if sigmas is None:
         return squared
-    scale = factor * sigmas.to(squared.dtype)
+    scale = factor * sigmas.to(squared)
     return squared / (scale * scale)
 
 
