@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.fileio import load
 from torch import Tensor, nn
 
 FLOAT32_EPS = 1.1920928955078125e-07
@@ -262,6 +261,8 @@ def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Opt
     It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml.
     """
     if isinstance(weight, str):
+        from lossreg.engine import load
+
         weight = np.load(weight) if weight.endswith('.npy') else load(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
 

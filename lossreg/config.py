@@ -9,8 +9,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
+from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins

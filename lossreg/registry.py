@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from mmengine.registry import MODELS, Registry
 from torch import nn
 
+from lossreg.engine import MODELS, Registry
 from lossreg.errors import ConfigError
 
 LOSSES = Registry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
