@@ -6,11 +6,12 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, List, Optional, Sequence, Union
+from functools import partial
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossreg.untrusted import read_weight
 
@@ -23,6 +24,16 @@ def upcast(x: Tensor) -> Tensor:
     Half precision overflows in sums of squares and underflows in eps, so no loss computes in it.
     """
     return x if x.dtype == torch.float32 or x.dtype == torch.float64 else x.float()
+
+
+def upcast_alike(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
+    """Both in float32, or in float64 where one of them is.
+
+    For operators that take no mixture (Huber's kernel, products), and those whose derivative in TorchScript takes none:
+    there the product of two precisions hands the wider one back to both, which softmax refuses.
+    """
+    a, b = upcast(a), upcast(b)
+    return (a, b) if a.dtype == b.dtype else (a.double(), b.double())
 
 
 def keep(x: Tensor, counted: Tensor) -> Tensor:
@@ -282,6 +293,24 @@ def check_state(state: Tensor, name: str) -> None:
         raise ValueError(
             f'{name} is in half precision, where it would stop moving; cast the inputs, not a scripted loss'
         )
+
+
+def allow_missing(module: nn.Module, *names: str) -> None:
+    """Lets a module load checkpoints that lack these buffers, which then stay as they are. For constructors only.
+
+    Hosts that keep such a number outside their checkpoints do not write it, nor did earlier versions of the loss.
+    """
+    register: Any = module._register_load_state_dict_pre_hook  # its public name is newer than torch 2.1
+    register(partial(_fill_missing, names), with_module=True)
+
+
+def _fill_missing(
+    names: Sequence[str], module: nn.Module, state_dict: Dict[str, Any], prefix: str, *unused: object
+) -> None:
+    for name in names:
+        value = getattr(module, name)
+        if value is not None:
+            state_dict.setdefault(prefix + name, value)
 
 
 def check_reduction(reduction: str) -> None:

@@ -10,9 +10,8 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from lossreg.data_config import bases_stay_data, is_data, read_data_config
+from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins

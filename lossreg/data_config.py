@@ -121,8 +121,9 @@ def _merged(child: Mapping[str, Any], base: Mapping[str, Any], path: str) -> dic
 @contextmanager
 def bases_stay_data() -> Iterator[None]:
     """Where mmengine reads a config in Python: its bases in YAML and JSON are read as here."""
-    from mmengine.config import Config
     from mmengine.config import config as module
+
+    from lossreg.engine import Config
 
     def base_files(file: str) -> list[str]:
         if not is_data(Path(file)):

@@ -13,9 +13,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS, Registry
 from torch import Tensor, nn
 
+from lossreg.engine import MODELS, Registry
 from lossreg.errors import ConfigError, LossregError
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table
 
 from lossreg.checks.rows import Row, Status
-
-SCHEMA = 1
+from lossreg.schema import as_json as as_json
 
 CONFIG = 'config'
 """The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
@@ -23,11 +20,6 @@ MEASURE = 'Largest error as a share of what is allowed, against eager; eager its
 
 UNIT = 'unit'
 """The backend of rows about a unit on whatever backend: it could not be checked to its end."""
-
-
-def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The machine-readable report: ``{"schema": 1, "rows": [...]}``."""
-    return json.dumps({'schema': SCHEMA, 'rows': list(rows)}, indent=1, allow_nan=False)
 
 
 @dataclass(frozen=True)

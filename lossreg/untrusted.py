@@ -256,7 +256,7 @@ def read_weight(path: str) -> Any:
     folder = _folder_of_data.get()
     suffix = os.path.splitext(path)[1]
     if folder is None and suffix not in ('.npy', '.yaml', '.yml'):
-        from mmengine.fileio import load
+        from lossreg.engine import load
 
         return load(path)
     if suffix not in ('.npy', '.json', '.yaml', '.yml'):

@@ -55,7 +55,7 @@ def class_balanced_focal_loss(
     loss = softplus(z) * torch.exp(-gamma * softplus(-z))
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        loss = loss * class_weight.to(x.dtype)[torch.where(legal, label, 0)].unsqueeze(1)
+        loss = loss * class_weight.to(x)[torch.where(legal, label, 0)].unsqueeze(1)
     return poison(loss, legal.unsqueeze(1))
 
 

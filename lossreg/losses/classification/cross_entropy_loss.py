@@ -90,7 +90,7 @@ def label_cross_entropy(
     if weight is not None:
         weight = upcast(weight)
     if class_weight is not None:
-        class_weight = class_weight.to(logits.dtype)
+        class_weight = class_weight.to(logits)
         if label_smoothing == 0.0:
             # c_y is one more weight of the sample
             weight = class_weight[index] if weight is None else weight * class_weight[index]
@@ -148,7 +148,7 @@ def binary_cross_entropy(
         check_dim(cls_score, 2, 'cls_score')
         label = indices(label, 'label')
     if pos_weight is not None:
-        pos_weight = pos_weight.to(logits.dtype)
+        pos_weight = pos_weight.to(logits)
         if pos_weight.dim() > 0:
             check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'class weights')
     # NaN fails every comparison, yet a NaN target must count

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average,
     check_class_map,
@@ -72,7 +73,7 @@ def weighted_label_losses(
     share = valid.to(loss.dtype)
     if weight is not None:
         # w_y
-        share = share * weight.to(loss.dtype)[torch.where(legal & valid, label, 0)]
+        share = share * weight.to(loss)[torch.where(legal & valid, label, 0)]
     if input.dim() == 1:
         return loss.squeeze(0), share.squeeze(0)
     return loss, share
@@ -122,7 +123,8 @@ class NLLLoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -169,4 +171,5 @@ NLLLoss.spec = LossSpec(
     sizes=class_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
     stands_in_for=(HostClass('torch.NLLLoss'),),
+    constants=('weight',),
 )

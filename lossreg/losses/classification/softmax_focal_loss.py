@@ -67,7 +67,7 @@ def softmax_focal_loss(
         check_same_shape(weight, target, 'weight', 'target')
         weight = upcast(weight)
     if alpha is not None:
-        alpha = alpha.to(x.dtype)
+        alpha = alpha.to(x)
         if alpha.dim() > 0:
             check_size(pred, 1, alpha.numel(), 'pred', 'class weights')
             alpha = alpha[index]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
+from lossreg.arith import allow_missing, as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
 from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -56,7 +56,7 @@ def torch_cross_entropy(
         t = t * (1.0 - label_smoothing) + label_smoothing / input.size(axis)
     if weight is not None:
         check_size(input, axis, weight.numel(), 'input', 'class weights')
-        t = t * weight.to(t.dtype).view([-1] + [1] * (input.dim() - 1 - axis))
+        t = t * weight.to(t).view([-1] + [1] * (input.dim() - 1 - axis))
     log_p = F.log_softmax(logits, dim=axis)
     # a product is left out where its factor is 0 and log p is -inf
     loss = -(t * keep(log_p, (t != 0) | (log_p != -torch.inf))).sum(axis)
@@ -108,7 +108,8 @@ class TorchCrossEntropyLoss(nn.Module):
         super().__init__()
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -157,4 +158,5 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
     ),
     stands_in_for=(HostClass('torch.CrossEntropyLoss'), HostClass('mmocr.CrossEntropyLoss')),
+    constants=('weight',),
 )

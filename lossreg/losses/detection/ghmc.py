@@ -95,7 +95,7 @@ def harmonised(
         The weights, of the shape of ``length``, and the densities after the batch, (B).
     """
     bins = edges.numel() - 1
-    edges = edges.to(length.dtype)
+    edges = edges.to(length)
     known = keep(length, counted & (length == length))
     # equally wide, so multiplication finds the bin, or, by rounding, the one beside it
     at = (known * bins).clamp(max=bins - 0.5).long()

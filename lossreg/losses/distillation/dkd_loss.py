@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, poison, softplus, upcast
+from lossreg.arith import check_same_shape, poison, softplus, upcast_alike
 from lossreg.conventions.distillation import distillation_calls
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import (
@@ -54,7 +54,8 @@ def dkd_loss(
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
     own, legal = own_class(gt_labels, preds_S, 'preds_S')
-    s, t = upcast(preds_S) / tau, upcast(preds_T) / tau
+    s, t = upcast_alike(preds_S, preds_T)
+    s, t = s / tau, t / tau
     # log p_y = -softplus(z) and log (1 - p_y) = -softplus(-z), with z = log sum_k!=y exp(x_k) - x_y
     z_s, z_t = _log_odds(s, own), _log_odds(t, own)
     target = divergence(-softplus(z_t), -softplus(z_s)) + divergence(-softplus(-z_t), -softplus(-z_s))

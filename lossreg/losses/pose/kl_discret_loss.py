@@ -193,7 +193,7 @@ class KLDiscretLoss(nn.Module):
             check_leading_shape(weight, x, 2, 'target_weight', f'{pred_name}_x')
         mask = self.mask
         if mask is not None:
-            factor = self._mask_factor(mask, x)
+            factor = self._mask_factor(mask.to(x.device), x)
             weight = factor if weight is None else weight * factor
         loss = kl_discret_loss(x, target_x, weight, self.beta, self.label_softmax, self.label_beta)
         return loss + kl_discret_loss(y, target_y, weight, self.beta, self.label_softmax, self.label_beta)

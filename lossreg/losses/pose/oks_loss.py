@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional, Union
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from lossreg.arith import (
@@ -22,6 +21,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.conventions.everywhere import nan_without_weight
+from lossreg.engine import Config
 from lossreg.losses.detection.iou_loss import check_iou_mode
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -117,7 +117,7 @@ def squared_distances(
     squared = (difference * difference).sum(-1)
     if sigmas is None:
         return squared
-    scale = factor * sigmas.to(squared.dtype)
+    scale = factor * sigmas.to(squared)
     return squared / (scale * scale)
 
 

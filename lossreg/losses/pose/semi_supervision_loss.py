@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     average_over,
     check_broadcast,
     check_dim,
@@ -133,6 +134,7 @@ class SemiSupervisionLoss(nn.Module):
         self.register_buffer('joints', joints, persistent=False)
         self.register_buffer('parents', parents, persistent=False)
         self.register_buffer('num_iterations', torch.zeros((), dtype=torch.int64))
+        allow_missing(self, 'num_iterations')  # mmpose's checkpoints do not hold it
 
     def forward(self, output: Dict[str, Tensor], target: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Computes both losses and, in training mode, counts the iteration."""

@@ -61,7 +61,7 @@ def huasdorff_disstance_loss(
     weight = (classes > 0).to(p.dtype)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        weight = weight * class_weight.to(p.dtype)
+        weight = weight * class_weight.to(p)
     label = target
     if ignore_index is not None:
         label = torch.where(target == ignore_index, 0, target)

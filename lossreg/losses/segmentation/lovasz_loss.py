@@ -114,7 +114,7 @@ def lovasz_softmax(
     loss = rows.view(errors.size(0), errors.size(1))
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        loss = loss * class_weight.to(loss.dtype).index_select(0, chosen)
+        loss = loss * class_weight.to(loss).index_select(0, chosen)
     if present:
         there = positives.view(loss.shape) > 0
         loss = average(keep(loss, there).sum(1), there.sum(1).to(loss.dtype))

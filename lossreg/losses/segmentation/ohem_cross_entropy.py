@@ -70,7 +70,7 @@ def ohem_cross_entropy(
     hard = valid & ((p < least.clamp(min=thres)) | unknown)
     if class_weight is not None:
         check_size(score, 1, class_weight.numel(), 'score', 'class weights')
-        loss = loss * class_weight.to(loss.dtype)[index]
+        loss = loss * class_weight.to(loss)[index]
     # mean of -c_y log p over the hard pixels
     return average(total(keep(loss, hard)), hard.sum().to(loss.dtype))
 

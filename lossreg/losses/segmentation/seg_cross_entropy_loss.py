@@ -79,7 +79,7 @@ def pixel_binary_cross_entropy(
     logits = upcast(cls_score)
     if pos_weight is not None:
         check_size(cls_score, 1, pos_weight.numel(), 'cls_score', 'class weights')
-        pos_weight = pos_weight.to(logits.dtype).view(per_class)
+        pos_weight = pos_weight.to(logits).view(per_class)
     loss = one_against_rest_cross_entropy(
         logits, positive, counted.unsqueeze(1), legal.unsqueeze(1), weight, pos_weight
     )
@@ -104,7 +104,7 @@ def counted_weight(
     known = (label >= 0) & (label < class_weight.numel())
     if avg_non_ignore:
         known = known & valid
-    return total(torch.where(known, class_weight.to(like.dtype)[torch.where(known, label, 0)], 0.0))
+    return total(torch.where(known, class_weight.to(like)[torch.where(known, label, 0)], 0.0))
 
 
 @LOSSES.register_module()

@@ -93,13 +93,13 @@ def seg_focal_loss(
             weight = weight_per_element(weight, pixels, 'weight', 'target').unsqueeze(1)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        class_weight = class_weight.to(x.dtype).view(per_class)
+        class_weight = class_weight.to(x).view(per_class)
         weight = class_weight if weight is None else weight * class_weight
     if weight is not None:
         counted = counted & (weight != 0)
     if alphas is not None:
         check_size(pred, 1, alphas.numel(), 'pred', 'alphas')
-        alphas = alphas.to(x.dtype).view(per_class)
+        alphas = alphas.to(x).view(per_class)
     counted = counted | ~legal
     x = keep(x, counted)
     if dense:

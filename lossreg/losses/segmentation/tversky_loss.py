@@ -66,7 +66,7 @@ def tversky_loss(
     weight = torch.ones_like(classes).to(upcast(pred).dtype)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        weight = class_weight.to(weight.dtype)
+        weight = class_weight.to(weight)
     if ignore_index is not None:
         counted = target != ignore_index
         weight = keep(weight, classes != ignore_index)
