@@ -221,7 +221,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         # TorchScript's own derivative of a @ b would be rounded for good by one backward pass in an autocast region;
         # these two are left to autograd
         if a.dim() == 2 and b.dim() == 2:
-            product = torch.linalg.multi_dot([a, b])
+            product: Tensor = torch.linalg.multi_dot([a, b])
         else:
             product = torch.einsum('...ij,...jk->...ik', [a, b])
     else:

@@ -142,7 +142,7 @@ def test_files(exported, unit_of):
     torch.testing.assert_close(program(*inputs), plain, rtol=1e-5, atol=1e-5)
     with region():
         found = scripted(*inputs)
-        with pytest.raises(RuntimeError, match='dtype mismatch.*Float.*BFloat16'):
+        with pytest.raises(RuntimeError, match=r'dtype mismatch.*Float.*BFloat16'):
             program(*inputs)
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
 
