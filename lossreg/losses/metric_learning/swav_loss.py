@@ -222,8 +222,9 @@ class SwAVLoss(nn.Module):
         check_size(queue, 2, x.size(1), 'queue', 'columns of x')
         loss = self._loss(x, queue, prototypes)
         images = x.size(0) // self.crops
-        newest = [x.detach()[crop * images : (crop + 1) * images] for crop in self._assigned]
-        next_queue = torch.cat([torch.stack(newest).to(queue.dtype), queue.detach()], 1)
+        features = x.detach().to(queue.dtype)
+        newest = [features[crop * images : (crop + 1) * images] for crop in self._assigned]
+        next_queue = torch.cat([torch.stack(newest), queue.detach()], 1)
         return loss, next_queue[:, : queue.size(1)]
 
     def _loss(self, x: Tensor, queue: Optional[Tensor], prototypes: Optional[Tensor]) -> Tensor:
