@@ -1,4 +1,4 @@
-"""Looks into archives before torch loads them: their size, and for pt2 that nothing in them is code.
+"""Looks into artefacts before they are loaded: their size, that pt2 holds no code, and ONNX names no other file.
 
 A pt2 file describes a graph, but ``torch.export.load`` unpickles members of it, evaluates its expressions of sizes and
 its guards as Python, and looks its operators up by name in all of torch. What lossreg exports needs little of that, and
@@ -66,6 +66,9 @@ SIZE_FUNCTIONS = re.compile(
 )
 """What an expression of sizes calls, by SymPy's names and torch's."""
 
+STRING = re.compile(r'[a-z]\w{0,40}|-?[0-9.]{1,40}(e-?[0-9]{1,4})?', re.ASCII)
+"""A string in an expression: the name of a symbol, or a number."""
+
 PLAIN_NODES = (
     ast.Expression, ast.Constant, ast.Load, ast.UnaryOp, ast.USub, ast.Not, ast.BinOp, ast.Add, ast.Sub, ast.Mult,
     ast.FloorDiv, ast.Mod, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.BoolOp, ast.And,
@@ -124,7 +127,7 @@ def _is_size(text: str) -> bool:
             if node.func.id.startswith('Pow') and not (node.args and 'Symbol' in ast.dump(node.args[0])):
                 return False
         elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str) and not re.fullmatch(r'[a-z]\w{0,40}', node.value, re.ASCII):
+            if isinstance(node.value, str) and not STRING.fullmatch(node.value):
                 return False
         elif isinstance(node, ast.Name):
             if not SIZE_FUNCTIONS.fullmatch(node.id) and not re.fullmatch(r'[su]\d+|oo|int_oo|true|false', node.id):
@@ -157,3 +160,18 @@ def _nodes(text: str) -> list[ast.AST]:
         return list(ast.walk(ast.parse(text, mode='eval'))) if len(text) < 10_000 else [ast.AST()]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return [ast.AST()]
+
+
+def refuse_other_files(model: bytes) -> None:
+    """Raises ArchiveError where an ONNX model keeps tensors in other files, which a runtime would open."""
+    import onnx
+
+    graphs = [onnx.load_from_string(model).graph]
+    while graphs:
+        graph = graphs.pop()
+        attributes = [attribute for node in graph.node for attribute in node.attribute]
+        tensors = [*graph.initializer, *(a.t for a in attributes), *(t for a in attributes for t in a.tensors)]
+        tensors += [part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices)]
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+            raise ArchiveError('it keeps tensors in other files, which lossreg does not')
+        graphs += [*(a.g for a in attributes if a.HasField('g')), *(g for a in attributes for g in a.graphs)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossreg.archive import refuse_other_files
 from lossreg.artefact import metadata, parameters_hash, read_manifest, sha256
 from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
@@ -53,6 +54,8 @@ def _artefact_rows(folder: Path, name: str, listed: _Listed, data: bytes) -> Ite
         with built_from_data(folder):
             unit = _unit(listed)
         maker = RowMaker(unit, listed.backend, listed.grad)
+        if listed.format == 'onnx':
+            refuse_other_files(data)
         runtime = load(data, SUFFIXES[listed.format])
         _compare_with_entry(listed, runtime.metadata, 'the file says')
         _compare_with_entry(listed, metadata(unit, listed.grad), 'its config makes')
