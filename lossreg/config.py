@@ -15,6 +15,7 @@ from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
+from lossreg.misnamed import LOSS_KEY, LOSS_WORD, fault_of, is_known
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.spec import spec_of
@@ -38,6 +39,7 @@ class Found:
         stand_in: ours for that class, if there is one.
         owners: the types of the dicts around it, the outermost first.
         data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
+        fault: why it cannot be what was meant: no such loss is known.
     """
 
     place: str
@@ -48,6 +50,7 @@ class Found:
     stand_in: StandIn | None = None
     owners: tuple[str, ...] = ()
     data: Path | None = None
+    fault: str = ''
 
     @property
     def kept(self) -> str:
@@ -79,6 +82,8 @@ class Found:
             return self._request()
 
     def _request(self) -> Request | None:
+        if self.fault:
+            raise ConfigError(self.fault)
         if self.conflict:
             raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
         if self.ours and self.kept:
@@ -137,11 +142,11 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     unscoped = isinstance(imports, Mapping) and 'lossreg.unscoped' in (imports.get('imports') or [])
     data = path.parent if is_data(path) else None
     known = stand_ins()
-    dicts = _loss_dicts(config, '', scope)
-    return [
+    found = [
         replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, data=data)
-        for place, item, scope, owners in dicts
+        for place, item, scope, owners in _loss_dicts(config, '', scope)
     ]
+    return _with_unknown(found, {f'{path}:{place}': item for place, item in _unknown(config, '', scope)})
 
 
 def _run_config(path: Path) -> dict[str, Any]:
@@ -151,9 +156,9 @@ def _run_config(path: Path) -> dict[str, Any]:
     try:
         with bases_stay_data():
             found: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a config is code, so it may raise anything
+    except BaseException as error:  # a config is code, so it may raise anything, and exit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
     return found
@@ -177,6 +182,47 @@ def _loss_dicts(
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from _loss_dicts(value, f'{place}[{index}]', scope, owners)
+
+
+def _unknown(node: Any, place: str, scope: str, is_expected: bool = False) -> Iterator[tuple[str, Found]]:
+    """Every dict that ought to be a loss and is none that is known: misspelt, or under a key of losses."""
+    if isinstance(node, Mapping):
+        name = _type_name(node)
+        if name:
+            found = _unknown_type(node, name, scope, is_expected)
+            if found is not None:
+                yield place, found
+        scope = node.get('_scope_', scope)
+        for key, value in node.items():
+            is_loss_key = LOSS_KEY.fullmatch(str(key)) is not None
+            inner = f'{place}.{key}' if place else str(key)
+            yield from _unknown(value, inner, scope, is_loss_key or (is_expected and not name))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _unknown(value, f'{place}[{index}]', scope, is_expected)
+
+
+def _unknown_type(node: Mapping[str, Any], name: str, scope: str, is_expected: bool) -> Found | None:
+    plain = name.rpartition('.')[2]
+    package = name.split('.')[0] if '.' in name else node.get('_scope_', '') or scope
+    if is_known(plain, package):
+        return None
+    looks_like_loss = LOSS_WORD.search(plain) is not None
+    is_ours = package == 'lossreg' and ('.' in name or is_expected or LOSS_NAME.match(plain) is not None)
+    # a class is there, whatever its name
+    is_class = isinstance(node.get('type'), type)
+    fault = '' if is_class else fault_of(plain, package, is_ours or (is_expected and not looks_like_loss))
+    if not fault and not is_expected:
+        return None
+    options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
+    return Found('', name, options, host=f'{package}.{plain}' if package else '', fault=fault)
+
+
+def _with_unknown(found: Sequence[Found], unknown: Mapping[str, Found]) -> list[Found]:
+    """The losses found, those that are not known among them marked, and those that do not look like losses added."""
+    places = {item.place for item in found}
+    marked = [replace(item, fault=unknown[item.place].fault) if item.place in unknown else item for item in found]
+    return [*marked, *(replace(item, place=place) for place, item in unknown.items() if place not in places)]
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
@@ -238,10 +284,19 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]
             raise ConfigError(f'{target} does not exist')
         return variants_of(target), []
     files = sorted(p for p in path.rglob('*.py') if not p.name.startswith('_')) if path.is_dir() else [path]
-    found = [item for file in files for item in find_losses(file, host)]
-    if not found:
+    found: list[Found] = []
+    unread: list[Left] = []
+    for file in files:
+        try:
+            found += find_losses(file, host)
+        except ConfigError as error:
+            if not path.is_dir():
+                raise
+            unread.append(Left(Found(str(file), file.stem, {}), str(error), is_error=True))
+    if not found and not unread:
         raise ConfigError(f'{target} holds no loss: no dict whose type is a loss')
-    return _split(found)
+    requests, left = _split(found)
+    return requests, [*unread, *left]
 
 
 def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:

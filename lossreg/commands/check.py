@@ -38,20 +38,20 @@ def run(options: argparse.Namespace) -> int:
     backends = _backends(options)
     if 'ort-cuda' in options.require or options.device == 'cuda':
         require_cuda(onnxruntime='ort-cuda' in backends, torch_too=options.device == 'cuda')
-    rows: list[Row] = []
-    tasks = []
-    manifests = [Path(t) for t in options.targets if t.endswith('manifest.json')]
-    for source in _sources(options):
-        tasks += _tasks(source, options.every_set)
-        rows += [_left_row(item, options.strict) for item in source.left()]
     waived = frozenset(loss_class(name).__name__ for name in options.no_oracle)
     how = _How(tuple(backends), options.device, options.every_set, waived)
-    for path in manifests:
-        if not os.path.lexists(path):
-            raise ConfigError(f'{path} does not exist')
-        rows += manifest_rows(path)
-    for found in _checked(tasks, how, options.jobs, options.imports):
-        rows += found
+    _read.cache_clear()  # of an earlier run in this process, since when files may have changed
+    sources = list(dict.fromkeys(_sources(options)))
+    of_configs = {source: [_left_row(item, options.strict) for item in source.left()] for source in sources}
+    tasks = [task for source in sources for task in _tasks(source, options.every_set)]
+    of_manifests = _manifest_rows(options)
+    of_units: dict[_Source, list[Row]] = {source: [] for source in sources}
+    for task, found in zip(tasks, _checked(tasks, how, options.jobs, options.imports), strict=True):
+        of_units[task.source] += found
+    rows = [row for part in (*of_configs.values(), *of_manifests.values(), *of_units.values()) for row in part]
+    of_targets = [(source.target, [*of_configs[source], *of_units[source]]) for source in sources]
+    of_targets += of_manifests.items()
+    rows += [_nothing_row(target, found) for target, found in of_targets if not _checked_something(found)]
     _report(options, rows, describe(options.device))
     return _verdict(options, rows)
 
@@ -60,6 +60,29 @@ def _backends(options: argparse.Namespace) -> list[str]:
     """The backends asked for, in their usual order: with ``--device cuda`` those that can run there."""
     wanted = {*(options.backend or DEVICE_BACKENDS[options.device]), *options.require}
     return [b for b in BACKENDS if b in wanted]
+
+
+def _manifest_rows(options: argparse.Namespace) -> dict[str, list[Row]]:
+    """The rows of each manifest among the targets."""
+    targets = [target for target in options.targets if target.endswith('manifest.json')]
+    for target in targets:
+        if not os.path.lexists(target):
+            raise ConfigError(f'{target} does not exist')
+    return {target: list(manifest_rows(Path(target))) for target in targets}
+
+
+def _checked_something(rows: Sequence[Row]) -> bool:
+    """Whether a check was made, and not just skipped, of one target."""
+    return any(row.status in (Status.PASS, Status.FAIL) for row in rows)
+
+
+def _nothing_row(target: str, rows: Sequence[Row]) -> Row:
+    """The row of a target of which nothing was checked: passing would say that all is well."""
+    missing = [row.detail for row in rows if row.status is Status.MISSING]
+    skipped = [row.detail for row in rows if row.status is Status.SKIP]
+    why = f'no backend is there: {missing[0]}' if missing else f'all is skipped: {skipped[0]}' if skipped else ''
+    detail = f'{target}: nothing was checked, because {why or "nothing in it can be"}'
+    return Row(target, '', '', '', (), report.CONFIG, '', False, 'nothing checked', Status.FAIL, detail=detail)
 
 
 @dataclass(frozen=True)

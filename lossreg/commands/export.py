@@ -61,7 +61,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
             if item.is_error:
                 raise ConfigError(item.reason)
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)
+        if not found:
+            raise ConfigError(f'{target}: none of the losses found is one of ours, or has one of ours stand in for it')
         requests += found
-    if not requests:
-        raise ConfigError('none of the losses found is one of ours, or has one of ours stand in for it')
     return requests
