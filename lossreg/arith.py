@@ -531,6 +531,15 @@ def check_binary(label: Tensor, name: str) -> Tensor:
     return legal
 
 
+def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor) -> Tensor:
+    """Lengths as a call gives them, a tensor or a list or tuple of ints, as a tensor where ``like`` is."""
+    if isinstance(lengths, Tensor):
+        return lengths.to(like.device)
+    given = torch.tensor(lengths, device=like.device)
+    # no length at all has no type either
+    return given if given.numel() > 0 else given.long()
+
+
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
     """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
 
