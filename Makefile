@@ -38,7 +38,7 @@ test-torch:
 # Against the real OpenMMLab packages, eleven of them; FLAVOUR=onedl: their maintained forks, as far as there are any,
 # beside onedl-mmengine, and with it the default tests of what mmengine does.
 FLAVOUR ?= openmmlab
-ENGINE_TESTS = tests/test_registry.py tests/test_config.py tests/test_config_styles.py tests/test_cli.py
+ENGINE_TESTS = tests/test_registry.py tests/test_config.py tests/test_cli.py
 test-openmmlab:
 	bash tests/openmmlab/install.sh .venv-$(FLAVOUR) $(FLAVOUR)
 	.venv-$(FLAVOUR)/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab

@@ -651,6 +651,15 @@ def check_binary(label: Tensor, name: str) -> Tensor:
     return legal
 
 
+def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor, name: str) -> Tensor:
+    """:func:`indices` of lengths as a call gives them, a tensor or a list or tuple of ints, where ``like`` is."""
+    if isinstance(lengths, Tensor):
+        return indices(lengths.to(like.device), name)
+    given = torch.tensor(lengths, device=like.device)
+    # no length at all has no type either
+    return indices(given if given.numel() > 0 else given.long(), name)
+
+
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
     """Which lengths, of :func:`indices`, are legal: 0 to ``limit``, the number of ``what``. Give it to :func:`poison`.
 

@@ -159,6 +159,8 @@ NLLLoss.spec = LossSpec(
         indices_call('labels', Role.LOG_PROBABILITIES, 'N C', 'N'),
         indices_call('pixels', Role.LOG_PROBABILITIES, 'N C H W', 'N H W'),
         indices_call('unbatched', Role.LOG_PROBABILITIES, 'C', '', batch=''),
+        indices_call('sequences', Role.LOG_PROBABILITIES, 'N C L', 'N L'),
+        indices_call('volumes', Role.LOG_PROBABILITIES, 'N C D H W', 'N D H W'),
     ),
     variants={
         'default': {},

@@ -141,6 +141,9 @@ TorchCrossEntropyLoss.spec = LossSpec(
         _probabilities('probabilities', Role.DISTRIBUTION, 'N C'),
         _probabilities('pixel_probabilities', Role.TARGETS, 'N C H W'),
         _probabilities('unbatched_probabilities', Role.DISTRIBUTION, 'C', batch=''),
+        indices_call('sequences', Role.LOGITS, 'N C L', 'N L'),
+        indices_call('volumes', Role.LOGITS, 'N C D H W', 'N D H W'),
+        _probabilities('sequence_probabilities', Role.TARGETS, 'N C L'),
     ),
     variants={
         'default': {},

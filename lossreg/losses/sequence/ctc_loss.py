@@ -1,11 +1,12 @@
 """Connectionist temporal classification."""
 
-from typing import ClassVar, Dict, Mapping
+from typing import ClassVar, Dict, List, Mapping, Union
 
 import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_lengths,
     average_over,
     check_dim,
     check_labels,
@@ -29,8 +30,8 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
+    input_lengths: Union[Tensor, List[int]],
+    target_lengths: Union[Tensor, List[int]],
     blank: int = 0,
     zero_infinity: bool = False,
 ) -> Tensor:
@@ -49,8 +50,8 @@ def ctc_loss(
         log_probs: log p, the log-softmax of scores, (T, N, C).
         targets: labels y, (N, S), or all behind one another, (sum of ``target_lengths``). What stands behind a
             sample's length does not count.
-        input_lengths: the number of frames that count, (N), 0 to T.
-        target_lengths: the number of labels, (N), 0 to S.
+        input_lengths: the number of frames that count, (N), 0 to T; a tensor, list or tuple.
+        target_lengths: the number of labels, (N), 0 to S, likewise.
         blank: the class of no label.
         zero_infinity: whether a sample without any alignment contributes 0 instead of infinity.
 
@@ -61,13 +62,31 @@ def ctc_loss(
         ValueError: shapes do not match.
         IndexError: a label or length out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
+    return _losses_of_samples(
+        log_probs,
+        targets,
+        as_lengths(input_lengths, log_probs, 'input_lengths'),
+        as_lengths(target_lengths, log_probs, 'target_lengths'),
+        blank,
+        zero_infinity,
+    )
+
+
+def _losses_of_samples(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    zero_infinity: bool,
+) -> Tensor:
+    """:func:`ctc_loss` of lengths from :func:`lossreg.arith.as_lengths`."""
     check_dim(log_probs, 3, 'log_probs')
     check_dim(input_lengths, 1, 'input_lengths')
     check_dim(target_lengths, 1, 'target_lengths')
     check_size(log_probs, 1, input_lengths.size(0), 'log_probs', 'input_lengths')
     check_same_shape(target_lengths, input_lengths, 'target_lengths', 'input_lengths')
-    targets, input_lengths = indices(targets, 'targets'), indices(input_lengths, 'input_lengths')
-    target_lengths = indices(target_lengths, 'target_lengths')
+    targets = indices(targets, 'targets')
     if targets.dim() == 1:
         targets = padded_targets(targets, target_lengths)
     check_dim(targets, 2, 'targets')
@@ -98,8 +117,9 @@ class CTCLoss(nn.Module):
             gradient. Otherwise it is infinite.
 
     Shapes:
-        Log-probabilities (T, N, C), targets (N, S) or all behind one another, lengths (N); or one sample: (T, C), (S)
-        and scalars. Returns a scalar, or (N) with reduction ``none``. An empty batch gives 0.
+        Log-probabilities (T, N, C), targets (N, S) or all behind one another, lengths (N), which may be lists or tuples
+        of ints; or one sample: (T, C), (S) and scalars. Returns a scalar, or (N) with reduction ``none``.
+        An empty batch gives 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -119,26 +139,35 @@ class CTCLoss(nn.Module):
         self.reduction = reduction
         self.zero_infinity = zero_infinity
 
-    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
-        """Computes the loss. Lengths are tensors."""
+    def forward(
+        self,
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Union[Tensor, List[int]],
+        target_lengths: Union[Tensor, List[int]],
+    ) -> Tensor:
+        """Computes the loss. Lengths are tensors, or lists or tuples of ints."""
+        frames, labels = (
+            as_lengths(input_lengths, log_probs, 'input_lengths'),
+            as_lengths(target_lengths, log_probs, 'target_lengths'),
+        )
         if log_probs.dim() == 2:
             check_dim(targets, 1, 'targets')
-            loss = ctc_loss(
+            loss = _losses_of_samples(
                 log_probs.unsqueeze(1),
                 targets.unsqueeze(0),
-                input_lengths.view(-1),
-                target_lengths.view(-1),
+                frames.view(-1),
+                labels.view(-1),
                 self.blank,
                 self.zero_infinity,
             )
             if self.reduction == 'none':
                 return loss.squeeze(0)
         else:
-            loss = ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank, self.zero_infinity)
+            loss = _losses_of_samples(log_probs, targets, frames, labels, self.blank, self.zero_infinity)
         if self.reduction == 'mean':
             # mean over samples of the loss per label
-            target_lengths = indices(target_lengths, 'target_lengths')
-            return average_over(total(loss / target_lengths.view(-1).clamp(min=1)), loss.size(0))
+            return average_over(total(loss / labels.view(-1).clamp(min=1)), loss.size(0))
         return reduce_loss(loss, self.reduction, None)
 
 
