@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from lossreg.errors import ConfigError, DeclinedError
+from lossreg.head_calls import Head, head_calls
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.registry import load_losses
@@ -35,6 +36,7 @@ class Found:
         host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
         owners: the types of the dicts around it, the outermost first.
+        head: the innermost of these dicts that has a type; None where the loss stands alone.
     """
 
     place: str
@@ -44,6 +46,7 @@ class Found:
     host: str = ''
     stand_in: StandIn | None = None
     owners: tuple[str, ...] = ()
+    head: Head | None = None
 
     @property
     def kept(self) -> str:
@@ -64,7 +67,7 @@ class Found:
         return ''
 
     def request(self) -> Request | None:
-        """What to export or check for it, or None if no class of ours stands in for it.
+        """What to export or check for the loss alone, or None if no class of ours stands in for it.
 
         Raises:
             ConfigError: our class does not take these arguments, means something else to this host, or changes what
@@ -85,6 +88,26 @@ class Found:
         options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+    def requests(self) -> list[Request]:
+        """What to export or check for it where it stands: one for each call that its head makes; none without ours.
+
+        Raises:
+            ConfigError: as :meth:`request`, or the loss does not take what its head gives.
+            DeclinedError: as :meth:`request`, or only the host's own class takes what its head gives.
+        """
+        request = self.request()
+        if request is None or self.head is None:
+            return [] if request is None else [request]
+        package, written = self.head.type.partition('.')[0], {'type': self.written, **self.options}
+        hosts = spec_of(request.loss).stands_in_for
+        call = request.call or next((h.call for h in hosts if h.name.partition('.')[0] == package), '')
+        try:
+            return [request.called_by(c) for c in head_calls(self.head, written, request.loss, call)]
+        except ConfigError as error:
+            if self.ours:
+                raise
+            raise DeclinedError(str(error)) from error
 
 
 def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
@@ -130,29 +153,32 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     known = stand_ins()
     dicts = _loss_dicts(config.to_dict(), '', scope)
     return [
-        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners)
-        for place, item, scope, owners in dicts
+        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head)
+        for place, item, scope, owners, head in dicts
     ]
 
 
 def _loss_dicts(
-    node: Any, place: str, scope: str, owners: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...]]]:
-    """Every dict whose type is, or looks like, a loss, with the scope and the types of the dicts around it.
+    node: Any, place: str, scope: str, owners: tuple[str, ...] = (), head: Head | None = None
+) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...], Head | None]]:
+    """Every dict whose type is, or looks like, a loss, with the scope, the types of the dicts around it, and its head.
 
     mmengine builds what is inside a dict in that one's scope.
     """
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name and _is_loss(name):
-            yield place, node, scope, owners
+            yield place, node, scope, owners, head
         scope = node.get('_scope_', scope)
-        owners = (*owners, name) if name else owners
+        if name:
+            owners, head = (*owners, name), Head(name if '.' in name else f'{scope}.{name}', '', node)
         for key, value in node.items():
-            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners)
+            inside = head and replace(head, option=f'{head.option}.{key}' if head.option else str(key))
+            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners, inside)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners)
+            inside = head and replace(head, option=f'{head.option}[{index}]')
+            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners, inside)
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
@@ -228,21 +254,30 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
         if item.place.startswith(within):  # a part of one of ours, which is one graph
             continue
         try:
-            request = item.request()
+            found_here = item.requests()
         except ConfigError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=True))
             continue
         except DeclinedError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=False))
             continue
-        if request is None:
+        if not found_here:
             left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
             continue
-        if item.ours and request.is_callable:
+        if item.ours and found_here[0].is_callable:
             within += (f'{item.place}.',)
-        if not any(r.config == request.config and r.call == request.call for r in requests):
-            requests.append(request)
+        for request in found_here:
+            _add(requests, request)
     return requests, left
+
+
+def _add(requests: list[Request], request: Request) -> None:
+    """Adds a request, or its heads to the one that comes to the same artefacts."""
+    for at, known in enumerate(requests):
+        if known.is_same_call(request):
+            requests[at] = replace(known, heads=tuple(dict.fromkeys((*known.heads, *request.heads))))
+            return
+    requests.append(request)
 
 
 def migration_diff(path: Path, host: str = '') -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def _unit(path: Path, entry: dict[str, Any]) -> Unit:
         config, variant, call, inputs = entry['config'], entry['variant'], entry['call'], entry['inputs']
     except (KeyError, TypeError) as error:
         raise ConfigError(f'{path} has an entry that lossreg did not write: {error} is missing') from error
-    request = Request.of(config, variant=variant, call=call)
+    request = replace(
+        Request.of(config, variant=variant, call=call),
+        heads=tuple(entry.get('heads', ())),
+        constants=entry.get('constants', {}),
+    )
     names = [i['name'] for i in inputs]
     unit = request.unit(request.calls()[0], names)
     return with_cotangent(unit, draw(unit)) if 'grad_output' in names else unit

@@ -13,7 +13,7 @@ from lossreg import report
 from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status, check_unit
 from lossreg.checks.manifest import manifest_rows
-from lossreg.commands.console import console, track
+from lossreg.commands.console import console, say_unknown_heads, track
 from lossreg.config import requests_for
 from lossreg.environment import describe, require_cuda
 from lossreg.errors import CheckError, ConfigError, MissingBackendError
@@ -62,6 +62,7 @@ def _requested(options: argparse.Namespace, rows: list[Row]) -> Iterator[Request
         if target.endswith('manifest.json'):
             continue
         requests, left = requests_for(target, options.host)
+        say_unknown_heads(requests)
         yield from requests
         for item in left:
             status = Status.FAIL if item.is_error or options.strict else Status.SKIP
