@@ -409,7 +409,6 @@ DETECTORS_3D = (
         {
             'loss_cls': AVERAGED,
             'loss_direct_depth': WEIGHTED,
-            'loss_keypoints_depth': WEIGHTED,
             **dict.fromkeys(
                 ('loss_bbox', 'loss_dir', 'loss_keypoints', 'loss_dims', 'loss_offsets_2d', 'loss_combined_depth'),
                 PLAIN,
@@ -449,7 +448,22 @@ DETECTORS_3D = (
             'primitive_center_loss': PLAIN,
         },
     ),
-    Row('mmdet3d', 'SSD3DHead', dict.fromkeys((*VOTES, 'center_loss', 'corner_loss', 'vote_loss'), WEIGHT_NAMED)),
+    Row(
+        'mmdet3d',
+        'SSD3DHead',
+        dict.fromkeys(
+            (
+                'objectness_loss',
+                'center_loss',
+                'dir_class_loss',
+                'dir_res_loss',
+                'size_res_loss',
+                'corner_loss',
+                'vote_loss',
+            ),
+            WEIGHT_NAMED,
+        ),
+    ),
     Row(
         'mmdet3d',
         'PrimitiveHead',
@@ -596,7 +610,6 @@ CLASSIFIERS = (
 )
 
 IMAGES = (
-    Row('mmocr', 'SDMGRModuleLoss', {'loss_node': PLAIN, 'loss_edge': PLAIN}),
     Row('mmocr', 'DBModuleLoss', dict.fromkeys(('loss_prob', 'loss_thr', 'loss_db'), WEIGHTED)),
     Row(
         'mmocr',
@@ -614,7 +627,7 @@ IMAGES = (
     Row(
         'mmocr',
         'FCEModuleLoss',
-        {'loss_tr': WEIGHTED, 'loss_center': WEIGHTED, 'loss_reg_x': PLAIN, 'loss_reg_y': PLAIN},
+        {'loss_tr': WEIGHTED, 'loss_center': WEIGHTED, 'loss_reg_x': PLAIN},
     ),
     Row(
         'mmagic',
@@ -697,27 +710,29 @@ class HeadCall:
     constants: Mapping[str, Any] = field(default_factory=dict)
 
 
-def given_by(head: Head, loss: Config) -> tuple[Gives, ...]:
-    """What a head gives at each call that it makes of a loss with this config; empty if that is not known."""
+def in_table(head: Head) -> tuple[Gives, ...]:
+    """What the table has for a place; empty if it has nothing."""
     package, _, name = head.type.rpartition('.')
-    plain, _, last = head.option.partition('[')[0].rpartition('.')
-    options = (head.option, _without_indices(head.option), f'{plain}.*')
-    for option in options:
+    plain = '.'.join(part.partition('[')[0] for part in head.option.split('.'))
+    for option in (head.option, plain, f'{plain.rpartition(".")[0]}.*'):
         for row in TABLE:
             if row.package == package and name in row.heads.split() and option in row.losses:
                 gives = row.losses[option]
-                calls = gives if isinstance(gives, tuple) else (gives,)
-                return tuple(_mapped(g, head.config, last) for g in calls if g.when(head.config, loss))
+                return gives if isinstance(gives, tuple) else (gives,)
     return ()
 
 
-def _without_indices(option: str) -> str:
-    return '.'.join(part.partition('[')[0] for part in option.split('.'))
+def given_by(head: Head, loss: Config) -> tuple[Gives, ...]:
+    """What a head gives at each call that it makes of a loss with this config; empty if that is not known."""
+    return tuple(_mapped(gives, head) for gives in in_table(head) if gives.when(head.config, loss))
 
 
-def _mapped(gives: Gives, head: Config, name: str) -> Gives:
+def _mapped(gives: Gives, head: Head) -> Gives:
     """What is given, where the config names it for each loss."""
-    return replace(gives, named=tuple(head.get(gives.mapped, {}).get(name, ()))) if gives.mapped else gives
+    if not gives.mapped:
+        return gives
+    names = head.config.get(gives.mapped, {}).get(head.option.rpartition('.')[2], ())
+    return replace(gives, named=tuple(names))
 
 
 def head_calls(head: Head, written: Config, loss: nn.Module, call: str = '') -> Iterator[HeadCall]:
