@@ -178,7 +178,12 @@ DETECTORS = (
     Row('mmdet', 'FCNMaskHead CoarseMaskHead HTCMaskHead SCNetMaskHead', {'loss_mask': WEIGHTED}),
     Row('mmdet', 'MaskPointHead', {'loss_point': WEIGHTED}),
     Row('mmdet', 'DynamicMaskHead', {'loss_mask': AVERAGED}),
-    Row('mmdet', 'FusedSemanticHead SCNetSemanticHead', {'loss_seg': PLAIN.shaped('pixels')}),
+    # it puts this option into the loss that it builds, which comes to the same
+    Row(
+        'mmdet',
+        'FusedSemanticHead SCNetSemanticHead',
+        {'loss_seg': Gives(2, constants=always(ignore_index=Own('ignore_label')), shapes=('pixels',))},
+    ),
     Row('mmdet', 'PanopticFPNHead', {'loss_seg': PLAIN}),
     Row('mmdet', 'GridHead', {'loss_grid': DENSE}),
     Row('mmdet', 'MaskIoUHead', {'loss_iou': PLAIN}),

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
             format=format,
             grad=options.grad,
             cotangent=options.cotangent,
-            optional=chosen or request.optional or (),
+            optional=chosen or (() if options.call else request.optional or ()),
             opset=options.opset,
         )
         row = {'loss': str(request.config['type']), 'format': format, 'path': str(path)}
