@@ -253,10 +253,11 @@ DETECTORS = (
             'loss_centripetal_shift': MAPS,
         },
     ),
+    Row('mmdet', 'MaskFormerHead', {'loss_cls': BOTH, 'loss_mask': AVERAGED, 'loss_dice': AVERAGED}),
     Row(
         'mmdet',
-        'MaskFormerHead Mask2FormerHead Mask2FormerTrackHead',
-        {'loss_cls': BOTH.shaped('pixels'), 'loss_mask': DENSE_AVERAGED, 'loss_dice': AVERAGED},
+        'Mask2FormerHead Mask2FormerTrackHead',
+        {'loss_cls': BOTH, 'loss_mask': DENSE_AVERAGED, 'loss_dice': AVERAGED},
     ),
     Row(
         'mmdet',
@@ -287,7 +288,7 @@ DETECTORS = (
         },
     ),
     Row('mmyolo', 'YOLOv7Head', YOLO),
-    Row('mmyolo', 'YOLOv5InsHead', {**YOLO, 'loss_mask': PLAIN}),
+    Row('mmyolo', 'YOLOv5InsHead', {**YOLO, 'loss_mask': DENSE}),
     Row('mmyolo', 'YOLOXHead', {**YOLO, 'loss_bbox_aux': PLAIN}),
     Row('mmyolo', 'YOLOXPoseHead', {**YOLO, 'loss_bbox_aux': PLAIN, 'loss_pose': Gives(4)}),
     Row(
@@ -520,21 +521,20 @@ SEGMENTORS = (
             )
         },
     ),
-    Row(
-        'mmseg',
-        'MaskFormerHead Mask2FormerHead',
-        {'loss_cls': BOTH.shaped('pixels'), 'loss_mask': DENSE_AVERAGED, 'loss_dice': AVERAGED},
-    ),
+    Row('mmseg', 'MaskFormerHead', {'loss_cls': BOTH, 'loss_mask': AVERAGED, 'loss_dice': AVERAGED}),
+    Row('mmseg', 'Mask2FormerHead', {'loss_cls': BOTH, 'loss_mask': DENSE_AVERAGED, 'loss_dice': AVERAGED}),
 )
 
 POSES = (
     Row(
         'mmpose',
-        'RTMCCHead RTMWHead SimCCHead HeatmapHead ViPNASHead CPMHead MSPNHead VisPredictHead IntegralRegressionHead '
-        'DSNTHead RegressionHead MotionRegressionHead TemporalRegressionHead TrajectoryRegressionHead',
+        'RTMCCHead RTMWHead SimCCHead HeatmapHead ViPNASHead CPMHead MSPNHead VisPredictHead '
+        'RegressionHead MotionRegressionHead TemporalRegressionHead TrajectoryRegressionHead',
         {'loss': WEIGHTED},
     ),
-    Row('mmpose', 'MultipleLossWrapper', {'losses': WEIGHTED}),
+    # a weight for each keypoint, without a dimension for its coordinates
+    Row('mmpose', 'IntegralRegressionHead DSNTHead', {'loss': WEIGHTED.shaped('joint_weights')}),
+    Row('mmpose', 'MultipleLossWrapper', {'losses': WEIGHTED.shaped('joint_weights')}),
     Row('mmpose', 'InternetHead', dict.fromkeys(('loss', 'loss_hand_type', 'loss_root_depth'), WEIGHTED)),
     Row('mmpose', 'RLEHead', {'loss': Gives(4)}),
     Row('mmpose', 'AssociativeEmbeddingHead', {'keypoint_loss': Gives(4), 'tag_loss': PLAIN}),
@@ -566,7 +566,7 @@ POSES = (
         },
     ),
     Row('mmpose', 'YOLOXPoseHead', {'loss_cls': PLAIN}),
-    Row('mmpose', 'RTMOHead', {'loss_cls': WEIGHTED.shaped('sample_weights')}),
+    Row('mmpose', 'RTMOHead', {'loss_cls': WEIGHTED}),
     Row('mmpose', 'PoseLifter', {'semi_loss': PLAIN}),
     Row(
         'mmpose',
@@ -595,7 +595,8 @@ CLASSIFIERS = (
         'VQAGenerationHead',
         {'loss': PLAIN},
     ),
-    Row('mmpretrain', 'MAEPretrainHead MIMHead SimMIMHead SparKPretrainHead', {'loss': WEIGHTED}),
+    Row('mmpretrain', 'MAEPretrainHead MIMHead SparKPretrainHead', {'loss': WEIGHTED.shaped('patches', 'tokens')}),
+    Row('mmpretrain', 'SimMIMHead', {'loss': WEIGHTED.shaped('images')}),
     Row('mmpretrain', 'SwAVHead LatentCrossCorrelationHead', {'loss': Gives(1)}),
     Row('mmpretrain', 'CAEHead', {'loss': Gives(4)}),
     Row('mmpretrain', 'SeqGenerationHead', {'loss': BOTH_NAMED}),
