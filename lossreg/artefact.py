@@ -46,6 +46,7 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
             for i in unit.taken
         ],
         'outputs': list(unit.outputs(grad)),
+        **({'heads': list(unit.heads), 'constants': dict(unit.constants)} if unit.heads else {}),
     }
 
 

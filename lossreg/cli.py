@@ -107,7 +107,8 @@ def _export(commands: Commands) -> None:
     command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
     command.add_argument(
         '--with', dest='optional', metavar='INPUT', action='append', default=[],
-        help="an optional input the file takes, such as weight; 'all' for all (repeatable)",
+        help="an optional input the file takes, such as weight; 'all' for all (repeatable; default: what the head in a "
+        'config gives, none for a loss alone)',
     )  # fmt: skip
     command.add_argument(
         '--variant', default='', help='only this variant of a loss named by its name (default: default)'

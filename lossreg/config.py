@@ -13,6 +13,7 @@ from typing import Any
 from lossreg.data_config import bases_stay_data, is_data, read_data_config
 from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
+from lossreg.head_calls import Head, head_calls
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.misnamed import LOSS_KEY, LOSS_WORD, fault_of, is_known
@@ -40,6 +41,7 @@ class Found:
         owners: the types of the dicts around it, the outermost first.
         data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
         fault: why it cannot be what was meant: no such loss is known.
+        head: the innermost of these dicts that has a type; None where the loss stands alone.
     """
 
     place: str
@@ -51,6 +53,7 @@ class Found:
     owners: tuple[str, ...] = ()
     data: Path | None = None
     fault: str = ''
+    head: Head | None = None
 
     @property
     def kept(self) -> str:
@@ -71,7 +74,7 @@ class Found:
         return ''
 
     def request(self) -> Request | None:
-        """What to export or check for it, or None if no class of ours stands in for it.
+        """What to export or check for the loss alone, or None if no class of ours stands in for it.
 
         Raises:
             ConfigError: our class does not take these arguments, means something else to this host, or changes what
@@ -98,6 +101,26 @@ class Found:
         options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+    def requests(self) -> list[Request]:
+        """What to export or check for it where it stands: one for each call that its head makes; none without ours.
+
+        Raises:
+            ConfigError: as :meth:`request`, or the loss does not take what its head gives.
+            DeclinedError: as :meth:`request`, or only the host's own class takes what its head gives.
+        """
+        request = self.request()
+        if request is None or self.head is None:
+            return [] if request is None else [request]
+        package, written = self.head.type.partition('.')[0], {'type': self.written, **self.options}
+        hosts = spec_of(request.loss).stands_in_for
+        call = request.call or next((h.call for h in hosts if h.name.partition('.')[0] == package), '')
+        try:
+            return [request.called_by(c) for c in head_calls(self.head, written, request.loss, call)]
+        except ConfigError as error:
+            if self.ours:
+                raise
+            raise DeclinedError(str(error)) from error
 
 
 def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
@@ -143,8 +166,8 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     data = path.parent if is_data(path) else None
     known = stand_ins()
     found = [
-        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, data=data)
-        for place, item, scope, owners in _loss_dicts(config, '', scope)
+        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head, data=data)
+        for place, item, scope, owners, head in _loss_dicts(config, '', scope)
     ]
     return _with_unknown(found, {f'{path}:{place}': item for place, item in _unknown(config, '', scope)})
 
@@ -165,23 +188,26 @@ def _run_config(path: Path) -> dict[str, Any]:
 
 
 def _loss_dicts(
-    node: Any, place: str, scope: str, owners: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...]]]:
-    """Every dict whose type is, or looks like, a loss, with the scope and the types of the dicts around it.
+    node: Any, place: str, scope: str, owners: tuple[str, ...] = (), head: Head | None = None
+) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...], Head | None]]:
+    """Every dict whose type is, or looks like, a loss, with the scope, the types of the dicts around it, and its head.
 
     mmengine builds what is inside a dict in that one's scope.
     """
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name and _is_loss(name):
-            yield place, node, scope, owners
+            yield place, node, scope, owners, head
         scope = node.get('_scope_', scope)
-        owners = (*owners, name) if name else owners
+        if name:
+            owners, head = (*owners, name), Head(name if '.' in name else f'{scope}.{name}', '', node)
         for key, value in node.items():
-            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners)
+            inside = head and replace(head, option=f'{head.option}.{key}' if head.option else str(key))
+            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners, inside)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners)
+            inside = head and replace(head, option=f'{head.option}[{index}]')
+            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners, inside)
 
 
 def _unknown(node: Any, place: str, scope: str, is_expected: bool = False) -> Iterator[tuple[str, Found]]:
@@ -307,21 +333,30 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
         if item.place.startswith(within):  # a part of one of ours, which is one graph
             continue
         try:
-            request = item.request()
+            found_here = item.requests()
         except ConfigError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=True))
             continue
         except DeclinedError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=False))
             continue
-        if request is None:
+        if not found_here:
             left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
             continue
-        if item.ours and request.is_callable:
+        if item.ours and found_here[0].is_callable:
             within += (f'{item.place}.',)
-        if not any(r.config == request.config and r.call == request.call for r in requests):
-            requests.append(request)
+        for request in found_here:
+            _add(requests, request)
     return requests, left
+
+
+def _add(requests: list[Request], request: Request) -> None:
+    """Adds a request, or its heads to the one that comes to the same artefacts."""
+    for at, known in enumerate(requests):
+        if known.is_same_call(request):
+            requests[at] = replace(known, heads=tuple(dict.fromkeys((*known.heads, *request.heads))))
+            return
+    requests.append(request)
 
 
 def migration_diff(path: Path, host: str = '') -> str:

@@ -68,7 +68,7 @@ def draw(
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if spec.role.is_integer else torch.float32
         drawn[spec.name] = torch.tensor(values, dtype=dtype)
-    return {**drawn, **unit.call.consistent(unit.loss, drawn)}
+    return {**drawn, **unit.call.consistent(unit.as_called, drawn)}
 
 
 def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
@@ -81,7 +81,7 @@ def _labels(
 ) -> NDArray[np.int64]:
     count = classes + spec.background
     labels = rng.integers(0, count, shape)
-    ignored = spec.ignore(unit.loss)
+    ignored = spec.ignore(unit.as_called)
     if kind is Kind.COUNTED:
         return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
     if ignored is not None:
@@ -331,7 +331,7 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
         if role is Role.WEIGHTS:
             yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
     for spec in unit.inputs:
-        ignored = spec.ignore(unit.loss)
+        ignored = spec.ignore(unit.as_called)
         if spec.ignores_negative:
             yield from _switched_off(unit, spec.name, counted, -3, 'negative')
         elif spec.role is Role.LABELS and ignored is not None:
@@ -386,7 +386,7 @@ def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes:
     high = classes - (spec.role is not Role.LENGTHS) + spec.background
     illegal = [high + 1] if spec.ignores_negative else [high + 1, low - 1]
     for value in illegal:
-        if value == spec.ignore(unit.loss):
+        if value == spec.ignore(unit.as_called):
             continue
         wrong = {**counted, spec.name: _with(counted[spec.name], value)}
         yield Case(f'{spec.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(spec.name,))

@@ -170,7 +170,7 @@ def test_check_a_model_config(folder, capsys, monkeypatch):
     assert 'model.py:model.mask: nothing stands in for mmdet.FooLoss' in out
     suite = ElementTree.parse('r.xml').getroot()
     assert suite.get('failures') == '0'
-    assert int(suite.get('tests')) > 50
+    assert int(suite.get('tests')) > 25  # one unit: what RetinaHead gives
     assert '| GIoULoss |' in (folder / 'r.md').read_text()
 
     code, out, _ = run(capsys, *arguments, '--strict')

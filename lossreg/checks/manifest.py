@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lossreg.archive import refuse_other_files
@@ -98,6 +99,7 @@ def _unit(listed: _Listed) -> Unit:
         ConfigError: nothing of this version is described so.
     """
     request = Request.of(listed.config, variant=listed.variant, call=listed.call)
+    request = replace(request, heads=listed.heads, constants=listed.constants)
     unit = request.unit(request.calls()[0], listed.inputs)
     return with_cotangent(unit, draw(unit)) if 'grad_output' in listed.inputs else unit
 
@@ -111,6 +113,8 @@ class _Listed:
         kind: ``train_step`` for a file of one, which has a hash but no config that would bring it back.
         format: of the file.
         inputs: their names.
+        heads: the places of a model that call the loss so.
+        constants: what else they give.
     """
 
     entry: Mapping[str, Any]
@@ -122,6 +126,8 @@ class _Listed:
     call: str
     grad: bool
     inputs: tuple[str, ...]
+    heads: tuple[str, ...] = ()
+    constants: Mapping[str, float | str | None] = MappingProxyType({})
 
     @classmethod
     def of(cls, entry: Any) -> _Listed:
@@ -152,9 +158,16 @@ class _Listed:
             if 'parameters' in entry:
                 field(entry, 'parameters', str)
             variant, call, grad = field(entry, 'variant', str), field(entry, 'call', str), field(entry, 'grad', bool)
+            heads = field(entry, 'heads', list) if 'heads' in entry else []
+            constants = field(entry, 'constants', dict) if 'constants' in entry else {}
+            if not all(isinstance(head, str) for head in heads):
+                raise ConfigError('heads are no names')
+            if not all(isinstance(value, (int, float, str, type(None))) for value in constants.values()):
+                raise ConfigError('constants are neither numbers, names nor null')
         except ConfigError as error:
             raise ConfigError(f'has an entry that lossreg did not write: {error}') from error
-        return cls(entry, kind, loss, format, entry['config'], variant, call, grad, tuple(inputs))
+        called = tuple(heads), constants
+        return cls(entry, kind, loss, format, entry['config'], variant, call, grad, tuple(inputs), *called)
 
     @property
     def backend(self) -> str:

@@ -74,7 +74,7 @@ def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict
     """
     tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **inputs}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
-    options = _with_defaults(type(unit.loss), unit.config)
+    options = {**_with_defaults(type(unit.loss), unit.config), **unit.spec.overridden(unit.constants)}
     with np.errstate(all='ignore'):
         value = oracle(unit.call.name, arrays, options)
     found = value if isinstance(value, Mapping) else {'loss': value}

@@ -17,7 +17,7 @@ from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status, check_unit
 from lossreg.checks.manifest import manifest_rows
 from lossreg.checks.rows import RowMaker
-from lossreg.commands.console import Bar, console
+from lossreg.commands.console import Bar, console, say_unknown_heads
 from lossreg.commands.workers import Died, in_processes
 from lossreg.config import Left, requests_for
 from lossreg.environment import describe, require_cuda
@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     how = _How(tuple(backends), options.device, options.every_set, waived)
     _read.cache_clear()  # of an earlier run in this process, since when files may have changed
     sources = list(dict.fromkeys(_sources(options)))
+    for source in sources:
+        say_unknown_heads(source.requests())
     of_configs = {source: [_left_row(item, options.strict) for item in source.left()] for source in sources}
     tasks = [task for source in sources for task in _tasks(source, options.every_set)]
     of_manifests = _manifest_rows(options)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from lossreg.request import Request
+
 Item = TypeVar('Item')
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -50,3 +52,11 @@ def track(items: Iterable[Item], what: str) -> Iterator[Item]:
         for item in jobs:
             yield item
             bar.done()
+
+
+def say_unknown_heads(requests: Iterable[Request]) -> None:
+    """One line on stderr for each place whose head is not known: what is taken there need not be what it gives."""
+    for request in requests:
+        for place in request.unknown_heads:
+            what = f'the call of {place} is unknown; {type(request.loss).__name__} is taken with its own default call'
+            print(f'lossreg: {what}', file=sys.stderr)

@@ -67,6 +67,20 @@ def export(
         CheckError: the file does not give eager's numbers. An earlier file stays as it was.
     """
     request = Request.of(loss, call=call)
+    return export_request(request, path, format=format, grad=grad, cotangent=cotangent, optional=optional, opset=opset)
+
+
+def export_request(
+    request: Request,
+    path: str | Path,
+    *,
+    format: Format = 'onnx',
+    grad: bool = False,
+    cotangent: bool = False,
+    optional: Sequence[str] | Literal['all'] = (),
+    opset: int = DEFAULT_OPSET,
+) -> Path:
+    """Exports what somebody asked for: :func:`export`, with all that a request says of the call."""
     unit = request.unit(request.calls()[0], _chosen(request, optional))
     if cotangent:
         if not grad:
@@ -114,7 +128,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
 
 
 def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[str]:
-    known = [i.name for i in request.calls()[0].inputs if i.optional and i.when(request.loss)]
+    known = request.takes(request.calls()[0])
     chosen = known if optional == 'all' else list(optional)
     for name in chosen:
         if name not in known:

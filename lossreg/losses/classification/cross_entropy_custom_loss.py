@@ -17,7 +17,7 @@ from lossreg.losses.classification.cross_entropy_loss import (
 )
 from lossreg.losses.detection.focal_custom_loss import check_class_count
 from lossreg.registry import LOSSES
-from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 
 
 @LOSSES.register_module()
@@ -133,6 +133,7 @@ CrossEntropyCustomLoss.spec = LossSpec(
     },
     sizes=lambda loss: CrossEntropyLoss.spec.sizes(loss.criterion),
     references=('https://arxiv.org/abs/2304.03752',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass('mmdet.CrossEntropyCustomLoss'),),
     differences=(
         *(replace(d, host='mmdet.CrossEntropyCustomLoss') for d in CrossEntropyLoss.spec.differences),

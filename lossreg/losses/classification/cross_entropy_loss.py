@@ -29,7 +29,7 @@ from lossreg.arith import (
 )
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def cross_entropy(
@@ -421,6 +421,7 @@ CrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
         'https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',
     ),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(
         HostClass(
             'mmdet.CrossEntropyLoss',

@@ -25,7 +25,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
@@ -372,6 +372,7 @@ LovaszLoss.spec = LossSpec(
     sizes=lambda loss: {'B': 2, **class_sizes(loss)},
     at_least=least_sizes,
     references=('https://arxiv.org/abs/1705.08790',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=lovasz_differences(HOST, 'per_image', 'tests/openmmlab/test_mmseg.py'),
 )

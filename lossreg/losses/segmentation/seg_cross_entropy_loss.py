@@ -28,7 +28,7 @@ from lossreg.losses.classification.cross_entropy_loss import (
     one_against_rest_cross_entropy,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def pixel_binary_cross_entropy(
@@ -294,6 +294,7 @@ SegCrossEntropyLoss.spec = LossSpec(
     },
     sizes=_class_count,
     references=('https://mmsegmentation.readthedocs.io/en/latest/api.html#module-mmseg.models.losses',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),

@@ -24,7 +24,7 @@ from lossreg.arith import (
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def seg_focal_loss(
@@ -240,6 +240,7 @@ SegFocalLoss.spec = LossSpec(
     },
     sizes=_class_count,
     references=('https://arxiv.org/abs/1708.02002',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),
