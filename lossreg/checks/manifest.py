@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from lossreg.archive import refuse_other_files
@@ -126,8 +125,8 @@ class _Listed:
     call: str
     grad: bool
     inputs: tuple[str, ...]
-    heads: tuple[str, ...] = ()
-    constants: Mapping[str, float | str | None] = MappingProxyType({})
+    heads: tuple[str, ...]
+    constants: Mapping[str, float | str | None]
 
     @classmethod
     def of(cls, entry: Any) -> _Listed:
@@ -148,7 +147,7 @@ class _Listed:
                 raise ConfigError(f'kind {kind[:40]!r} is unknown')
             loss, format = field(entry, 'loss', str), field(entry, 'format', str)
             if kind == KIND:
-                return cls(entry, kind, loss, format, {}, '', '', True, ())
+                return cls(entry, kind, loss, format, {}, '', '', True, (), (), {})
             if format not in SUFFIXES:
                 raise ConfigError(f'format {format[:40]!r} is unknown; known are {", ".join(SUFFIXES)}')
             field(field(entry, 'config', dict), 'type', str)
