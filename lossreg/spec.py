@@ -20,10 +20,10 @@ from lossreg.errors import ConfigError
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
-REDUCTION_OVERRIDE: Mapping[str, str] = MappingProxyType({'reduction_override': 'reduction'})
+REDUCTION_OVERRIDE: Mapping[str, str] = {'reduction_override': 'reduction'}
 """The parameter by which nearly all of OpenMMLab's losses take another reduction for one call."""
 
-IGNORE_INDEX_TOO: Mapping[str, str] = MappingProxyType({**REDUCTION_OVERRIDE, 'ignore_index': 'ignore_index'})
+IGNORE_INDEX_TOO: Mapping[str, str] = {**REDUCTION_OVERRIDE, 'ignore_index': 'ignore_index'}
 """That, and the label to ignore."""
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from lossreg.request import Request
+if TYPE_CHECKING:
+    from lossreg.request import Request  # imports torch and mmengine, which `lossreg env` does without
 
 Item = TypeVar('Item')
 
