@@ -141,13 +141,14 @@ def _is_guard(text: str) -> bool:
     """Whether a condition compares sizes of inputs: ``L['pred'].size()[0] == L['target'].size()[0]``."""
     for node in _nodes(text):
         if isinstance(node, ast.Call):
-            if not isinstance(node.func, ast.Attribute) or node.args or node.keywords:
+            is_size = isinstance(node.func, ast.Attribute) and not node.args and not node.keywords
+            if not is_size and not isinstance(node.func, ast.Name):
                 return False
         elif isinstance(node, ast.Attribute):
             if node.attr != 'size' or not isinstance(node.value, ast.Subscript):
                 return False
         elif isinstance(node, ast.Name):
-            if node.id != 'L':
+            if node.id not in ('L', 'min', 'max'):
                 return False
         elif not isinstance(node, (*PLAIN_NODES, ast.Subscript)):
             return False

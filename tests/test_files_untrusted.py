@@ -434,6 +434,7 @@ def test_sizes_and_guards_of_our_own_are_let_through():
     assert _is_size("Add(Mul(Integer(2), Symbol('s13', positive=True, integer=True)), Integer(-1))")
     assert _is_size("Mul(Float('1.0e-8', precision=53), ToFloat(Symbol('s16', positive=True, integer=True)))")
     assert _is_guard("L['cls_score'].size()[2] == L['label'].size()[1]")
+    assert _is_guard("min(L['x'].size()[3], L['x'].size()[3]*L['y'].size()[2]) > 0")
     assert not _is_size('x' * 20_000)
     assert not _is_guard('(')
 
