@@ -16,7 +16,7 @@ from lossreg.errors import ConfigError, DeclinedError
 from lossreg.head_calls import Head, head_calls
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
-from lossreg.misnamed import LOSS_KEY, LOSS_WORD, fault_of, is_known
+from lossreg.misnamed import LOSS_KEY, LOSS_WORD, KnownNames
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.spec import spec_of
@@ -169,7 +169,8 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
         replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head, data=data)
         for place, item, scope, owners, head in _loss_dicts(config, '', scope)
     ]
-    return _with_unknown(found, {f'{path}:{place}': item for place, item in _unknown(config, '', scope)})
+    unknown = _unknown(config, '', scope, KnownNames())
+    return _with_unknown(found, {f'{path}:{place}': item for place, item in unknown})
 
 
 def _run_config(path: Path) -> dict[str, Any]:
@@ -210,34 +211,36 @@ def _loss_dicts(
             yield from _loss_dicts(value, f'{place}[{index}]', scope, owners, inside)
 
 
-def _unknown(node: Any, place: str, scope: str, is_expected: bool = False) -> Iterator[tuple[str, Found]]:
+def _unknown(
+    node: Any, place: str, scope: str, names: KnownNames, is_expected: bool = False
+) -> Iterator[tuple[str, Found]]:
     """Every dict that ought to be a loss and is none that is known: misspelt, or under a key of losses."""
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name:
-            found = _unknown_type(node, name, scope, is_expected)
+            found = _unknown_type(node, name, scope, names, is_expected)
             if found is not None:
                 yield place, found
         scope = node.get('_scope_', scope)
         for key, value in node.items():
             is_loss_key = LOSS_KEY.fullmatch(str(key)) is not None
             inner = f'{place}.{key}' if place else str(key)
-            yield from _unknown(value, inner, scope, is_loss_key or (is_expected and not name))
+            yield from _unknown(value, inner, scope, names, is_loss_key or (is_expected and not name))
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _unknown(value, f'{place}[{index}]', scope, is_expected)
+            yield from _unknown(value, f'{place}[{index}]', scope, names, is_expected)
 
 
-def _unknown_type(node: Mapping[str, Any], name: str, scope: str, is_expected: bool) -> Found | None:
+def _unknown_type(node: Mapping[str, Any], name: str, scope: str, names: KnownNames, is_expected: bool) -> Found | None:
     plain = name.rpartition('.')[2]
     package = name.split('.')[0] if '.' in name else node.get('_scope_', '') or scope
-    if is_known(plain, package):
+    if names.holds(plain, package):
         return None
     looks_like_loss = LOSS_WORD.search(plain) is not None
     is_ours = package == 'lossreg' and ('.' in name or is_expected or LOSS_NAME.match(plain) is not None)
     # a class is there, whatever its name
     is_class = isinstance(node.get('type'), type)
-    fault = '' if is_class else fault_of(plain, package, is_ours or (is_expected and not looks_like_loss))
+    fault = '' if is_class else names.fault_of(plain, package, is_ours or (is_expected and not looks_like_loss))
     if not fault and not is_expected:
         return None
     options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}

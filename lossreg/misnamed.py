@@ -19,31 +19,38 @@ ENOUGH = 0.82
 """How alike a misspelt name is to the right one, as difflib measures it."""
 
 
-def is_known(name: str, package: str) -> bool:
-    """Whether ours or one that ours stands in for has this name, in whatever package: no slip of another, then."""
-    return name in load_losses() or (
-        package != 'lossreg' and any(name == host.partition('.')[2] for host in stand_ins())
-    )
+class KnownNames:
+    """The names of all losses, ours and those that ours stand in for, as they are registered now."""
 
+    def __init__(self) -> None:
+        self._ours = tuple(load_losses())
+        self._hosts: dict[str, list[str]] = {}
+        for host in stand_ins():
+            package, _, name = host.partition('.')
+            self._hosts.setdefault(package, []).append(name)
+        self._anywhere = {*self._ours, *(name for names in self._hosts.values() for name in names)}
 
-def fault_of(name: str, package: str, is_wanted: bool) -> str:
-    """What is wrong with a type that is not known as a loss; empty where it may be anything.
+    def holds(self, name: str, package: str) -> bool:
+        """Whether a loss has this name, in whatever package: it is no slip of another, then."""
+        return name in (self._ours if package == 'lossreg' else self._anywhere)
 
-    Args:
-        name: the type without its package.
-        package: the package whose registry resolves it; empty for ours.
-        is_wanted: whether it must be a loss, by its place or its scope.
-    """
-    hosts = [host.partition('.') for host in stand_ins()]
-    if package and package != 'lossreg' and package not in {host for host, _, _ in hosts}:
-        return ''  # a package that nothing is known of
-    whose = f'{package}.{name}' if package else name
-    near = _misspelt(name, [*(loss for host, _, loss in hosts if host == package), *load_losses()])
-    if near:
-        return f'no loss is known as {whose}; did you mean {near!r}?'
-    if is_wanted:
-        return f'no loss is known as {whose}; see `lossreg list`, and write the package of one of your own before it'
-    return ''
+    def fault_of(self, name: str, package: str, is_wanted: bool) -> str:
+        """What is wrong with a type that is not known as a loss; empty where it may be anything.
+
+        Args:
+            name: the type without its package.
+            package: the package whose registry resolves it; empty for ours.
+            is_wanted: whether it must be a loss, by its place or its scope.
+        """
+        if package not in ('', 'lossreg', *self._hosts):
+            return ''  # a package that nothing is known of
+        whose = f'{package}.{name}' if package else name
+        near = _misspelt(name, [*self._hosts.get(package, ()), *self._ours])
+        if near:
+            return f'no loss is known as {whose}; did you mean {near!r}?'
+        if is_wanted:
+            return f'no loss is known as {whose}; see `lossreg list`; write the package of your own before it'
+        return ''
 
 
 def _misspelt(name: str, known: Iterable[str]) -> str:

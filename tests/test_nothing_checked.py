@@ -8,11 +8,13 @@ import pytest
 from lossreg.__main__ import main
 from lossreg.checks import check_unit, oracle
 from lossreg.checks.rows import RowMaker, Status
-from lossreg.config import Found, requests_for
+from lossreg.config import Found, _unknown, requests_for
 from lossreg.errors import ConfigError
+from lossreg.misnamed import KnownNames
 from lossreg.registry import load_losses
 from lossreg.request import variants_of
 
+NAMES = KnownNames()
 GOOD = "bbox=dict(type='RetinaHead', loss_bbox=dict(type='GIoULoss', loss_weight=2.0))"
 
 
@@ -131,12 +133,10 @@ def test_what_is_no_fault(folder, scope, item):
 @pytest.mark.parametrize('name', load_losses())
 def test_no_known_name_is_taken_for_another(name):
     """Under every scope whose class it is, or ours."""
-    from lossreg.config import _unknown
-
     scopes = {host.name.partition('.')[0] for host in load_losses()[name].spec.stands_in_for} | {'lossreg'}
     for scope in scopes:
         for node in ({'loss': {'type': name}}, {'x': {'type': f'lossreg.{name}'}}):
-            assert list(_unknown(node, '', scope)) == []
+            assert list(_unknown(node, '', scope, NAMES)) == []
 
 
 # Targets of which nothing is checked
