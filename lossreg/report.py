@@ -15,7 +15,7 @@ from lossreg.schema import as_json as as_json
 CONFIG = 'config'
 """The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
 
-MEASURE = 'Largest error as a share of what is allowed, against eager; eager itself against the float64 oracle'
+MEASURE = 'Largest error as a share of what is allowed, against eager (eager: against float64)'
 """What the cells of tables say."""
 
 UNIT = 'unit'
