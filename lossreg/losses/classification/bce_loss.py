@@ -12,6 +12,7 @@ from lossreg.arith import (
     keep,
     legacy_reduction,
     negative_log,
+    negative_log_of_rest,
     reduce_loss,
     upcast,
 )
@@ -44,7 +45,7 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
         check_broadcast(weight, input, 'weight', 'input')
         p, t = keep(p, weight != 0), keep(t, weight != 0)
     # -(t log p + (1 - t) log(1 - p))
-    loss = t * negative_log(p) + (1.0 - t) * negative_log(1.0 - p)
+    loss = t * negative_log(p) + (1.0 - t) * negative_log_of_rest(p)
     return loss if weight is None else loss * weight.to(loss.dtype)
 
 
