@@ -135,6 +135,20 @@ def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
     return average(100.0 * right.sum().to(scores.dtype), counted.sum().to(scores.dtype))
 
 
+def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum_j exp(x_ij), (N), in two parts whose sum it is: the largest x_ij, without gradient, and what is left.
+
+    Where another large number is taken from it, take that from the first part: of their sum rounding leaves too little,
+    and torch's own gradient exponentiates that.
+
+    Args:
+        x: (N, M), with a finite number in each row.
+    """
+    largest = x.detach().amax(1)
+    largest = torch.where(largest.abs() < torch.inf, largest, 0.0)
+    return largest, torch.log(torch.exp(x - largest.unsqueeze(1)).sum(1))
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), stable for every x; ``-log(sigmoid(x))`` is ``softplus(-x)``."""
     return F.softplus(x)
@@ -159,8 +173,9 @@ def binary_cross_entropy_with_logits(x: Tensor, t: Tensor, pos_weight: Optional[
     certain = t == 1
     y = torch.where(certain, -x, x)
     s = torch.where(certain, 0.0, t)
-    # softplus(y) - y s, without the product at y = +inf, where inf - inf would arise
-    return softplus(y) - torch.where((s == 0) | (y == torch.inf), 0.0, y * s)
+    # softplus(y) - y s, but inf - inf at y = +inf: there (1 - s) softplus(y) has its value and its derivative
+    infinite = y == torch.inf
+    return softplus(y) * torch.where(infinite, 1.0 - s, 1.0) - torch.where((s == 0) | infinite, 0.0, y * s)
 
 
 def negative_log(p: Tensor) -> Tensor:
@@ -169,10 +184,31 @@ def negative_log(p: Tensor) -> Tensor:
     return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
 
 
+def log_of_rest(p: Tensor, eps: float = 0.0) -> Tensor:
+    """log(1 - p + eps), exact for small p too, where 1 - p rounds to 1; for p = 1 and ``eps`` 0 it is NaN.
+
+    Not ``log1p``, which exporters write as the logarithm of a sum.
+    """
+    rest = 1.0 - p
+    # what rounding took from it; a constant, since the derivative lacks nothing
+    lost = (1.0 - rest.detach()) - p.detach()
+    if eps != 0.0:
+        known = rest.detach()
+        rest = rest + eps
+        lost = lost + (eps - (rest.detach() - known))
+    return torch.log(rest) + lost / rest.detach()
+
+
+def negative_log_of_rest(p: Tensor) -> Tensor:
+    """-log(1 - p), like :func:`negative_log` of 1 - p, but exact for small p."""
+    nll = -log_of_rest(torch.where(p == 1, 0.0, p)).clamp(min=-100.0)
+    return torch.where(p == 1, 100.0, torch.where(p < 0, torch.nan, nll))
+
+
 def binary_cross_entropy(p: Tensor, t: Tensor) -> Tensor:
     """-t log(p) - (1 - t) log(1 - p), element-wise, with 0 log 0 = 0; see :func:`negative_log` for its logarithm."""
     positive = torch.where(t == 0, 0.0, t * negative_log(p))
-    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p))
+    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log_of_rest(p))
 
 
 def power(x: Tensor, exponent: float) -> Tensor:

@@ -129,7 +129,7 @@ def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.floa
 
 def _probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _mix(rng, shape, [0.0, 1.0, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
+        return _mix(rng, shape, [0.0, 1.0, 1e-9, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
     return rng.uniform(0.02, 0.98, shape)
 
 
@@ -201,6 +201,7 @@ _ODD_BOXES = np.array(
         [5.0, 5.0, 5.0, 50.0],  # no width
         [0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4],
+        [0.0, 0.0, 1e-40, 1e-40],  # too small for its reciprocal
     ]
 )
 

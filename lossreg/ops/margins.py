@@ -80,13 +80,27 @@ def with_target(scores: Tensor, index: Tensor, target: Tensor) -> Tensor:
     return scores.scatter(1, index.unsqueeze(1), target.unsqueeze(1))
 
 
-def add_angle(cosine: Tensor, m: float) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1].
+def squared_sine(features: Tensor, own: Tensor, cosine: Tensor) -> Tensor:
+    """sin^2 of the angle whose cosine is given, between rows of ``features`` and of ``own``, (N, D) both; (N).
+
+    1 - cos^2 is lost to rounding where the vectors are all but parallel. There it is taken from their difference, as a
+    value: the derivative is that of 1 - cos^2.
+    """
+    x = normalize(upcast(features).detach())
+    w, c = normalize(own.detach().to(x.dtype)), cosine.detach()
+    # 1 - |cos| = |x -+ w|^2 / 2
+    difference = x - torch.where(c < 0, -1.0, 1.0).to(x.dtype).unsqueeze(1) * w
+    near = 0.5 * (difference * difference).sum(1)
+    exact = torch.where(c * c < 0.5, (1.0 - c) * (1.0 + c), near * (2.0 - near))
+    return exact + (c * c - cosine * cosine)
+
+
+def add_angle(cosine: Tensor, squared_sine: Tensor, m: float) -> Tensor:
+    """cos(theta + m) of cos(theta) in [-1, 1] and sin^2(theta).
 
     The sine is at least sqrt(1e-7): its derivative is infinite at cos = 1.
     """
-    sine = ((1.0 - cosine) * (1.0 + cosine)).clamp(min=1e-7).sqrt()
-    return cosine * math.cos(m) - sine * math.sin(m)
+    return cosine * math.cos(m) - squared_sine.clamp(min=1e-7).sqrt() * math.sin(m)
 
 
 def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:

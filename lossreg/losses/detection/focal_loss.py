@@ -18,6 +18,7 @@ from lossreg.arith import (
     indices,
     keep,
     negative_log,
+    negative_log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -91,7 +92,7 @@ def sigmoid_focal_loss(
 
 
 def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
-    """Focal loss against hard targets: one logarithm an element, exact at any logit.
+    """Focal loss against hard targets: exact at any logit and any probability.
 
     Args:
         x: logits, or probabilities if ``activated``.
@@ -101,9 +102,9 @@ def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float,
         activated: see ``x``.
     """
     if activated:
-        p_t = torch.where(positive, x, 1.0 - x)
+        miss = torch.where(positive, 1.0 - x, x)
         # alpha_t (1 - p_t)^gamma (-log p_t)
-        return alpha_t * power(1.0 - p_t, gamma) * negative_log(p_t)
+        return alpha_t * power(miss, gamma) * torch.where(positive, negative_log(x), negative_log_of_rest(x))
     z = torch.where(positive, -x, x)
     # 1 - p_t = sigmoid(z) and -log p_t = softplus(z); sigmoid(z)^gamma = exp(-gamma softplus(-z))
     loss = alpha_t * softplus(z)

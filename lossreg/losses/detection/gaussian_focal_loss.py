@@ -12,6 +12,7 @@ from lossreg.arith import (
     check_same_shape,
     indices,
     keep,
+    log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -110,7 +111,7 @@ def _miss(p: Tensor, alpha: float) -> Tensor:
 
 def _negatives(p: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
     """-(1 - t)^gamma p^alpha log(1 - p + eps)."""
-    return -(1.0 - t).pow(gamma) * power(p, alpha) * torch.log(1.0 - p + 1e-12)
+    return -(1.0 - t).pow(gamma) * power(p, alpha) * log_of_rest(p, 1e-12)
 
 
 @LOSSES.register_module()

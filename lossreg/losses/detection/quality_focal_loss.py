@@ -16,7 +16,7 @@ from lossreg.arith import (
     check_same_shape,
     indices,
     keep,
-    negative_log,
+    negative_log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -77,7 +77,7 @@ def quality_focal_loss(
     # p^beta BCE(p, 0) elsewhere; at the class p is 0 for now
     z = torch.where(positive, 0.0 if activated else -torch.inf, x)
     negatives = power(z if activated else torch.sigmoid(z), beta) * (
-        negative_log(1.0 - z) if activated else softplus(z)
+        negative_log_of_rest(z) if activated else softplus(z)
     )
     # |q - p|^beta BCE(p, q) at the class
     at_class = _quality_focal(keep(x.gather(1, index).squeeze(1), own), keep(upcast(score), own), beta, activated)

@@ -27,6 +27,7 @@ from lossreg.ops.margins import (
     class_weights,
     cosines,
     softmax_loss,
+    squared_sine,
     target_of,
     with_target,
 )
@@ -81,10 +82,11 @@ def curricular_face_loss(
     counted = total(legal.to(own.dtype))
     mean = average(total(keep(own.detach(), legal)), counted)
     next_t = torch.where(counted == 0, t, momentum * upcast(t) + (1.0 - momentum) * mean).detach()
+    sine = squared_sine(features, weight.index_select(0, index), own)
     # cos theta (t' + cos theta) of negatives above cos(theta_y + m)
-    hard = cosine > add_angle(own, m).unsqueeze(1)
+    hard = cosine > add_angle(own, sine, m).unsqueeze(1)
     modulated = torch.where(hard, cosine * (next_t + cosine), cosine)
-    logits = s * with_target(modulated, index, arc_target(own, m, True, False))
+    logits = s * with_target(modulated, index, arc_target(own, sine, m, True, False))
     return softmax_loss(logits, index, legal), next_t
 
 
