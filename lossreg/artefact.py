@@ -24,7 +24,7 @@ MANIFEST_SCHEMA = 1
 
 def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
     """What an artefact says of itself: the config, and the meaning of its inputs and outputs."""
-    return {
+    about = {
         'schema': MANIFEST_SCHEMA,
         'lossreg': version('lossreg'),
         'license': 'Apache-2.0',
@@ -37,13 +37,14 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
             {
                 'name': i.name,
                 'role': i.role.value,
-                'shape': list(i.dims),
+                'shape': [str(unit.fixed.get(dim, dim)) for dim in i.dims],
                 'dtype': 'int64' if i.role.is_integer else 'float32',
             }
             for i in unit.taken
         ],
         'outputs': list(unit.outputs(grad)),
     }
+    return {**about, 'fixed': dict(unit.fixed)} if unit.fixed else about
 
 
 def parameters_hash(unit: Unit) -> str:
@@ -59,9 +60,10 @@ def encode(data: Mapping[str, Any]) -> str:
 
 
 def file_name(unit: Unit, format: str, grad: bool, several_calls: bool) -> str:
-    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.grad].<ext>``."""
+    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.<fixed sizes>][.grad].<ext>``."""
     call = [unit.call.name] if several_calls else []
     added = [i.name for i in unit.taken if i.optional or i is unit.cotangent]
+    added += [f'{dim}{size}' for dim, size in unit.fixed.items()]
     return '.'.join([unit.name, unit.variant, *call, *added, *(['grad'] if grad else []), SUFFIXES[format]])
 
 

@@ -15,7 +15,7 @@ from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
 from lossreg.samples import draw
-from lossreg.unit import Unit, with_cotangent
+from lossreg.unit import Unit, with_cotangent, with_fixed
 
 
 def manifest_rows(path: Path) -> Iterator[Row]:
@@ -66,4 +66,5 @@ def _unit(path: Path, entry: dict[str, Any]) -> Unit:
     request = Request.of(config, variant=variant, call=call)
     names = [i['name'] for i in inputs]
     unit = request.unit(request.calls()[0], names)
-    return with_cotangent(unit, draw(unit)) if 'grad_output' in names else unit
+    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in names else unit
+    return with_fixed(unit, entry.get('fixed', {}))

@@ -12,7 +12,7 @@ from lossreg import report
 from lossreg.commands.console import console, track
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
-from lossreg.exporters import export
+from lossreg.exporters import export, refuse_fixed
 from lossreg.formats import SUFFIXES
 from lossreg.registry import load_losses
 from lossreg.request import Request
@@ -26,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f'--out {out} is a file; give a folder')
     formats: Any = options.format or ['onnx']
     formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))
+    fixed = dict(options.fixed)
+    refuse_fixed(fixed, formats)  # before anything is written
     optional: Any = 'all' if 'all' in options.optional else options.optional
     rows = []
     jobs = [(request, format) for request in _requests(options) for format in formats]
@@ -38,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             cotangent=options.cotangent,
             call=options.call or request.call,
             optional=optional,
+            fixed=fixed,
             opset=options.opset,
         )
         rows.append({'loss': str(request.config['type']), 'format': format, 'path': str(path)})

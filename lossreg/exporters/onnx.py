@@ -39,7 +39,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
     with _quiet_exporter():
         model: ir.Model = _translate(program, signature, opset)
         onnx_graph.tidy(model)
-    onnx_graph.mend_empty_reductions(model)
+    onnx_graph.mend_empty_reductions(model, signature.batch)
     onnx_graph.mend_open_clips(model)
     onnx_graph.mend_unit_quotients(model)
     onnx_graph.guard_shapes(model, signature)

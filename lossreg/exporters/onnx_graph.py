@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,16 @@ from onnxscript import ir, optimizer
 
 from lossreg.exporters.signature import Signature
 
-REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ArgMax', 'ArgMin')
+OF_NOTHING = {
+    'ReduceSum': 0,
+    'ReduceMean': 0,
+    'ReduceMax': -np.inf,
+    'ReduceMin': np.inf,
+    'ReduceProd': 1,
+    'ArgMax': 0,
+    'ArgMin': 0,
+}
+"""What reductions give of nothing; infinities stand for the lowest or the largest integer in graphs of those."""
 
 
 def strip(model: ir.Model) -> None:
@@ -62,8 +72,9 @@ def _is_one(value: ir.Value) -> bool:
 
 
 def drop_unused(model: ir.Model) -> None:
-    """Removes the initialisers whose users the mends have replaced: ONNX Runtime warns of them."""
+    """Removes the initialisers whose users the mends have replaced, of which ONNX Runtime warns, and equal ones."""
     common.RemoveUnusedNodesPass()(model)
+    common.DeduplicateInitializersPass()(model)
 
 
 def name_uniquely(model: ir.Model) -> None:
@@ -82,49 +93,103 @@ def mend_open_clips(model: ir.Model) -> None:
                     node.replace_input_with(at, _constant(model.graph, f'{node.outputs[0].name}_no_{side}', infinity))
 
 
-def mend_empty_reductions(model: ir.Model) -> None:
-    """Gives reductions along an axis the shape they must have when the batch is empty.
+def mend_empty_reductions(model: ir.Model, batch: str) -> None:
+    """Lets reductions give what they must where a dimension is empty.
 
-    ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over
-    every axis is right without an axes input; any other is followed by a Reshape, which changes only an empty result.
+    Axes are counted from the front: along one counted from the end, ONNX Runtime's CPU kernels return the shape of
+    their input. Before 1.17 they also leave an empty axis as it is, or refuse to reduce it; so a reduction over a
+    dimension that may be empty is followed by the number that comes of nothing, and the first of the two is taken.
+
+    Args:
+        model: its dimensions are named.
+        batch: the symbol of the one that may be empty; dimensions computed by subtraction or division may be, too.
     """
     for node in list(model.graph.all_nodes()):
-        if node.op_type not in REDUCTIONS or node.inputs[0] is None or node.inputs[0].shape is None:
+        if node.op_type not in OF_NOTHING or node.inputs[0] is None or not node.inputs[0].shape:
             continue
-        rank = len(node.inputs[0].shape)
-        axes = sorted(axis % rank for axis in _axes(node)) if rank else []
-        if len(axes) == rank and not node.op_type.startswith('Arg'):
+        sizes = node.inputs[0].shape
+        axes = _axes(node)
+        if axes is None:
+            continue
+        if node.op_type.startswith('Arg'):
+            node.attributes['axis'] = ir.AttrInt64('axis', axes[0])
+        elif len(axes) == len(sizes):
             node.resize_inputs(1)
-        elif axes:
-            _reshape(model.graph, node, axes, rank)
+        else:
+            node.replace_input_with(1, _constant(model.graph, f'{node.outputs[0].name}_axis', np.array(axes)))
+        empty = next((axis for axis in axes if _may_be_empty(sizes[axis], batch)), None)
+        if empty is not None:
+            _or_nothing(model.graph, node, axes, empty)
 
 
-def _axes(node: ir.Node) -> list[int]:
-    """The constant axes of a reduction; empty for one over all dimensions."""
+def _axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction, counted from the front and in order; None where they are no constants."""
+    rank = len(node.inputs[0].shape)
     if node.op_type.startswith('Arg'):
-        return [node.attributes.get_int('axis', 0)]
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        found = [node.attributes.get_int('axis', 0)]
+    elif len(node.inputs) > 1 and node.inputs[1] is not None:
         constant = ir.convenience.get_const_tensor(node.inputs[1])
-        return [] if constant is None else [int(axis) for axis in constant.numpy().flatten()]
-    return list(node.attributes.get_ints('axes', []))
-
-
-def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None:
-    """Follows a reduction by a Reshape to the size of its input, without the axes or with ones in their place."""
-    source, reduced = node.inputs[0], node.outputs[0]
-    users = list(reduced.uses())
-    size = ir.node('Shape', [source])
-    if node.attributes.get_int('keepdims', 1):
-        is_axis = _constant(graph, f'{reduced.name}_is_axis', np.isin(np.arange(rank), axes))
-        one = _constant(graph, f'{reduced.name}_one', np.ones(1, np.int64))
-        shape = ir.node('Where', [is_axis, one, size.outputs[0]])
+        if constant is None:
+            return None
+        found = [int(axis) for axis in constant.numpy().flatten()]
     else:
-        kept = [axis for axis in range(rank) if axis not in axes]
-        indices = _constant(graph, f'{reduced.name}_kept', np.array(kept, np.int64))
-        shape = ir.node('Gather', [size.outputs[0], indices])
-    reshape = ir.node('Reshape', [reduced, shape.outputs[0]], attributes={'allowzero': 1})
-    node.graph.insert_after(node, [size, shape, reshape])
-    _replace(node.graph, reduced, reshape.outputs[0], users)
+        found = list(node.attributes.get_ints('axes', []))
+    return sorted(axis % rank for axis in found) or list(range(rank))
+
+
+def _may_be_empty(size: int | ir.SymbolicDim, batch: str) -> bool:
+    """Whether a dimension depends on the size of the batch, or is computed so that it may be 0 for others."""
+    if isinstance(size, int) or size.value is None:
+        return bool(batch) and not isinstance(size, int)
+    return not {batch, '-', '/', 'floor'}.isdisjoint(re.findall(r'\w+|[-/]', size.value))
+
+
+def _or_nothing(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> None:
+    """Follows a reduction by what comes of nothing, and takes that where the axis ``empty`` is."""
+    source, reduced = node.inputs[0], node.outputs[0]
+    users, keepdims = list(reduced.uses()), node.attributes.get_int('keepdims', 1)
+    sizes, name = list(source.shape), reduced.name
+    kept = [axis for axis in range(len(sizes)) if axis not in axes]
+    node.attributes['keepdims'] = ir.AttrInt64('keepdims', 1)
+    nothing = _of_nothing(node.op_type, reduced.dtype.numpy())
+    added: list[ir.Node] = []
+
+    def add(operator: str, *inputs: ir.Value, **attributes: int | ir.Tensor) -> ir.Value:
+        added.append(ir.node(operator, inputs, attributes=attributes))
+        return added[-1].outputs[0]
+
+    def numbers(what: str, *array: int | bool) -> ir.Value:
+        return _constant(graph, f'{name}_{what}', np.array(array))
+
+    if not kept:
+        found = reduced if len(sizes) == 1 else add('Reshape', reduced, numbers('flat', -1))
+        found = add('Concat', found, _constant(graph, f'{name}_of_nothing', nothing), axis=0)
+        first = _constant(graph, f'{name}_first', np.array([0] if keepdims else 0))
+        found = add('Gather', found, first, axis=0)
+        if keepdims and len(sizes) > 1:
+            found = add('Reshape', found, numbers('ones', *[1] * len(sizes)))
+    else:
+        is_axis = numbers('is_axis', *(axis in axes for axis in range(len(sizes))))
+        shape = add('Where', is_axis, numbers('one', 1), add('Shape', source))
+        if any(sizes[axis] == sizes[empty] for axis in kept):
+            found = add('Reshape', reduced, shape, allowzero=1)  # nothing either way, but of another shape
+        else:
+            found = add('Concat', reduced, add('ConstantOfShape', shape, value=ir.tensor(nothing)), axis=empty)
+            found = add('Gather', found, numbers('first', 0), axis=empty)
+        if not keepdims:
+            found = add('Squeeze', found, numbers('axes', *axes))
+    node.graph.insert_after(node, added)
+    _replace(node.graph, reduced, found, users)
+    reduced.shape = None  # its dimensions are kept now
+
+
+def _of_nothing(operator: str, dtype: np.dtype) -> np.ndarray:
+    """What newer versions of ONNX Runtime give for a reduction of nothing."""
+    number = OF_NOTHING[operator]
+    if np.isinf(number) and np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        number = limits.max if number > 0 else limits.min
+    return np.array([number], dtype)
 
 
 def guard_shapes(model: ir.Model, signature: Signature) -> None:
