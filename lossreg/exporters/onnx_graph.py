@@ -11,16 +11,10 @@ from onnxscript import ir, optimizer
 
 from lossreg.exporters.signature import Signature
 
-OF_NOTHING = {
-    'ReduceSum': 0,
-    'ReduceMean': 0,
-    'ReduceMax': -np.inf,
-    'ReduceMin': np.inf,
-    'ReduceProd': 1,
-    'ArgMax': 0,
-    'ArgMin': 0,
-}
-"""What reductions give of nothing; infinities stand for the lowest or the largest integer in graphs of those."""
+REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ArgMax', 'ArgMin')
+
+EXP_IS_ZERO = -745.2
+"""Below this, the exponential is 0 in float64."""
 
 
 def strip(model: ir.Model) -> None:
@@ -93,33 +87,71 @@ def mend_open_clips(model: ir.Model) -> None:
                     node.replace_input_with(at, _constant(model.graph, f'{node.outputs[0].name}_no_{side}', infinity))
 
 
+def mend_double_exponentials(model: ir.Model) -> None:
+    """Lets float64's exponential be 0 where it must: onnxruntime 1.16 gives 5.6e-309, whose logarithm is finite."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type == 'Exp' and node.inputs[0].dtype == ir.DataType.DOUBLE:
+            x, raised = node.inputs[0], node.outputs[0]
+            users = list(raised.uses())
+            least, zero = (_constant(model.graph, f'{raised.name}_{n}', np.array(n)) for n in (EXP_IS_ZERO, 0.0))
+            is_zero = ir.node('Less', [x, least])
+            where = ir.node('Where', [is_zero.outputs[0], zero, raised])
+            node.graph.insert_after(node, [is_zero, where])
+            _replace(node.graph, raised, where.outputs[0], users)
+
+
+def mend_unused_scan_results(model: ir.Model) -> None:
+    """Gives every result of a Scan a user: without one, onnxruntime 1.16 computes nonsense from the second run on.
+
+    It plans memory in the first run, and gives that of a result nobody uses to others while the Scan still runs.
+    """
+    for node in list(model.graph.all_nodes()):
+        used = [value for value in node.outputs if value.uses()]
+        unused = [value for value in node.outputs if not value.uses() and not value.is_graph_output()]
+        if node.op_type != 'Scan' or not unused or not used:
+            continue
+        result, users = used[0], list(used[0].uses())
+        sizes = [ir.node('Size', [value]) for value in unused]
+        nought = _constant(model.graph, f'{result.name}_nought', np.array(0))
+        zero = ir.node('Min', [nought, *(size.outputs[0] for size in sizes)])
+        shape = ir.node('Shape', [result])
+        same = ir.node('Add', [shape.outputs[0], zero.outputs[0]])
+        reshape = ir.node('Reshape', [result, same.outputs[0]], attributes={'allowzero': 1})
+        node.graph.insert_after(node, [*sizes, zero, shape, same, reshape])
+        _replace(node.graph, result, reshape.outputs[0], users)
+
+
 def mend_empty_reductions(model: ir.Model, batch: str) -> None:
     """Lets reductions give what they must where a dimension is empty.
 
     Axes are counted from the front: along one counted from the end, ONNX Runtime's CPU kernels return the shape of
-    their input. Before 1.17 they also leave an empty axis as it is, or refuse to reduce it; so a reduction over a
-    dimension that may be empty is followed by the number that comes of nothing, and the first of the two is taken.
+    their input. Before 1.17 they also refuse to sum over an empty dimension, or leave it empty; so to a sum over one
+    that may be, a zero is added.
 
     Args:
         model: its dimensions are named.
-        batch: the symbol of the one that may be empty; dimensions computed by subtraction or division may be, too.
+        batch: the symbol of the dimension that may be empty; empty for none.
     """
     for node in list(model.graph.all_nodes()):
-        if node.op_type not in OF_NOTHING or node.inputs[0] is None or not node.inputs[0].shape:
+        if node.op_type not in REDUCTIONS or node.inputs[0] is None or not node.inputs[0].shape:
             continue
-        sizes = node.inputs[0].shape
-        axes = _axes(node)
+        sizes, axes = list(node.inputs[0].shape), _axes(node)
         if axes is None:
             continue
         if node.op_type.startswith('Arg'):
             node.attributes['axis'] = ir.AttrInt64('axis', axes[0])
-        elif len(axes) == len(sizes):
+            continue
+        if len(axes) == len(sizes):
             node.resize_inputs(1)
         else:
-            node.replace_input_with(1, _constant(model.graph, f'{node.outputs[0].name}_axis', np.array(axes)))
+            node.replace_input_with(1, _constant(model.graph, f'{node.outputs[0].name}_axes', np.array(axes)))
         empty = next((axis for axis in axes if _may_be_empty(sizes[axis], batch)), None)
-        if empty is not None:
-            _or_nothing(model.graph, node, axes, empty)
+        if node.op_type != 'ReduceSum' or empty is None:
+            continue
+        if any(sizes[axis] == sizes[empty] for axis in range(len(sizes)) if axis not in axes):
+            _reshape_sum(model.graph, node, axes)
+        else:
+            _add_zero(model.graph, node, axes, empty)
 
 
 def _axes(node: ir.Node) -> list[int] | None:
@@ -138,58 +170,53 @@ def _axes(node: ir.Node) -> list[int] | None:
 
 
 def _may_be_empty(size: int | ir.SymbolicDim, batch: str) -> bool:
-    """Whether a dimension depends on the size of the batch, or is computed so that it may be 0 for others."""
-    if isinstance(size, int) or size.value is None:
-        return bool(batch) and not isinstance(size, int)
-    return not {batch, '-', '/', 'floor'}.isdisjoint(re.findall(r'\w+|[-/]', size.value))
+    """Whether a dimension may be 0: one of the batch's size, or of a difference or quotient of others."""
+    if not batch or isinstance(size, int):
+        return False
+    parts = {batch, '-', '/', 'floor'} if size.value is None else set(re.findall(r'\w+|[-+/]', size.value))
+    return not parts.isdisjoint('-/') or 'floor' in parts or (batch in parts and '+' not in parts)
 
 
-def _or_nothing(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> None:
-    """Follows a reduction by what comes of nothing, and takes that where the axis ``empty`` is."""
-    source, reduced = node.inputs[0], node.outputs[0]
-    users, keepdims = list(reduced.uses()), node.attributes.get_int('keepdims', 1)
-    sizes, name = list(source.shape), reduced.name
-    kept = [axis for axis in range(len(sizes)) if axis not in axes]
+def _reshape_sum(graph: ir.Graph, node: ir.Node, axes: list[int]) -> None:
+    """Follows a sum by its shape: it is empty whenever its axes are, but may then have those axes left."""
+    source, summed = node.inputs[0], node.outputs[0]
+    users, keepdims = list(summed.uses()), node.attributes.get_int('keepdims', 1)
     node.attributes['keepdims'] = ir.AttrInt64('keepdims', 1)
-    nothing = _of_nothing(node.op_type, reduced.dtype.numpy())
-    added: list[ir.Node] = []
-
-    def add(operator: str, *inputs: ir.Value, **attributes: int | ir.Tensor) -> ir.Value:
-        added.append(ir.node(operator, inputs, attributes=attributes))
-        return added[-1].outputs[0]
-
-    def numbers(what: str, *array: int | bool) -> ir.Value:
-        return _constant(graph, f'{name}_{what}', np.array(array))
-
-    if not kept:
-        found = reduced if len(sizes) == 1 else add('Reshape', reduced, numbers('flat', -1))
-        found = add('Concat', found, _constant(graph, f'{name}_of_nothing', nothing), axis=0)
-        first = _constant(graph, f'{name}_first', np.array([0] if keepdims else 0))
-        found = add('Gather', found, first, axis=0)
-        if keepdims and len(sizes) > 1:
-            found = add('Reshape', found, numbers('ones', *[1] * len(sizes)))
-    else:
-        is_axis = numbers('is_axis', *(axis in axes for axis in range(len(sizes))))
-        shape = add('Where', is_axis, numbers('one', 1), add('Shape', source))
-        if any(sizes[axis] == sizes[empty] for axis in kept):
-            found = add('Reshape', reduced, shape, allowzero=1)  # nothing either way, but of another shape
-        else:
-            found = add('Concat', reduced, add('ConstantOfShape', shape, value=ir.tensor(nothing)), axis=empty)
-            found = add('Gather', found, numbers('first', 0), axis=empty)
-        if not keepdims:
-            found = add('Squeeze', found, numbers('axes', *axes))
+    size = ir.node('Shape', [source])
+    shape = _shape_of_one(graph, summed.name, size.outputs[0], axes, len(source.shape))
+    added = [size, shape, ir.node('Reshape', [summed, shape.outputs[0]], attributes={'allowzero': 1})]
+    if not keepdims:
+        added.append(ir.node('Squeeze', [added[-1].outputs[0], node.inputs[1]]))
     node.graph.insert_after(node, added)
-    _replace(node.graph, reduced, found, users)
-    reduced.shape = None  # its dimensions are kept now
+    _replace(node.graph, summed, added[-1].outputs[0], users)
+    summed.shape = None
 
 
-def _of_nothing(operator: str, dtype: np.dtype) -> np.ndarray:
-    """What newer versions of ONNX Runtime give for a reduction of nothing."""
-    number = OF_NOTHING[operator]
-    if np.isinf(number) and np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        number = limits.max if number > 0 else limits.min
-    return np.array([number], dtype)
+def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> None:
+    """Lets a sum run over one more element, 0, along the axis ``empty``."""
+    source, name = node.inputs[0], node.outputs[0].name
+    zero, rank = np.zeros(1, source.dtype.numpy()), len(source.shape)
+    added: list[ir.Node] = []
+    if len(axes) < rank:
+        size = ir.node('Shape', [source])
+        shape = _shape_of_one(graph, name, size.outputs[0], axes, rank)
+        zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': ir.tensor(zero)})
+        added += [size, shape, zeros]
+        more = zeros.outputs[0]
+    else:
+        more = _constant(graph, f'{name}_zero', zero)
+        if rank > 1:
+            added.append(ir.node('Reshape', [source, _constant(graph, f'{name}_flat', np.array([-1]))]))
+            source, empty = added[-1].outputs[0], 0
+    added.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
+    node.graph.insert_before(node, added)
+    node.replace_input_with(0, added[-1].outputs[0])
+
+
+def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], rank: int) -> ir.Node:
+    """A shape with ones for the axes."""
+    is_axis = _constant(graph, f'{name}_is_axis', np.isin(np.arange(rank), axes))
+    return ir.node('Where', [is_axis, _constant(graph, f'{name}_one', np.ones(1, np.int64)), size])
 
 
 def guard_shapes(model: ir.Model, signature: Signature) -> None:
