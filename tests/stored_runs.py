@@ -3,12 +3,14 @@
 Usage: stored_runs.py write FOLDER; then, in another environment, stored_runs.py replay FOLDER.
 
 Every loss (its default variant, each call, all optional inputs, with gradient) on every case that ``lossreg check``
-draws: ordinary, extreme, of size 1, empty, ignored, switched off, NaN and infinite. And training steps.
+draws: ordinary, extreme, of size 1, empty, ignored, switched off, NaN and infinite. And training steps. Each is run
+twice in one session: a runtime may plan its memory in the first run.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -31,6 +34,22 @@ class Run:
     outputs: Arrays
     rtol: float
     atol: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a version of onnxruntime computes wrongly and no cheap spelling of the file avoids: all these must fail."""
+
+    version: str
+    losses: tuple[str, ...]
+    runs: str
+    detail: str
+
+
+FAULTS = (
+    # the square root of an infinity is NaN in float32
+    Fault('1.16.3', ('BoneLoss', 'CharbonnierLoss'), r'-?inf in \w+', 'loss is nan, expected inf'),
+)
 
 
 def store(folder: Path, stem: str, model: bytes, runs: list[Run]) -> None:
@@ -86,11 +105,57 @@ def runs_of(unit) -> Iterator[Run]:
         yield Run(case.name, {n: t.numpy() for n, t in case.inputs.items()}, outputs, rtol, allowed)
 
 
+def write_steps(folder: Path) -> None:
+    """Training steps against PyTorch in float64, with the errors that their export allows."""
+    import torch
+    from students import ConvStudent, TokenStudent
+
+    import lossreg
+    from lossreg.exporters.step_verify import NOISE, RTOL, TINY, Reference
+    from lossreg.exporters.train_step import LR, Options, Plan
+    from lossreg.runtimes import OnnxRuntime
+
+    optimizers = {'SGD': {'momentum': 0.9, 'weight_decay': 1e-3}, 'AdamW': {'weight_decay': 0.05}}
+    for student_type, (rule, more) in zip((ConvStudent, TokenStudent), optimizers.items(), strict=True):
+        torch.manual_seed(0)
+        student, cfg = student_type(), {'type': rule, 'lr': 0.01, **more}
+        batch, targets = (torch.randn(4, 3, 21, 24),), (torch.tensor([0, 4, 2, 1]),)
+        loss, name = {'type': 'TorchCrossEntropyLoss'}, student_type.__name__
+        with TemporaryDirectory() as out:
+            path = lossreg.export_train_step(
+                student, loss, cfg, out, example_inputs=batch, example_targets=targets, clip_grad=0.5
+            )
+            model = path.read_bytes()
+        plan = Plan.of(student, loss, Options(cfg, '', {}, 0.5, 1), batch, targets, '').resized(7)
+        state = {key: tensor.numpy() for key, tensor in plan.state().items()}
+        given = {n: t.numpy() for n, t in {**plan.batch, **plan.targets, LR: torch.tensor(0.01)}.items()} | state
+        inputs = {key: given[key] for key in OnnxRuntime(model).inputs}
+        outputs, rounded = (Reference(plan, dtype).step(plan, True) for dtype in (torch.float64, torch.float32))
+        atol = {
+            key: RTOL * np.abs(want).max() + NOISE * np.abs(rounded[key] - want).max() + TINY
+            for key, want in outputs.items()
+        }
+        names = {key: f'next_{key}' if key in state else key for key in outputs}
+        step = Run(
+            'ordinary', inputs, {names[k]: a for k, a in outputs.items()}, 0.0, {names[k]: e for k, e in atol.items()}
+        )
+        kept = {f'next_{key}': array for key, array in state.items() if f'next_{key}' in step.outputs}
+        kept['ok'] = np.array(False)
+        image = next(iter(plan.batch))
+        nan = {**inputs, image: np.full_like(inputs[image], np.nan)}
+        store(folder, f'step.{name}', model, [step, Run('NaN in the batch', nan, kept, 0.0, dict.fromkeys(kept, 0.0))])
+
+
 def write(folder: Path) -> None:
+    from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH
     from lossreg.registry import load_losses
 
+    promised = {'any': OLDEST_ONNXRUNTIME[DEFAULT_OPSET], 'empty': OLDEST_ONNXRUNTIME_EMPTY_BATCH[DEFAULT_OPSET]}
+    (folder / 'promised.json').write_text(json.dumps(promised))
     with ProcessPoolExecutor(2, get_context('spawn')) as pool:
+        steps = pool.submit(write_steps, folder)
         list(pool.map(partial(write_loss, folder), load_losses()))
+        steps.result()
 
 
 def differences(file: Path, run_model: Callable[[bytes], Callable[[Arrays], Arrays]]) -> Iterator[tuple[str, str]]:
@@ -107,11 +172,11 @@ def differences(file: Path, run_model: Callable[[bytes], Callable[[Arrays], Arra
         return
     for run in stored(file):
         try:
-            found = session(run.inputs)
+            found = [session(run.inputs) for _ in range(2)]
         except Exception as error:
             yield run.name, f'raises: {error}'
         else:
-            yield run.name, difference(run, found)
+            yield run.name, difference(run, found[0]) or difference(run, found[1])
 
 
 def difference(run: Run, found: Arrays) -> str:
@@ -135,15 +200,28 @@ def replay(folder: Path) -> None:
         names = [output.name for output in session.get_outputs()]
         return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
-    count = wrong = 0
+    version = onnxruntime.__version__
+    promised = json.loads((folder / 'promised.json').read_text())
+    is_new = {what: numbers(version) >= numbers(oldest) for what, oldest in promised.items()}
+    assert is_new['any'], f'nothing is promised of {version}'
+    faults = [fault for fault in FAULTS if fault.version == version]
+    wrong, empty, count = [], [], 0
     for file in sorted(folder.glob('*.npz')):
         for name, detail in differences(file, session_of):
             count += 1
-            if detail:
-                wrong += 1
-                print(f'{file.stem}, {name}: {detail}')
+            known = [f for f in faults if file.name.split('.')[0] in f.losses and re.fullmatch(f.runs, name)]
+            if any(detail != fault.detail for fault in known):
+                wrong.append(f'{file.stem}, {name}: {detail or "right"}, declared as {known[0].detail}')
+            elif detail and not known:
+                (wrong if is_new['empty'] or name != 'empty' else empty).append(f'{file.stem}, {name}: {detail}')
     assert count, f'nothing to replay in {folder}'
-    print(f'{wrong} of {count} wrong in onnxruntime {onnxruntime.__version__}')
+    assert not wrong, '\n'.join(wrong)
+    assert empty or is_new['empty'], f'empty batches are right in {version}; say so in lossreg/formats.py'
+    print(f'{count} runs are right in onnxruntime {version}, but for {len(faults)} declared faults')
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split('.'))
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from lossreg.errors import CheckError, ConfigError, DeclinedError
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
-from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
+from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH, SUFFIXES
 from lossreg.request import Request
 from lossreg.samples import draw
 from lossreg.spec import EMPTY
@@ -152,4 +152,5 @@ def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int
     if format == 'onnx':
         entry['opset'] = opset
         entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
+        entry['oldest_onnxruntime_empty_batch'] = OLDEST_ONNXRUNTIME_EMPTY_BATCH.get(opset)
     return entry

@@ -199,7 +199,7 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
     added: list[ir.Node] = []
     if len(axes) < rank:
         size = ir.node('Shape', [source])
-        shape = _shape_of_one(graph, name, size.outputs[0], axes, rank)
+        shape = _shape_of_one(graph, name, size.outputs[0], [empty], rank)
         zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': ir.tensor(zero)})
         added += [size, shape, zeros]
         more = zeros.outputs[0]
