@@ -40,6 +40,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
         model: ir.Model = _translate(program, signature, opset)
         onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model, signature.batch)
+    onnx_graph.mend_empty_sorts(model, signature.batch)
     onnx_graph.mend_double_exponentials(model)
     onnx_graph.mend_unused_scan_results(model)
     onnx_graph.mend_open_clips(model)

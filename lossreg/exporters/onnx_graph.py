@@ -198,11 +198,7 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
     zero, rank = np.zeros(1, source.dtype.numpy()), len(source.shape)
     added: list[ir.Node] = []
     if len(axes) < rank:
-        size = ir.node('Shape', [source])
-        shape = _shape_of_one(graph, name, size.outputs[0], [empty], rank)
-        zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': ir.tensor(zero)})
-        added += [size, shape, zeros]
-        more = zeros.outputs[0]
+        more = _slice_of_zeros(graph, name, source, empty, added)
     else:
         more = _constant(graph, f'{name}_zero', zero)
         if rank > 1:
@@ -211,6 +207,46 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
     added.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
     node.graph.insert_before(node, added)
     node.replace_input_with(0, added[-1].outputs[0])
+
+
+def _slice_of_zeros(graph: ir.Graph, name: str, source: ir.Value, axis: int, added: list[ir.Node]) -> ir.Value:
+    """Zeros that lengthen ``source`` by one along ``axis``. Their nodes are appended to ``added``."""
+    size = ir.node('Shape', [source])
+    shape = _shape_of_one(graph, name, size.outputs[0], [axis], len(source.shape))
+    zero = ir.tensor(np.zeros(1, source.dtype.numpy()))
+    zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': zero})
+    added += [size, shape, zeros]
+    return zeros.outputs[0]
+
+
+def mend_empty_sorts(model: ir.Model, batch: str) -> None:
+    """Lets TopK sort one row more where there may be none: of no rows, ONNX Runtime before 1.24 or later dies.
+
+    Args:
+        model: its dimensions are named.
+        batch: the symbol of the dimension that may be empty; empty for none.
+    """
+    graph = model.graph
+    for node in list(graph.all_nodes()):
+        if node.op_type != 'TopK' or node.inputs[0].shape is None:
+            continue
+        source, sizes = node.inputs[0], list(node.inputs[0].shape)
+        rows = range(node.attributes.get_int('axis', -1) % len(sizes))
+        empty = next((axis for axis in rows if _may_be_empty(sizes[axis], batch)), None)
+        if empty is None:
+            continue
+        name, before = node.outputs[0].name, list[ir.Node]()
+        more = _slice_of_zeros(graph, name, source, empty, before)
+        before.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
+        node.graph.insert_before(node, before)
+        node.replace_input_with(0, before[-1].outputs[0])
+        ends = [_constant(graph, f'{name}_{what}', np.array([n])) for what, n in (('0', 0), ('-1', -1), ('row', empty))]
+        for result in node.outputs:
+            if users := list(result.uses()):
+                without = ir.node('Slice', [result, *ends])
+                node.graph.insert_after(node, without)
+                _replace(graph, result, without.outputs[0], users)
+                result.shape = None
 
 
 def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], rank: int) -> ir.Node:
