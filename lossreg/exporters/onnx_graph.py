@@ -100,6 +100,21 @@ def mend_double_exponentials(model: ir.Model) -> None:
             _replace(node.graph, raised, where.outputs[0], users)
 
 
+def mend_double_maxima(model: ir.Model) -> None:
+    """Lets a NaN be the maximum or minimum in float64: onnxruntime 1.16 takes the other number if the second is NaN.
+
+    In float32 too, but there each NaN reaches the loss by another way as well, and the mend would cost too much.
+    """
+    for node in list(model.graph.all_nodes()):
+        if node.op_type in ('Max', 'Min') and node.inputs[0].dtype == ir.DataType.DOUBLE and len(node.inputs) == 2:
+            second, found = node.inputs[1], node.outputs[0]
+            users = list(found.uses())
+            is_nan = ir.node('IsNaN', [second])
+            where = ir.node('Where', [is_nan.outputs[0], second, found])
+            node.graph.insert_after(node, [is_nan, where])
+            _replace(node.graph, found, where.outputs[0], users)
+
+
 def mend_unused_scan_results(model: ir.Model) -> None:
     """Gives every result of a Scan a user: without one, onnxruntime 1.16 computes nonsense from the second run on.
 
@@ -246,7 +261,7 @@ def mend_empty_sorts(model: ir.Model, batch: str) -> None:
                 without = ir.node('Slice', [result, *ends])
                 node.graph.insert_after(node, without)
                 _replace(graph, result, without.outputs[0], users)
-                result.shape = None
+            result.shape = None
 
 
 def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], rank: int) -> ir.Node:
