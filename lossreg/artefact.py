@@ -40,13 +40,14 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
             {
                 'name': i.name,
                 'role': i.role.value,
-                'shape': list(i.dims),
+                'shape': [str(unit.fixed.get(dim, dim)) for dim in i.dims],
                 'dtype': 'int64' if i.role.is_integer else 'float32',
             }
             for i in unit.taken
         ],
         'outputs': list(unit.outputs(grad)),
         **({'heads': list(unit.heads), 'constants': dict(unit.constants)} if unit.heads else {}),
+        **({'fixed': dict(unit.fixed)} if unit.fixed else {}),
     }
 
 
@@ -63,9 +64,10 @@ def encode(data: Mapping[str, Any]) -> str:
 
 
 def file_name(unit: Unit, format: str, grad: bool, several_calls: bool) -> str:
-    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.grad].<ext>``."""
+    """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.<fixed sizes>][.grad].<ext>``."""
     call = [unit.call.name] if several_calls else []
     added = [i.name for i in unit.taken if i.optional or i is unit.cotangent]
+    added += [f'{dim}{size}' for dim, size in unit.fixed.items()]
     return '.'.join([unit.name, unit.variant, *call, *added, *(['grad'] if grad else []), SUFFIXES[format]])
 
 

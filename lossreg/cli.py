@@ -111,12 +111,24 @@ def _export(commands: Commands) -> None:
         'config gives, none for a loss alone)',
     )  # fmt: skip
     command.add_argument(
+        '--fixed', metavar='DIM=SIZE', type=_size, action='append', default=[],
+        help='make a dimension constant in onnx and pt2 files, such as N=32 (repeatable)',
+    )  # fmt: skip
+    command.add_argument(
         '--variant', default='', help='only this variant of a loss named by its name (default: default)'
     )
     command.add_argument('--opset', type=int, default=DEFAULT_OPSET, help=_opset_help())
     _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
     _imports(command)
     _machine_readable(command)
+
+
+def _size(text: str) -> tuple[str, int]:
+    """A dimension and its size."""
+    dim, _, size = text.partition('=')
+    if not dim or not size.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is not a dimension and its size, such as N=32')
+    return dim, int(size)
 
 
 def _check(commands: Commands) -> None:

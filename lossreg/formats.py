@@ -26,3 +26,6 @@ DEFAULT_OPSET = 18
 
 OLDEST_ONNXRUNTIME = {18: '1.16.3'}
 """The oldest onnxruntime seen to run each opset's files (`make test-onnxruntime`)."""
+
+OLDEST_ONNXRUNTIME_EMPTY_BATCH = {18: '1.16.3'}
+"""The oldest onnxruntime seen to run them on an empty batch as well (the same)."""

@@ -304,7 +304,7 @@ def numeric_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
     yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
-    if unit.batch:
+    if unit.batch and unit.batch not in unit.fixed:
         yield Case('single', draw(unit, Kind.COUNTED, {**other, unit.batch: 1}, seed=3), Expect.NUMBERS)
     yield Case('all sizes 1', draw(unit, Kind.COUNTED, unit.sizes((1,)), seed=3), Expect.NUMBERS)
     for seed in (4, 5):
@@ -317,7 +317,7 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
     counted = draw(unit, Kind.COUNTED, other, seed=6)
     nothing = _nothing(unit)
     roles = {i.name: i.role for i in unit.inputs}
-    if unit.batch:
+    if unit.batch and unit.batch not in unit.fixed:
         yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), nothing)
     for name, role in roles.items():
         if role in _MEASURED:

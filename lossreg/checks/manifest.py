@@ -23,7 +23,7 @@ from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
 from lossreg.samples import draw
-from lossreg.unit import Unit, with_cotangent
+from lossreg.unit import Unit, with_cotangent, with_fixed
 from lossreg.untrusted import built_from_data, field, inside, read_file
 
 
@@ -100,7 +100,8 @@ def _unit(listed: _Listed) -> Unit:
     request = Request.of(listed.config, variant=listed.variant, call=listed.call)
     request = replace(request, heads=listed.heads, constants=listed.constants)
     unit = request.unit(request.calls()[0], listed.inputs)
-    return with_cotangent(unit, draw(unit)) if 'grad_output' in listed.inputs else unit
+    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in listed.inputs else unit
+    return with_fixed(unit, listed.fixed)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class _Listed:
         inputs: their names.
         heads: the places of a model that call the loss so.
         constants: what else they give.
+        fixed: the sizes of dimensions that are constant.
     """
 
     entry: Mapping[str, Any]
@@ -127,6 +129,7 @@ class _Listed:
     inputs: tuple[str, ...]
     heads: tuple[str, ...]
     constants: Mapping[str, float | str | None]
+    fixed: Mapping[str, int]
 
     @classmethod
     def of(cls, entry: Any) -> _Listed:
@@ -147,7 +150,7 @@ class _Listed:
                 raise ConfigError(f'kind {kind[:40]!r} is unknown')
             loss, format = field(entry, 'loss', str), field(entry, 'format', str)
             if kind == KIND:
-                return cls(entry, kind, loss, format, {}, '', '', True, (), (), {})
+                return cls(entry, kind, loss, format, {}, '', '', True, (), (), {}, {})
             if format not in SUFFIXES:
                 raise ConfigError(f'format {format[:40]!r} is unknown; known are {", ".join(SUFFIXES)}')
             field(field(entry, 'config', dict), 'type', str)
@@ -159,13 +162,14 @@ class _Listed:
             variant, call, grad = field(entry, 'variant', str), field(entry, 'call', str), field(entry, 'grad', bool)
             heads = field(entry, 'heads', list) if 'heads' in entry else []
             constants = field(entry, 'constants', dict) if 'constants' in entry else {}
+            fixed = field(entry, 'fixed', dict) if 'fixed' in entry else {}
             if not all(isinstance(head, str) for head in heads):
                 raise ConfigError('heads are no names')
             if not all(isinstance(value, (int, float, str, type(None))) for value in constants.values()):
                 raise ConfigError('constants are neither numbers, names nor null')
         except ConfigError as error:
             raise ConfigError(f'has an entry that lossreg did not write: {error}') from error
-        called = tuple(heads), constants
+        called = tuple(heads), constants, fixed
         return cls(entry, kind, loss, format, entry['config'], variant, call, grad, tuple(inputs), *called)
 
     @property

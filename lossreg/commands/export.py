@@ -13,7 +13,7 @@ from lossreg import report
 from lossreg.commands.console import console, say_unknown_heads, track
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
-from lossreg.exporters import export_request
+from lossreg.exporters import export_request, refuse_fixed
 from lossreg.formats import SUFFIXES
 from lossreg.registry import load_losses
 from lossreg.request import Request
@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f'--out {out} is a file; give a folder')
     formats: Any = options.format or ['onnx']
     formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))
+    fixed = dict(options.fixed)
+    refuse_fixed(fixed, formats)  # before anything is written
     chosen: Any = 'all' if 'all' in options.optional else options.optional
     rows = []
     jobs = [(request, format) for request in _requests(options) for format in formats]
@@ -38,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             grad=options.grad,
             cotangent=options.cotangent,
             optional=chosen or (() if options.call else request.optional or ()),
+            fixed=fixed,
             opset=options.opset,
         )
         row = {'loss': str(request.config['type']), 'format': format, 'path': str(path)}

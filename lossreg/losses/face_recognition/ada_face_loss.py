@@ -6,17 +6,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_reduction,
-    check_size,
-    check_state,
-    reduce_loss,
-    total,
-    upcast,
-)
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.arith import average_over, check_dim, check_reduction, check_size, check_state, reduce_loss, total, upcast
+from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 from lossreg.ops.margins import (
     check_angle,
     check_inputs,
@@ -235,4 +226,5 @@ AdaFaceLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/2204.00964', 'https://github.com/mk-minchul/AdaFace'),
     sizes=classifier_sizes,
+    tolerance=SCALED_TOLERANCE,
 )
