@@ -239,9 +239,10 @@ def first_order(x: Tensor) -> Tensor:
         if not is_eager(x):
             return x
     # a sum over segments of one element: torch has its derivative, but no second one, in TorchScript too
-    flat = x.reshape(-1)
+    # one element more, because on CUDA it divides by their number
+    flat = F.pad(x.reshape(-1), [0, 1])
     lengths = torch.ones_like(flat, dtype=torch.int64)
-    return torch.segment_reduce(flat, 'sum', lengths=lengths, unsafe=True).view(x.shape)
+    return torch.segment_reduce(flat, 'sum', lengths=lengths, unsafe=True)[:-1].view(x.shape)
 
 
 def gradient_alone(x: Tensor) -> Tensor:
