@@ -662,15 +662,17 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
     return legal
 
 
-def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str) -> Tensor:
+def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str, size: int = 0) -> Tensor:
     """``legal``: which numbers of ``x`` are. NaN is not, but is no error. Give the result to :func:`poison`.
+
+    ``{}`` in ``limits`` stands for ``size``: a text made with a size would have a graph compiled for each size.
 
     Raises:
         IndexError: an illegal number, in plain eager mode on the CPU.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(x):
-            raise_unless_legal(x, legal | (x != x), name, limits)
+            raise_unless_legal(x, legal | (x != x), name, limits.format(size))
     return legal
 
 

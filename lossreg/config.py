@@ -16,7 +16,7 @@ from lossreg.errors import ConfigError, DeclinedError
 from lossreg.head_calls import Head, head_calls
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
-from lossreg.misnamed import LOSS_KEY, LOSS_WORD, KnownNames
+from lossreg.misnamed import FREE_KEYS, LOSS_KEY, LOSS_WORD, KnownNames
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.spec import spec_of
@@ -225,7 +225,11 @@ def _unknown(
         for key, value in node.items():
             is_loss_key = LOSS_KEY.fullmatch(str(key)) is not None
             inner = f'{place}.{key}' if place else str(key)
-            yield from _unknown(value, inner, scope, names, is_loss_key or (is_expected and not name))
+            if FREE_KEYS.fullmatch(str(key)) and isinstance(value, Mapping):
+                for own, item in value.items():
+                    yield from _unknown(item, f'{inner}.{own}', scope, names)
+            else:
+                yield from _unknown(value, inner, scope, names, is_loss_key or (is_expected and not name))
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from _unknown(value, f'{place}[{index}]', scope, names, is_expected)

@@ -12,6 +12,9 @@ from lossreg.registry import load_losses
 LOSS_KEY = re.compile(r'(\w+_)?loss(es)?(_\w+)?')
 """The keys that losses stand under: ``loss``, ``loss_cls``, ``distill_losses``, ``gan_loss``."""
 
+FREE_KEYS = re.compile(r'\w*(connectors|recorders)')
+"""What holds parts under names that a config makes up: mmrazor's connectors may be named after their losses."""
+
 LOSS_WORD = re.compile('loss|divergence|penalty|regulari[sz]er', re.IGNORECASE)
 """What stands in the name of a loss of somebody's own."""
 

@@ -117,6 +117,8 @@ HARMLESS = [
     "head=dict(type='FocalHead')",
     "assigner=dict(type='FocalLossCost')",
     "loss_forward_mappings=dict(loss_kl=dict(preds_S=dict(from_student=True, recorder='fc')))",
+    "connectors=dict(loss_s0=dict(type='FBKDStudentConnector', mode='dot_product'))",
+    "student_recorders=dict(loss_s0=dict(type='ModuleOutputs', source='neck'))",
     "losses=dict(ce=dict(type='mmdet.CrossEntropyLoss'))",
     "loss=dict(type='GHMC', bins=30)",
 ]
