@@ -126,7 +126,7 @@ def _export(commands: Commands) -> None:
 def _size(text: str) -> tuple[str, int]:
     """A dimension and its size."""
     dim, _, size = text.partition('=')
-    if not dim or not size.isdecimal():
+    if not dim or not size.removeprefix('-').isdecimal():
         raise argparse.ArgumentTypeError(f'{text!r} is not a dimension and its size, such as N=32')
     return dim, int(size)
 

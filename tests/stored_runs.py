@@ -1,6 +1,7 @@
 """Stores ONNX files with inputs and what must come of them, and replays them with nothing but numpy and onnxruntime.
 
-Usage: stored_runs.py write FOLDER; then, in another environment, stored_runs.py replay FOLDER.
+Usage: stored_runs.py write FOLDER; then, in another environment, stored_runs.py replay FOLDER. ``write-fixed`` writes
+files whose dimensions are all fixed, and only what fits them.
 
 Every loss (its default variant, each call, all optional inputs, with gradient) on every case that ``lossreg check``
 draws: ordinary, extreme, of size 1, empty, ignored, switched off, NaN and infinite. And training steps. Each is run
@@ -86,14 +87,18 @@ def stored(file: Path) -> list[Run]:
     return [Run(**which, **arrays) for which, arrays in zip(about, sides, strict=True)]
 
 
-def write_loss(folder: Path, name: str) -> None:
+def write_loss(folder: Path, fixed: bool, name: str) -> None:
     from lossreg.exporters import build
     from lossreg.request import variants_of
+    from lossreg.unit import OTHER_SIZES, with_fixed
 
     # without optional inputs, then with all of them
     units = {unit.call.name: unit for unit in variants_of(name)[0].units()}
     for unit in units.values():
         stem = f'{name}.{unit.call.name}'
+        if fixed:
+            dims = {dim for i in unit.taken for dim in i.dims if not dim.isdigit()}
+            unit = with_fixed(unit, {dim: size for dim, size in unit.sizes(OTHER_SIZES).items() if dim in dims})
         store(folder, stem, build(unit, ['onnx'], grad=True)['onnx'], list(runs_of(unit)))
 
 
@@ -157,16 +162,17 @@ def write_steps(folder: Path) -> None:
         store(folder, f'step.{name}', model, [step, Run('NaN in the batch', nan, kept, 0.0, dict.fromkeys(kept, 0.0))])
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, fixed: bool = False) -> None:
     from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH
     from lossreg.registry import load_losses
 
     promised = {'any': OLDEST_ONNXRUNTIME[DEFAULT_OPSET], 'empty': OLDEST_ONNXRUNTIME_EMPTY_BATCH[DEFAULT_OPSET]}
     (folder / 'promised.json').write_text(json.dumps(promised))
     with ProcessPoolExecutor(2, get_context('spawn')) as pool:
-        steps = pool.submit(write_steps, folder)
-        list(pool.map(partial(write_loss, folder), load_losses()))
-        steps.result()
+        steps = None if fixed else pool.submit(write_steps, folder)
+        list(pool.map(partial(write_loss, folder, fixed), load_losses()))
+        if steps is not None:
+            steps.result()
 
 
 def differences(file: Path, run_model: Callable[[bytes], Callable[[Arrays], Arrays]]) -> Iterator[tuple[str, str]]:
@@ -239,4 +245,4 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 if __name__ == '__main__':
-    {'write': write, 'replay': replay}[sys.argv[1]](Path(sys.argv[2]))
+    {'write': write, 'write-fixed': partial(write, fixed=True), 'replay': replay}[sys.argv[1]](Path(sys.argv[2]))
