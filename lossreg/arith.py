@@ -491,10 +491,12 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
 
     Raises:
         IndexError: an illegal label, in plain eager mode on the CPU.
-        ValueError: ``label`` does not hold integers.
+        ValueError: ``label`` does not hold integers, or there are no classes.
     """
     if label.is_floating_point() or label.dtype == torch.bool:
         raise ValueError(f'{name} must hold integer class indices, got {label.dtype}')
+    if classes <= 0:
+        raise ValueError(f'{name} has shape {list(label.shape)}, but there are no classes: their dimension has size 0')
     legal = (label >= 0) & (label < classes)
     if ignore_index is not None:
         legal = legal | (label == ignore_index)

@@ -69,6 +69,11 @@ def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -
 
 
 def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs]) -> Agreement:
+    if case.expect is Expect.DEFINED:
+        try:
+            eager()
+        except ValueError:
+            return _refused(unit, case, runtime)
     found, expected = runtime(case.inputs), eager()
     if case.expect is Expect.ZERO:
         return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
