@@ -69,7 +69,7 @@ def draw(
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if spec.role.is_integer else torch.float32
         drawn[spec.name] = torch.tensor(values, dtype=dtype)
-    return {**drawn, **unit.call.consistent(unit.loss, drawn)}
+    return {**drawn, **unit.call.consistent(unit.as_called, drawn)}
 
 
 def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
@@ -82,7 +82,7 @@ def _labels(
 ) -> NDArray[np.int64]:
     count = max(classes + spec.background, 1)  # of no classes, any label is wrong
     labels = rng.integers(0, count, shape)
-    ignored = spec.ignore(unit.loss)
+    ignored = spec.ignore(unit.as_called)
     if kind is Kind.COUNTED:
         return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
     if ignored is not None:
@@ -130,7 +130,7 @@ def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.floa
 
 def _probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _mix(rng, shape, [0.0, 1.0, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
+        return _mix(rng, shape, [0.0, 1.0, 1e-9, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
     return rng.uniform(0.02, 0.98, shape)
 
 
@@ -163,6 +163,11 @@ def _counts(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.fl
     if kind is Kind.EXTREME:
         return _mix(rng, shape, [0.0, 1.0, 2.0, 1e3])
     return rng.poisson(2.0, shape).astype(np.float64)
+
+
+def _tallies(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    # float32 holds no odd number above 2^24
+    return _mix(rng, shape, [0.0, 1.0, 2.0**24 + 3]) if kind is Kind.EXTREME else _counts(rng, shape, kind)
 
 
 def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
@@ -198,6 +203,7 @@ _ODD_BOXES = np.array(
         [5.0, 5.0, 5.0, 50.0],  # no width
         [0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4],
+        [0.0, 0.0, 1e-40, 1e-40],  # too small for its reciprocal
     ]
 )
 
@@ -269,6 +275,7 @@ _DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
     Role.AVG_FACTOR: _avg_factor,
     Role.SIGNS: _signs,
     Role.COUNTS: _counts,
+    Role.TALLIES: _tallies,
     Role.POSITIVE: _positive,
     Role.LOG_PROBABILITIES: _log_probabilities,
     Role.SCALE: _scale,
@@ -299,7 +306,7 @@ def numeric_cases(unit: Unit) -> Iterator[Case]:
     other = unit.sizes(OTHER_SIZES)
     yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
     yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
-    if unit.batch:
+    if unit.batch and unit.batch not in unit.fixed:
         yield Case('single', draw(unit, Kind.COUNTED, {**other, unit.batch: 1}, seed=3), Expect.NUMBERS)
     yield Case('all sizes 1', draw(unit, Kind.COUNTED, unit.sizes((1,)), seed=3), Expect.NUMBERS)
     for seed in (4, 5):
@@ -312,7 +319,7 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
     counted = draw(unit, Kind.COUNTED, other, seed=6)
     nothing = _nothing(unit)
     roles = {i.name: i.role for i in unit.inputs}
-    if unit.batch:
+    if unit.batch and unit.batch not in unit.fixed:
         yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), nothing)
     for dim in _free_dimensions(unit, other):
         yield Case(f'{dim}=0', draw(unit, Kind.COUNTED, {**other, dim: 0}, seed=6), Expect.DEFINED)
@@ -329,7 +336,7 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
         if role is Role.WEIGHTS:
             yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
     for spec in unit.inputs:
-        ignored = spec.ignore(unit.loss)
+        ignored = spec.ignore(unit.as_called)
         if spec.ignores_negative:
             yield from _switched_off(unit, spec.name, counted, -3, 'negative')
         elif spec.role is Role.LABELS and ignored is not None:
@@ -396,7 +403,7 @@ def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes:
     high = classes - (spec.role is not Role.LENGTHS) + spec.background
     illegal = [high + 1] if spec.ignores_negative else [high + 1, low - 1]
     for value in illegal:
-        if value == spec.ignore(unit.loss):
+        if value == spec.ignore(unit.as_called):
             continue
         wrong = {**counted, spec.name: _with(counted[spec.name], value)}
         yield Case(f'{spec.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(spec.name,))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossreg.errors import DeclinedError
-from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.errors import ConfigError, DeclinedError
+from lossreg.spec import Call, Input, LossSpec, Role, spec_of
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
 """Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
@@ -33,6 +34,9 @@ class Unit:
         spec: what the loss says of itself.
         examples: what to trace with; drawn from the roles where None.
         cotangent: the input that gradients are multiplied by, where the artefact takes one: see :func:`with_cotangent`.
+        constants: further arguments of the call, which a head gives: ``ignore_index`` or ``reduction_override``.
+        heads: the places of a model that call the loss so, as ``mmseg.FCNHead.loss_decode``.
+        fixed: the sizes of dimensions that were asked to be constant: see :func:`with_fixed`.
     """
 
     loss: nn.Module
@@ -43,6 +47,14 @@ class Unit:
     spec: LossSpec
     examples: Mapping[str, Tensor] | None = None
     cotangent: Input | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def as_called(self) -> nn.Module:
+        """The loss as its spec is to be asked about it: see :func:`as_called`."""
+        return as_called(self.loss, self.constants)
 
     @property
     def taken(self) -> tuple[Input, ...]:
@@ -75,11 +87,11 @@ class Unit:
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for values of this unit's inputs, which may also be texts that stand for them."""
-        return self.call.arrange({i.name: values[i.name] for i in self.inputs})
+        return {**self.call.arrange({i.name: values[i.name] for i in self.inputs}), **self.constants}
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
-        """A size for every dimension symbol: the instance's own, else one of ``choices``, each once while they last."""
-        fixed, least = self.spec.sizes(self.loss), self.spec.at_least(self.loss)
+        """A size for every dimension symbol: the fixed one, else one of ``choices``, each once while they last."""
+        fixed, least = {**self.spec.sizes(self.loss), **self.fixed}, self.spec.at_least(self.loss)
         symbols = dict.fromkeys(d for i in self.inputs for d in i.dims if not d.isdigit())
         sizes = dict(fixed)
         free = iter([c for c in choices if c not in fixed.values()] or choices)
@@ -90,7 +102,21 @@ class Unit:
 
     def is_dynamic(self, dim: str) -> bool:
         """Whether a dimension may have any size in an artefact."""
-        return not dim.isdigit() and dim not in self.spec.sizes(self.loss)
+        return not dim.isdigit() and dim not in self.spec.sizes(self.loss) and dim not in self.fixed
+
+
+def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
+    """A loss with the options that these arguments of its call replace: what its spec's conditions are asked about.
+
+    It is never called: options that the constructor has worked into others are those of the loss.
+    """
+    replaced = spec_of(loss).overridden(constants) if constants else {}
+    if not replaced:
+        return loss
+    view = copy(loss)
+    for name, value in replaced.items():
+        setattr(view, name, value)
+    return view
 
 
 def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
@@ -109,6 +135,29 @@ def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
     symbols = {size: symbol for symbol, size in unit.sizes().items()}
     shape = ' '.join(symbols.get(size, str(size)) for size in loss.shape)
     return replace(unit, cotangent=Input('grad_output', Role.LOGITS, shape))
+
+
+def with_fixed(unit: Unit, sizes: Mapping[str, int]) -> Unit:
+    """The unit whose artefact takes these sizes of dimensions, by symbol, and no other.
+
+    Raises:
+        ConfigError: the unit has no such dimension, or cannot take that size of it.
+    """
+    if not isinstance(sizes, Mapping):
+        raise ConfigError(f"fixed sizes are given by dimension, such as {{'N': 32}}, not as {sizes!r}")
+    own, least = unit.spec.sizes(unit.loss), unit.spec.at_least(unit.loss)
+    symbols = dict.fromkeys(dim for i in unit.taken for dim in i.dims if not dim.isdigit())
+    for dim, size in sizes.items():
+        if dim not in symbols:
+            have = ', '.join(symbols) or 'none'
+            raise ConfigError(f'{unit.name} called with {unit.call.name} has no dimension {dim!r}; it has {have}')
+        if type(size) is not int or size < 1:
+            raise ConfigError(f'{dim} of {unit.name} cannot be fixed to {size!r}; give a whole number from 1 up')
+        if own.get(dim, size) != size:
+            raise ConfigError(f'{dim} of {unit.name} is {own[dim]} with this config; it cannot be fixed to {size}')
+        if size < least.get(dim, 1):
+            raise ConfigError(f'{dim} of {unit.name} is at least {least[dim]} here; it cannot be fixed to {size}')
+    return replace(unit, fixed={dim: sizes[dim] for dim in symbols if dim in sizes})
 
 
 class FlatLoss(nn.Module):

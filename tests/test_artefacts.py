@@ -184,7 +184,9 @@ def test_dimensions_an_instance_fixes_are_numbers(exported):
 def test_opset_20(tmp_path):
     path = exporters.export('GIoULoss', tmp_path, opset=20)
     assert onnx.load(path).opset_import[0].version == 20
-    assert manifest(tmp_path)[path.name]['opset'] == 20
+    entry = manifest(tmp_path)[path.name]
+    assert entry['opset'] == 20
+    assert entry['oldest_onnxruntime'] is entry['oldest_onnxruntime_empty_batch'] is None, 'nobody has tested any'
 
 
 # TorchScript and pt2
@@ -267,6 +269,8 @@ def test_manifest(tmp_path):
     assert [i['name'] for i in entry['inputs']] == ['pred', 'target', 'weight', 'avg_factor']
     assert entry['outputs'] == ['loss', 'grad_pred']
     assert (entry['opset'], entry['format'], entry['grad']) == (18, 'onnx', True)
+    assert (entry['oldest_onnxruntime'], entry['oldest_onnxruntime_empty_batch']) == ('1.16.3', '1.16.3')
+    assert 'fixed' not in entry
     assert (
         entry['versions']['torch'] == torch.__version__.partition('+')[0]
         or entry['versions']['torch'] == torch.__version__

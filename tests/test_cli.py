@@ -58,6 +58,9 @@ BAD = 'bad.py'
         (['export', 'GIoULos'], 2, ['GIoULos', "did you mean 'GIoULoss'"]),
         (['export', 'GIoULoss', '--call', 'nope'], 2, ['nope', 'boxes']),
         (['export', 'GIoULoss', '--with', 'wait'], 2, ['wait', 'weight, avg_factor']),
+        (['export', 'GIoULoss', '--fixed', 'M=4'], 2, ["'M'", 'it has N']),
+        (['export', 'GIoULoss', '--fixed', 'N=-4'], 2, ['-4', 'from 1 up']),
+        (['export', 'GIoULoss', '--fixed', 'N=4', '--format', 'torchscript'], 4, ['TorchScript', 'onnx or pt2']),
         (['export', 'GIoULoss', '--variant', 'nope'], 2, ['nope', 'lossreg show']),
         (['export', 'GIoULoss', '--out', '/dev/null/x'], 2, ['/dev/null/x']),
         (['export', 'GIoULoss', '--out', 'x' * 300], 2, ['File name too long']),
@@ -95,6 +98,10 @@ def test_wrong_arguments_exit_with_2(capsys):
         main(['export', 'GIoULoss', '--format', 'tflite'])
     assert stopped.value.code == 2
     assert 'tflite' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(['export', 'GIoULoss', '--fixed', 'N'])
+    assert stopped.value.code == 2
+    assert "'N' is not a dimension and its size, such as N=32" in capsys.readouterr().err
 
 
 def test_cuda_is_required_and_missing(folder, capsys):
@@ -170,7 +177,7 @@ def test_check_a_model_config(folder, capsys, monkeypatch):
     assert 'model.py:model.mask: nothing stands in for mmdet.FooLoss' in out
     suite = ElementTree.parse('r.xml').getroot()
     assert suite.get('failures') == '0'
-    assert int(suite.get('tests')) > 50
+    assert int(suite.get('tests')) > 25  # one unit: what RetinaHead gives
     assert '| GIoULoss |' in (folder / 'r.md').read_text()
 
     code, out, _ = run(capsys, *arguments, '--strict')

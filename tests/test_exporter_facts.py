@@ -5,6 +5,7 @@ says what to reconsider. Beside each, what we do instead is held to the right nu
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,7 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lossreg.arith import average_over, binary_cross_entropy_with_logits, poison, total
 from lossreg.exporters import build
+from lossreg.formats import OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH
 from lossreg.runtimes import OnnxRuntime
+from lossreg.testing import assert_exportable
 
 NAN, INF = math.nan, math.inf
 
@@ -54,15 +57,15 @@ def runner(model, names):
     return lambda *tensors: session.run(None, {n: np.asarray(t) for n, t in zip(names, tensors, strict=True)})
 
 
-def run_node(op, *arrays, **attributes):
+def run_node(op, *arrays, output=TensorProto.FLOAT, **attributes):
     """One ONNX operator on ONNX Runtime, with every dimension dynamic."""
     names = [f'x{i}' for i in range(len(arrays))]
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [f'{n}_{d}' for d in range(a.ndim)])
         for n, a in zip(names, arrays, strict=True)
     ]
-    output = helper.make_tensor_value_info('y', TensorProto.FLOAT, None)
-    graph = helper.make_graph([helper.make_node(op, names, ['y'], **attributes)], 'one', inputs, [output])
+    result = helper.make_tensor_value_info('y', output, None)
+    graph = helper.make_graph([helper.make_node(op, names, ['y'], **attributes)], 'one', inputs, [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
     return runner(model, names)(*arrays)[0]
 
@@ -155,6 +158,40 @@ def test_what_onnxruntime_1_16_cannot_run_is_not_in_files(exported):
     assert 'Reciprocal' in {node.op_type for node in graph.node}
 
 
+def test_what_onnxruntime_1_16_computes_wrongly_is_not_in_files(exported):
+    """As `make test-onnxruntime` found: each would be a wrong number there, an error, or the end of the process."""
+    graph = onnx.load_from_string(exported('CTCLoss', grad=True)['onnx']).graph
+    scans = [node for node in graph.node if node.op_type == 'Scan']
+    used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    assert scans
+    assert not [name for node in scans for name in node.output if name not in used], 'a result of Scan without a user'
+    for body in (graph, *(a.g for node in scans for a in node.attribute if a.HasField('g'))):
+        raised = [node.output[0] for node in body.node if node.op_type == 'Exp']
+        users = [node.op_type for node in body.node if set(raised) & set(node.input)]
+        assert users == ['Where'] * len(raised), 'exp of float64 must be 0 below -745'
+
+    graph = onnx.load_from_string(exported('KeypointOHKMMSELoss', grad=True)['onnx']).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    assert [made_by[node.input[0]] for node in graph.node if node.op_type == 'TopK'] == ['Concat'], 'no rows to sort'
+    numbers = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    sums = [node for node in graph.node if node.op_type == 'ReduceSum']
+    assert all((numbers[node.input[1]] >= 0).all() for node in sums if len(node.input) > 1)
+    assert 'Concat' in {made_by[node.input[0]] for node in sums if len(node.input) == 1}, 'a sum over the batch'
+
+    graph = onnx.load_from_string(exported('RotatedIoULoss', grad=True)['onnx']).graph
+    doubles = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == TensorProto.DOUBLE}
+    maxima = [node for node in graph.node if node.op_type in ('Max', 'Min') and node.input[0] in doubles]
+    guarded = {node.input[0] for node in graph.node if node.op_type == 'IsNaN'}
+    assert maxima
+    assert all(node.input[1] in guarded for node in maxima)
+
+
+def test_the_versions_replayed_are_those_promised():
+    """`make test-onnxruntime` holds the promises of lossreg/formats.py."""
+    command = next(x for x in Path('Makefile').read_text().splitlines() if 'onnxruntime_version.sh' in x)
+    assert {OLDEST_ONNXRUNTIME[18], OLDEST_ONNXRUNTIME_EMPTY_BATCH[18]} <= set(command.split())
+
+
 def test_small_additions_are_dropped(unit_of):
     """The exporter's optimiser takes 1e-8 for 0, and every eps below it. onnx_graph.tidy leaves it out."""
     run, _ = exported_by_torch(lambda x: torch.log(x + 1e-8), torch.zeros(2))
@@ -203,10 +240,25 @@ def test_mean_of_nothing_is_zero():
 
 
 def test_reduction_of_an_empty_tensor_keeps_its_shape():
-    """Along an axis, ReduceSum of (0, 5, 7) must be (0, 5). onnx_graph.mend_empty_reductions reshapes it."""
+    """ReduceSum of (0, 5, 7) along axis -1 must be (0, 5). onnx_graph.mend_empty_reductions counts from the front."""
     axes = np.array([-1], np.int64)
     shape = run_node('ReduceSum', np.zeros((0, 5, 7), np.float32), axes, keepdims=0).shape
     assert shape == (0, 5, 7), mended('reductions of empty tensors', 'mend_empty_reductions')
+
+
+def test_any_of_nothing_is_false():
+    """A maximum of int64, which the exporter makes of `any`, is its lowest number, and True. We count instead."""
+    highest = run_node('ReduceMax', np.zeros(0, np.int64), output=TensorProto.INT64)
+    assert highest < 0, mended('any() of nothing', 'the translations of any and all')
+
+    class Counts(nn.Module):
+        def forward(self, x):
+            mask = x > 0
+            found = mask.all() + 2 * mask.any() + 4 * mask.all((0, 1)) + 8 * mask.any((0, 1))
+            return x.sum() + found + 16 * mask.all(0).sum() + 64 * mask.any(1, keepdim=True).sum()
+
+    examples = [{'x': torch.tensor(rows).reshape(-1, 2)} for rows in ([1.0, 2.0, -1.0, 3.0, 1.0, 1.0], [], [1.0, 1.0])]
+    assert_exportable(Counts(), *examples, formats=['onnx'])
 
 
 def test_our_reductions_of_empty_tensors(exported):
@@ -285,20 +337,35 @@ def test_added_nan_leaves_the_gradient_finite():
     assert multiplied.isnan().tolist() == [True, False]
 
 
-def test_scripted_matmul_follows_autocast(unit_of):
-    """No way to switch autocast off in a script is known; a float64 product is immune, so mining uses that."""
+def test_scripted_matmul_follows_autocast():
+    """No way to switch autocast off in a script is known; a float64 product is immune."""
     scripted = torch.jit.script(Product())
     x = torch.full((2, 3), 1.001)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        lost = scripted(x)
-        mined = torch.jit.script(unit_of('TripletLoss').loss)(x, torch.tensor([0, 1]))
-    assert lost.dtype == torch.bfloat16, mended('autocast in scripts', 'pairwise_squared_distances')
-    assert mined.item() == pytest.approx(0.3)
+        lost, kept = scripted(x), scripted(x.double())
+    right = Product()(x.double())
+    assert not torch.allclose(lost.double(), right, rtol=1e-4), mended('autocast in scripts', 'arith.matmul')
+    torch.testing.assert_close(kept, right)
+
+
+def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
+    """TorchScript compiles its derivative of ``@`` once, with the casts of the region. arith.matmul does without it."""
+    scripted = torch.jit.script(Product())
+    x = torch.full((2, 3), 1.001, requires_grad=True)
+
+    def gradient(entered):
+        loss = scripted(x).sum()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=entered):
+            return torch.autograd.grad(loss, x)[0]
+
+    right, _, wrong = gradient(False), gradient(True), gradient(False)
+    assert not torch.equal(wrong, right), mended('derivatives in scripts', 'arith.matmul')
 
 
 class Product(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.float() @ x.float().t()
+        x = x * 1.001
+        return (x @ x.t()) * 2.0
 
 
 def test_exporter_notes_source_paths():

@@ -58,6 +58,8 @@ def nan_label(host: str) -> Difference:
 
 ANGULAR_TOLERANCE = Tolerance(atol=1e-5, why='a gradient is a difference of terms of up to s = 64 times the margin')
 
+SCALED_TOLERANCE = Tolerance(2e-5, 1e-5, 'the rounding of logits of up to s = 64 shifts every probability by 1e-5')
+
 CLASSIFIER_INPUTS = (
     Input('features', Role.FEATURES, 'N D', differentiable=True),
     Input('label', Role.LABELS, 'N', classes='C'),

@@ -13,19 +13,19 @@ from lossreg.artefact import (
     file_name,
     metadata,
     parameters_hash,
+    publish,
     read_manifest,
     sha256,
-    update_manifest,
-    write_atomically,
 )
-from lossreg.errors import CheckError, ConfigError
+from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError, first_line
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
-from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, SUFFIXES
+from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH, SUFFIXES
 from lossreg.request import Request
 from lossreg.samples import draw
-from lossreg.unit import Unit, with_cotangent
+from lossreg.spec import EMPTY
+from lossreg.unit import Unit, with_cotangent, with_fixed
 from lossreg.versions import versions
 
 Format = Literal['onnx', 'torchscript', 'pt2']
@@ -40,6 +40,7 @@ def export(
     cotangent: bool = False,
     call: str = '',
     optional: Sequence[str] | Literal['all'] = (),
+    fixed: Mapping[str, int] = EMPTY,
     opset: int = DEFAULT_OPSET,
 ) -> Path:
     """Exports one loss to one file.
@@ -47,7 +48,7 @@ def export(
     Args:
         loss: a config dict, a name, or an instance built by :func:`lossreg.build_loss`.
         path: a file, or a folder, in which the file is named
-            ``<Loss>.<variant>[.<call>][.<optional inputs>][.grad].<ext>``.
+            ``<Loss>.<variant>[.<call>][.<optional inputs>][.<fixed sizes>][.grad].<ext>``.
         format: ``onnx``, ``torchscript`` (.pt) or ``pt2``.
         grad: whether the file also returns ``grad_<input>``, the gradient of the loss's sum, for every
             differentiable input.
@@ -56,6 +57,9 @@ def export(
         call: which of the loss's calls; its first by default (``lossreg show LOSS`` lists them).
         optional: the optional inputs the file takes, such as ``['weight', 'avg_factor']``, or ``'all'``. A file
             takes exactly the inputs it was exported with.
+        fixed: dimensions that are constant in the file, by symbol, such as ``{'N': 32}``, for runtimes that do not
+            compute with sizes of any kind rightly; ``lossreg show LOSS`` names them. Not in TorchScript, where no size
+            is fixed.
         opset: ONNX opset; 18 loads in onnxruntime 1.16.3 and later.
 
     Returns:
@@ -63,25 +67,59 @@ def export(
 
     Raises:
         ConfigError: a wrong config, call, input, format or path.
-        DeclinedError: a cotangent for several losses.
+        DeclinedError: a cotangent for several losses; fixed dimensions in TorchScript.
         MissingBackendError: a package the format needs is not installed.
         CheckError: the file does not give eager's numbers. An earlier file stays as it was.
     """
     request = Request.of(loss, call=call)
+    return export_request(
+        request, path, format=format, grad=grad, cotangent=cotangent, optional=optional, fixed=fixed, opset=opset
+    )
+
+
+def export_request(
+    request: Request,
+    path: str | Path,
+    *,
+    format: Format = 'onnx',
+    grad: bool = False,
+    cotangent: bool = False,
+    optional: Sequence[str] | Literal['all'] = (),
+    fixed: Mapping[str, int] = EMPTY,
+    opset: int = DEFAULT_OPSET,
+) -> Path:
+    """Exports what somebody asked for: :func:`export`, with all that a request says of the call."""
     unit = request.unit(request.calls()[0], _chosen(request, optional))
     if cotangent:
         if not grad:
             raise ConfigError('cotangent is for files with gradient; give grad=True too')
         unit = with_cotangent(unit, draw(unit))
+    refuse_fixed(fixed, [format])
+    unit = with_fixed(unit, fixed)
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
-    data = build(unit, [format], grad, opset)[format]
-    verdict = verify(unit, data, SUFFIXES[format], grad)
+    try:
+        data = build(unit, [format], grad, opset)[format]
+        verdict = verify(unit, data, SUFFIXES[format], grad)
+    except LossregError:
+        raise
+    except Exception as error:  # an option of a strange type may make anything raise
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
     if not verdict:
         raise CheckError(f'{target.name} was not written: {verdict.detail}')
-    write_atomically(target, data)
-    update_manifest(target.parent, target.name, _manifest_entry(unit, data, format, grad, opset, verdict))
+    publish(
+        target.parent,
+        {target.name: data},
+        {target.name: _manifest_entry(unit, data, format, grad, opset, verdict)},
+    )
     return target
+
+
+def refuse_fixed(fixed: Mapping[str, int], formats: Iterable[str]) -> None:
+    """Raises DeclinedError where dimensions are to be fixed in a format that cannot."""
+    if fixed and 'torchscript' in formats:
+        raise DeclinedError('TorchScript takes every size, so none can be fixed; fix sizes in onnx or pt2')
 
 
 def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_OPSET) -> dict[str, bytes]:
@@ -106,7 +144,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
 
 
 def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[str]:
-    known = [i.name for i in request.calls()[0].inputs if i.optional and i.when(request.loss)]
+    known = request.takes(request.calls()[0])
     chosen = known if optional == 'all' else list(optional)
     for name in chosen:
         if name not in known:
@@ -139,4 +177,5 @@ def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int
     if format == 'onnx':
         entry['opset'] = opset
         entry['oldest_onnxruntime'] = OLDEST_ONNXRUNTIME.get(opset)
+        entry['oldest_onnxruntime_empty_batch'] = OLDEST_ONNXRUNTIME_EMPTY_BATCH.get(opset)
     return entry

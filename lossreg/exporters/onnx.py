@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cache
@@ -39,7 +39,11 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
     with _quiet_exporter():
         model: ir.Model = _translate(program, signature, opset)
         onnx_graph.tidy(model)
-    onnx_graph.mend_empty_reductions(model)
+    onnx_graph.mend_empty_reductions(model, signature.batch)
+    onnx_graph.mend_empty_sorts(model, signature.batch)
+    onnx_graph.mend_double_exponentials(model)
+    onnx_graph.mend_double_maxima(model)
+    onnx_graph.mend_unused_scan_results(model)
     onnx_graph.mend_open_clips(model)
     onnx_graph.mend_unit_quotients(model)
     onnx_graph.guard_shapes(model, signature)
@@ -108,7 +112,28 @@ def _translations() -> dict[Any, Any]:
             return op.Sin(op.Add(x, op.Constant(value=ir.tensor(math.pi / 2, ir.DataType.DOUBLE))))
         return op.Cos(x)
 
+    def any_of(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
+        # the exporter's own, a maximum of int64, is True of nothing; its `all` is False of nothing in onnxruntime 1.23
+        x_true = op.Cast(x, to=ir.DataType.BOOL)
+        return op.Greater(number_of(x_true, x.shape, dim, keepdim), op.Constant(value_float=0.0))
+
+    def all_of(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
+        x_false = op.Not(op.Cast(x, to=ir.DataType.BOOL))
+        return op.Equal(number_of(x_false, x.shape, dim, keepdim), op.Constant(value_float=0.0))
+
+    def number_of(mask: Any, shape: Any, dim: int | Sequence[int] | None, keepdim: bool) -> Any:
+        number = op.Cast(mask, to=ir.DataType.FLOAT)
+        axes = [dim] if isinstance(dim, int) else list(dim or ())
+        where = [op.Constant(value_ints=axes)] if axes else []
+        return number if len(shape) == 0 else op.ReduceSum(number, *where, keepdims=int(keepdim))
+
     return {
+        torch.ops.aten.all.default: all_of,
+        torch.ops.aten.all.dim: all_of,
+        torch.ops.aten.all.dims: all_of,
+        torch.ops.aten.any.default: any_of,
+        torch.ops.aten.any.dim: any_of,
+        torch.ops.aten.any.dims: any_of,
         torch.ops.aten.cos.default: cos,
         torch.ops.aten.scalar_tensor.default: scalar_tensor,
         torch.ops.aten.sort.stable: sort,

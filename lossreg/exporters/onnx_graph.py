@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from onnxscript import ir, optimizer
 from lossreg.exporters.signature import Signature
 
 REDUCTIONS = ('ReduceSum', 'ReduceMean', 'ReduceMax', 'ReduceMin', 'ReduceProd', 'ArgMax', 'ArgMin')
+
+EXP_IS_ZERO = -745.2
+"""Below this, the exponential is 0 in float64."""
 
 
 def strip(model: ir.Model) -> None:
@@ -62,8 +66,9 @@ def _is_one(value: ir.Value) -> bool:
 
 
 def drop_unused(model: ir.Model) -> None:
-    """Removes the initialisers whose users the mends have replaced: ONNX Runtime warns of them."""
+    """Removes the initialisers whose users the mends have replaced, of which ONNX Runtime warns, and equal ones."""
     common.RemoveUnusedNodesPass()(model)
+    common.DeduplicateInitializersPass()(model)
 
 
 def name_uniquely(model: ir.Model) -> None:
@@ -82,53 +87,191 @@ def mend_open_clips(model: ir.Model) -> None:
                     node.replace_input_with(at, _constant(model.graph, f'{node.outputs[0].name}_no_{side}', infinity))
 
 
-def mend_empty_reductions(model: ir.Model) -> None:
-    """Gives reductions along an axis the shape they must have when the batch is empty.
+def mend_double_exponentials(model: ir.Model) -> None:
+    """Lets float64's exponential be 0 where it must: onnxruntime 1.16 gives 5.6e-309, whose logarithm is finite."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type == 'Exp' and node.inputs[0].dtype == ir.DataType.DOUBLE:
+            x, raised = node.inputs[0], node.outputs[0]
+            users = list(raised.uses())
+            least, zero = (_constant(model.graph, f'{raised.name}_{n}', np.array(n)) for n in (EXP_IS_ZERO, 0.0))
+            is_zero = ir.node('Less', [x, least])
+            where = ir.node('Where', [is_zero.outputs[0], zero, raised])
+            node.graph.insert_after(node, [is_zero, where])
+            _replace(node.graph, raised, where.outputs[0], users)
 
-    ONNX Runtime's CPU kernels return the shape of their *input* then, and the next operator fails. A reduction over
-    every axis is right without an axes input; any other is followed by a Reshape, which changes only an empty result.
+
+def mend_double_maxima(model: ir.Model) -> None:
+    """Lets a NaN be the maximum or minimum in float64: onnxruntime 1.16 takes the other number if the second is NaN.
+
+    In float32 too, but there each NaN reaches the loss by another way as well, and the mend would cost too much.
     """
     for node in list(model.graph.all_nodes()):
-        if node.op_type not in REDUCTIONS or node.inputs[0] is None or node.inputs[0].shape is None:
+        if node.op_type in ('Max', 'Min') and node.inputs[0].dtype == ir.DataType.DOUBLE and len(node.inputs) == 2:
+            second, found = node.inputs[1], node.outputs[0]
+            users = list(found.uses())
+            is_nan = ir.node('IsNaN', [second])
+            where = ir.node('Where', [is_nan.outputs[0], second, found])
+            node.graph.insert_after(node, [is_nan, where])
+            _replace(node.graph, found, where.outputs[0], users)
+
+
+def mend_unused_scan_results(model: ir.Model) -> None:
+    """Gives every result of a Scan a user: without one, onnxruntime 1.16 computes nonsense from the second run on.
+
+    It plans memory in the first run, and gives that of a result nobody uses to others while the Scan still runs.
+    """
+    for node in list(model.graph.all_nodes()):
+        used = [value for value in node.outputs if value.uses()]
+        unused = [value for value in node.outputs if not value.uses() and not value.is_graph_output()]
+        if node.op_type != 'Scan' or not unused or not used:
             continue
-        rank = len(node.inputs[0].shape)
-        axes = sorted(axis % rank for axis in _axes(node)) if rank else []
-        if len(axes) == rank and not node.op_type.startswith('Arg'):
+        result, users = used[0], list(used[0].uses())
+        sizes = [ir.node('Size', [value]) for value in unused]
+        nought = _constant(model.graph, f'{result.name}_nought', np.array(0))
+        zero = ir.node('Min', [nought, *(size.outputs[0] for size in sizes)])
+        shape = ir.node('Shape', [result])
+        same = ir.node('Add', [shape.outputs[0], zero.outputs[0]])
+        reshape = ir.node('Reshape', [result, same.outputs[0]], attributes={'allowzero': 1})
+        node.graph.insert_after(node, [*sizes, zero, shape, same, reshape])
+        _replace(node.graph, result, reshape.outputs[0], users)
+
+
+def mend_empty_reductions(model: ir.Model, batch: str) -> None:
+    """Lets reductions give what they must where a dimension is empty.
+
+    Axes are counted from the front: along one counted from the end, ONNX Runtime's CPU kernels return the shape of
+    their input. Before 1.17 they also refuse to sum over an empty dimension, or leave it empty; so to a sum over one
+    that may be, a zero is added.
+
+    Args:
+        model: its dimensions are named.
+        batch: the symbol of the dimension that may be empty; empty for none.
+    """
+    for node in list(model.graph.all_nodes()):
+        if node.op_type not in REDUCTIONS or node.inputs[0] is None or not node.inputs[0].shape:
+            continue
+        sizes, axes = list(node.inputs[0].shape), _axes(node)
+        if axes is None:
+            continue
+        if node.op_type.startswith('Arg'):
+            node.attributes['axis'] = ir.AttrInt64('axis', axes[0])
+            continue
+        if len(axes) == len(sizes):
             node.resize_inputs(1)
-        elif axes:
-            _reshape(model.graph, node, axes, rank)
+        else:
+            node.replace_input_with(1, _constant(model.graph, f'{node.outputs[0].name}_axes', np.array(axes)))
+        empty = next((axis for axis in axes if _may_be_empty(sizes[axis], batch)), None)
+        if node.op_type != 'ReduceSum' or empty is None:
+            continue
+        if any(sizes[axis] == sizes[empty] for axis in range(len(sizes)) if axis not in axes):
+            _reshape_sum(model.graph, node, axes)
+        else:
+            _add_zero(model.graph, node, axes, empty)
 
 
-def _axes(node: ir.Node) -> list[int]:
-    """The constant axes of a reduction; empty for one over all dimensions."""
+def _axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction, counted from the front and in order; None where they are no constants."""
+    rank = len(node.inputs[0].shape)
     if node.op_type.startswith('Arg'):
-        return [node.attributes.get_int('axis', 0)]
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        found = [node.attributes.get_int('axis', 0)]
+    elif len(node.inputs) > 1 and node.inputs[1] is not None:
         constant = ir.convenience.get_const_tensor(node.inputs[1])
-        return [] if constant is None else [int(axis) for axis in constant.numpy().flatten()]
-    return list(node.attributes.get_ints('axes', []))
-
-
-def _reshape(graph: ir.Graph, node: ir.Node, axes: list[int], rank: int) -> None:
-    """Follows a reduction by a Reshape to the size of its input, without the axes or with ones in their place."""
-    source, reduced = node.inputs[0], node.outputs[0]
-    users = list(reduced.uses())
-    size = ir.node('Shape', [source])
-    if node.attributes.get_int('keepdims', 1):
-        is_axis = _constant(graph, f'{reduced.name}_is_axis', np.isin(np.arange(rank), axes))
-        one = _constant(graph, f'{reduced.name}_one', np.ones(1, np.int64))
-        shape = ir.node('Where', [is_axis, one, size.outputs[0]])
+        if constant is None:
+            return None
+        found = [int(axis) for axis in constant.numpy().flatten()]
     else:
-        kept = [axis for axis in range(rank) if axis not in axes]
-        indices = _constant(graph, f'{reduced.name}_kept', np.array(kept, np.int64))
-        shape = ir.node('Gather', [size.outputs[0], indices])
-    reshape = ir.node('Reshape', [reduced, shape.outputs[0]], attributes={'allowzero': 1})
-    node.graph.insert_after(node, [size, shape, reshape])
-    _replace(node.graph, reduced, reshape.outputs[0], users)
+        found = list(node.attributes.get_ints('axes', []))
+    return sorted(axis % rank for axis in found) or list(range(rank))
+
+
+def _may_be_empty(size: int | ir.SymbolicDim, batch: str) -> bool:
+    """Whether a dimension may be 0: one of the batch's size, or of a difference or quotient of others."""
+    if not batch or isinstance(size, int):
+        return False
+    parts = {batch, '-', '/', 'floor'} if size.value is None else set(re.findall(r'\w+|[-+/]', size.value))
+    return not parts.isdisjoint('-/') or 'floor' in parts or (batch in parts and '+' not in parts)
+
+
+def _reshape_sum(graph: ir.Graph, node: ir.Node, axes: list[int]) -> None:
+    """Follows a sum by its shape: it is empty whenever its axes are, but may then have those axes left."""
+    source, summed = node.inputs[0], node.outputs[0]
+    users, keepdims = list(summed.uses()), node.attributes.get_int('keepdims', 1)
+    node.attributes['keepdims'] = ir.AttrInt64('keepdims', 1)
+    size = ir.node('Shape', [source])
+    shape = _shape_of_one(graph, summed.name, size.outputs[0], axes, len(source.shape))
+    added = [size, shape, ir.node('Reshape', [summed, shape.outputs[0]], attributes={'allowzero': 1})]
+    if not keepdims:
+        added.append(ir.node('Squeeze', [added[-1].outputs[0], node.inputs[1]]))
+    node.graph.insert_after(node, added)
+    _replace(node.graph, summed, added[-1].outputs[0], users)
+    summed.shape = None
+
+
+def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> None:
+    """Lets a sum run over one more element, 0, along the axis ``empty``."""
+    source, name = node.inputs[0], node.outputs[0].name
+    zero, rank = np.zeros(1, source.dtype.numpy()), len(source.shape)
+    added: list[ir.Node] = []
+    if len(axes) < rank:
+        more = _slice_of_zeros(graph, name, source, empty, added)
+    else:
+        more = _constant(graph, f'{name}_zero', zero)
+        if rank > 1:
+            added.append(ir.node('Reshape', [source, _constant(graph, f'{name}_flat', np.array([-1]))]))
+            source, empty = added[-1].outputs[0], 0
+    added.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
+    node.graph.insert_before(node, added)
+    node.replace_input_with(0, added[-1].outputs[0])
+
+
+def _slice_of_zeros(graph: ir.Graph, name: str, source: ir.Value, axis: int, added: list[ir.Node]) -> ir.Value:
+    """Zeros that lengthen ``source`` by one along ``axis``. Their nodes are appended to ``added``."""
+    size = ir.node('Shape', [source])
+    shape = _shape_of_one(graph, name, size.outputs[0], [axis], len(source.shape))
+    zero = ir.tensor(np.zeros(1, source.dtype.numpy()))
+    zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': zero})
+    added += [size, shape, zeros]
+    return zeros.outputs[0]
+
+
+def mend_empty_sorts(model: ir.Model, batch: str) -> None:
+    """Lets TopK sort one row more where there may be none: of no rows, ONNX Runtime before 1.24 or later dies.
+
+    Args:
+        model: its dimensions are named.
+        batch: the symbol of the dimension that may be empty; empty for none.
+    """
+    graph = model.graph
+    for node in list(graph.all_nodes()):
+        if node.op_type != 'TopK' or node.inputs[0].shape is None:
+            continue
+        source, sizes = node.inputs[0], list(node.inputs[0].shape)
+        rows = range(node.attributes.get_int('axis', -1) % len(sizes))
+        empty = next((axis for axis in rows if _may_be_empty(sizes[axis], batch)), None)
+        if empty is None:
+            continue
+        name, before = node.outputs[0].name, list[ir.Node]()
+        more = _slice_of_zeros(graph, name, source, empty, before)
+        before.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
+        node.graph.insert_before(node, before)
+        node.replace_input_with(0, before[-1].outputs[0])
+        ends = [_constant(graph, f'{name}_{what}', np.array([n])) for what, n in (('0', 0), ('-1', -1), ('row', empty))]
+        for result in node.outputs:
+            if users := list(result.uses()):
+                without = ir.node('Slice', [result, *ends])
+                node.graph.insert_after(node, without)
+                _replace(graph, result, without.outputs[0], users)
+            result.shape = None
+
+
+def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], rank: int) -> ir.Node:
+    """A shape with ones for the axes."""
+    is_axis = _constant(graph, f'{name}_is_axis', np.isin(np.arange(rank), axes))
+    return ir.node('Where', [is_axis, _constant(graph, f'{name}_one', np.ones(1, np.int64)), size])
 
 
 def guard_shapes(model: ir.Model, signature: Signature) -> None:
-    """Makes loss and gradients, or the input that the signature names, NaN where dimensions of one name differ.
+    """Makes all outputs but counts, or the input that the signature names, NaN where dimensions of one name differ.
 
     ONNX Runtime does not compare them, and would broadcast a dimension of size 1 silently.
     """
@@ -161,6 +304,8 @@ def guard_shapes(model: ir.Model, signature: Signature) -> None:
         return
     graph.extend(nodes)
     for value in list(graph.outputs):
+        if value.dtype == ir.DataType.INT64:
+            continue  # a count, which cannot be NaN
         guarded = ir.node('Mul', [value, scalar.outputs[0]])
         graph.append(guarded)
         _replace(graph, value, guarded.outputs[0], [])

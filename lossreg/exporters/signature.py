@@ -38,6 +38,7 @@ class Signature:
         outputs: the names of what it returns, in order.
         metadata: what the file says of itself.
         guard: the input that sizes which do not match make NaN; all outputs are made NaN where it is empty.
+        batch: the symbol of the dimension that may be 0; empty for none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Signature:
     outputs: tuple[str, ...]
     metadata: Mapping[str, Any]
     guard: str = ''
+    batch: str = ''
 
     @classmethod
     def of(cls, unit: Unit, grad: bool) -> Signature:
@@ -54,7 +56,9 @@ class Signature:
             Port(i.name, tuple(d if d.isdigit() or unit.is_dynamic(d) else str(sizes[d]) for d in i.dims))
             for i in unit.taken
         )
-        return cls(unit.name, ports, unit.outputs(grad), metadata(unit, grad))
+        batch = '' if unit.batch in unit.fixed else unit.batch
+        batch = '' if unit.batch in unit.fixed else unit.batch
+        return cls(unit.name, ports, unit.outputs(grad), metadata(unit, grad), batch=batch)
 
     def shared_dimensions(self) -> Iterator[list[tuple[str, int]]]:
         """The places, by symbol, that must have one size."""

@@ -33,13 +33,13 @@ IDENTIFIER = re.compile(r'\W')
 """What a Python name cannot hold, such as the dots of parameters' names."""
 
 
-def require_export_layer() -> None:
-    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2."""
+def require_export_layer(what: str = 'exporting to ONNX and pt2') -> None:
+    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2, and to compile all losses."""
     found = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
     if found < OLDEST_TORCH:
         raise MissingBackendError(
-            f'exporting to ONNX and pt2 needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
-            'TorchScript works with this one'
+            f'{what} needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
+            'eager and TorchScript work with this one'
         )
 
 

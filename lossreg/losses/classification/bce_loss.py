@@ -13,6 +13,7 @@ from lossreg.arith import (
     keep,
     legacy_reduction,
     negative_log,
+    negative_log_of_rest,
     reduce_loss,
     upcast,
 )
@@ -46,7 +47,7 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
         weight = weight.to(p)
         p, t = keep(p, weight != 0), keep(t, weight != 0)
     # -(t log p + (1 - t) log(1 - p))
-    loss = t * negative_log(p) + (1.0 - t) * negative_log(1.0 - p)
+    loss = t * negative_log(p) + (1.0 - t) * negative_log_of_rest(p)
     return loss if weight is None else loss * weight
 
 

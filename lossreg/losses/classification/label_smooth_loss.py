@@ -104,7 +104,7 @@ def label_smooth_cross_entropy(
     legal: Optional[Tensor] = None
     if label.dim() == 1:
         check_class_map(label, cls_score, 'label', 'cls_score')
-        label = class_indices(label)
+        label = class_indices(label, 'label')
         legal = check_labels(label, cls_score.size(1), None, 'label')
         if not use_sigmoid and mode != 'multi_label':
             # no label is ignored here, so that what is illegal becomes -1, which is illegal there too

@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_size,
+    indices,
     keep,
     legacy_reduction,
     poison,
@@ -53,8 +54,9 @@ def multi_margin_loss(
     check_dim(scores, 2, 'input')
     check_class_map(label, scores, 'target', 'input')
     classes = scores.size(1)
+    label = indices(label, 'target')
     legal = check_labels(label, classes, None, 'target')
-    index = torch.where(legal, label, 0).long()
+    index = torch.where(legal, label, 0)
     x = upcast(scores)
     if weight is not None:
         check_size(scores, 1, weight.numel(), 'input', 'class weights')

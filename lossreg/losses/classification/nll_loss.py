@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_size,
+    indices,
     legacy_reduction,
     total,
 )
@@ -66,12 +67,13 @@ def weighted_label_losses(
     check_class_map(label, scores, target_name, input_name)
     if weight is not None:
         check_size(scores, 1, weight.numel(), input_name, 'class weights')
+    label = indices(label, target_name)
     legal = check_labels(label, scores.size(1), ignore_index, target_name)
     loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
     share = valid.to(loss.dtype)
     if weight is not None:
         # w_y
-        share = share * weight.to(loss)[torch.where(legal & valid, label, 0).long()]
+        share = share * weight.to(loss)[torch.where(legal & valid, label, 0)]
     if input.dim() == 1:
         return loss.squeeze(0), share.squeeze(0)
     return loss, share

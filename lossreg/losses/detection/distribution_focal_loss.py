@@ -54,7 +54,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
         counted, weight = weight != 0, upcast(weight)
     # what has no weight may be NaN, but no illegal number
     t = torch.where(counted | (t == t), t, 0.0)
-    legal = check_numbers(t, (t > -1) & (t < last), 'target', f'the distances of {last + 1} bins are below {last}')
+    legal = check_numbers(t, (t > -1) & (t < last), 'target', 'distances are below {}', last)
     left = keep(t, legal).long()
     on_left, on_right = (left + 1).to(t.dtype) - t, t - left.to(t.dtype)
     log_p = F.log_softmax(keep(x, (counted | ~legal).unsqueeze(1)), dim=1)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_at_least, total, upcast
+from lossreg.arith import average_over, total, upcast
 from lossreg.ops.distillation import check_same_maps
 from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
@@ -31,8 +31,6 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
         ValueError: shapes do not match.
     """
     check_same_maps(s_feature, t_feature, 's_feature', 't_feature')
-    check_at_least(s_feature, 1, 1, 's_feature', 'the mean of the channels')
-    check_at_least(t_feature, 1, 1, 't_feature', 'the mean of the channels')
     difference = attention(upcast(s_feature)) - attention(upcast(t_feature))
     return average_over(total(difference * difference), difference.numel())
 
@@ -40,7 +38,7 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 def attention(x: Tensor) -> Tensor:
     """Mean square of the channels at each place, over the length of all of them: (N, H W)."""
     # where nothing follows the channels, one place
-    return normalize((x * x).mean(1).unsqueeze(-1).flatten(1))
+    return normalize(average_over((x * x).sum(1), x.size(1)).unsqueeze(-1).flatten(1))
 
 
 @LOSSES.register_module()

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, poison, softplus, upcast_alike
+from lossreg.arith import check_same_shape, log_sum_exp, poison, softplus, upcast_alike
 from lossreg.conventions.distillation import distillation_calls
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import (
@@ -67,8 +67,8 @@ def dkd_loss(
 def _log_odds(x: Tensor, own: Tensor) -> Tensor:
     """The logarithm of the odds against the own class, (N)."""
     # -1e30, not -inf: beside a class alone nothing else is left, and the gradient of that is NaN
-    others = torch.logsumexp(torch.where(own, -1e30, x), dim=1)
-    return others - torch.where(own, x, 0.0).sum(1)
+    largest, rest = log_sum_exp(torch.where(own, -1e30, x))
+    return rest + (largest - torch.where(own, x, 0.0).sum(1))
 
 
 def _without(x: Tensor, own: Tensor) -> Tensor:

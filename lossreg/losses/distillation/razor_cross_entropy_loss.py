@@ -32,7 +32,7 @@ def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
     check_at_least(preds_T, 1, 1, 'preds_T', 'a decision')
-    teacher = preds_T.detach()
+    teacher = upcast(preds_T.detach())
     decision = teacher.argmax(1, keepdim=True)
     loss = -F.log_softmax(upcast(preds_S), dim=1).gather(1, decision).squeeze(1)
     # runtimes differ in what is larger than NaN

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
+from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 from lossreg.ops.margins import (
     check_inputs,
     check_positive,
@@ -114,4 +114,5 @@ CosFaceLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/1801.09414',),
     sizes=classifier_sizes,
+    tolerance=SCALED_TOLERANCE,
 )

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -53,6 +54,7 @@ def huasdorff_disstance_loss(
     """
     check_class_map(target, pred, 'target', 'pred')
     check_dim(pred, 4, 'pred')
+    target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     p = torch.softmax(upcast(pred), 1)
     classes = torch.arange(pred.size(1), device=pred.device)

@@ -15,6 +15,7 @@ from lossreg.arith import (
     check_same_shape,
     check_size,
     choose,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -24,7 +25,7 @@ from lossreg.arith import (
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def seg_focal_loss(
@@ -78,6 +79,7 @@ def seg_focal_loss(
         positive = legal
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, classes + 1, ignore_index, 'target').unsqueeze(1)
         t = target.unsqueeze(1)
         counted = t != ignore_index
@@ -240,6 +242,7 @@ SegFocalLoss.spec = LossSpec(
     },
     sizes=_class_count,
     references=('https://arxiv.org/abs/1708.02002',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_class_map,
     check_labels,
     check_size,
+    indices,
     keep,
     poison,
     total,
@@ -58,6 +59,7 @@ def tversky_loss(
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's losses are NaN).
     """
     check_class_map(target, pred, 'target', 'pred')
+    target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     classes = torch.arange(pred.size(1), device=pred.device)
     counted = torch.ones_like(legal)

@@ -16,6 +16,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -44,7 +45,7 @@ def ctc_loss(
     log-softmax, so that the parts of a frame sum to 0.
 
     Eager mode runs torch's kernel. TorchScript and exported graphs run the recursion forwards and backwards, in
-    float64, and have the gradient in closed form.
+    float64, and have the gradient in closed form. Second derivatives raise RuntimeError.
 
     Args:
         log_probs: log p, the log-softmax of scores, (T, N, C).
@@ -65,8 +66,8 @@ def ctc_loss(
     return _losses_of_samples(
         log_probs,
         targets,
-        as_lengths(input_lengths, log_probs),
-        as_lengths(target_lengths, log_probs),
+        as_lengths(input_lengths, log_probs, 'input_lengths'),
+        as_lengths(target_lengths, log_probs, 'target_lengths'),
         blank,
         zero_infinity,
     )
@@ -80,13 +81,14 @@ def _losses_of_samples(
     blank: int,
     zero_infinity: bool,
 ) -> Tensor:
-    """:func:`ctc_loss` of lengths that are tensors."""
+    """:func:`ctc_loss` of lengths from :func:`lossreg.arith.as_lengths`."""
     check_dim(log_probs, 3, 'log_probs')
     check_at_least(log_probs, 0, 1, 'log_probs', 'an alignment')
     check_dim(input_lengths, 1, 'input_lengths')
     check_dim(target_lengths, 1, 'target_lengths')
     check_size(log_probs, 1, input_lengths.size(0), 'log_probs', 'input_lengths')
     check_same_shape(target_lengths, input_lengths, 'target_lengths', 'input_lengths')
+    targets = indices(targets, 'targets')
     if targets.dim() == 1:
         targets = padded_targets(targets, target_lengths)
     check_dim(targets, 2, 'targets')
@@ -147,7 +149,10 @@ class CTCLoss(nn.Module):
         target_lengths: Union[Tensor, List[int]],
     ) -> Tensor:
         """Computes the loss. Lengths are tensors, or lists or tuples of ints."""
-        frames, labels = as_lengths(input_lengths, log_probs), as_lengths(target_lengths, log_probs)
+        frames, labels = (
+            as_lengths(input_lengths, log_probs, 'input_lengths'),
+            as_lengths(target_lengths, log_probs, 'target_lengths'),
+        )
         if log_probs.dim() == 2:
             check_dim(targets, 1, 'targets')
             loss = _losses_of_samples(
