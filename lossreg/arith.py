@@ -651,7 +651,10 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
 
     Raises:
         IndexError: an illegal label, in plain eager mode on the CPU.
+        ValueError: there are no classes.
     """
+    if classes <= 0:
+        raise ValueError(f'{name} has shape {list(label.shape)}, but there are no classes: their dimension has size 0')
     legal = (label >= 0) & (label < classes)
     if ignore_index is not None:
         legal = legal | (label == ignore_index)

@@ -36,6 +36,7 @@ class Expect(str, Enum):
     NUMBERS = 'numbers'  # the same numbers everywhere, right against float64
     VALUE = 'value'  # the same loss; the gradient is not defined
     ZERO = 'zero'  # exactly 0, and gradients exactly 0
+    DEFINED = 'defined'  # finite numbers, alike everywhere, or ValueError in eager and an error or NaN elsewhere
     BAD_LABEL = 'bad label'  # IndexError in eager, NaN elsewhere
     BAD_SHAPE = 'bad shape'  # ValueError naming both inputs in eager, an error or NaN elsewhere
 
@@ -79,7 +80,7 @@ def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
 def _labels(
     rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    count = classes + spec.background
+    count = max(classes + spec.background, 1)  # of no classes, any label is wrong
     labels = rng.integers(0, count, shape)
     ignored = spec.ignore(unit.as_called)
     if kind is Kind.COUNTED:
@@ -95,8 +96,8 @@ def _labels(
 def _label_sets(
     rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    sets = rng.integers(0, classes, shape)
-    ends = rng.integers(1 if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
+    sets = rng.integers(0, max(classes, 1), shape)
+    ends = rng.integers(min(1, shape[-1]) if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
     # what stands behind the first -1 does not count
     return np.where(np.arange(shape[-1]) == ends, -1, sets)
 
@@ -176,7 +177,8 @@ def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.
 def _log_probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     values = _mix(rng, shape, [1e3, 0.0, -1e3, 20.0]) if kind is Kind.EXTREME else _real(rng, shape, kind)
     shifted = values - values.max(-1, keepdims=True, initial=-np.inf)
-    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    with np.errstate(divide='ignore'):  # of no class at all
+        normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return normalised
 
 
@@ -319,6 +321,8 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
     roles = {i.name: i.role for i in unit.inputs}
     if unit.batch and unit.batch not in unit.fixed:
         yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), nothing)
+    for dim in _free_dimensions(unit, other):
+        yield Case(f'{dim}=0', draw(unit, Kind.COUNTED, {**other, dim: 0}, seed=6), Expect.DEFINED)
     for name, role in roles.items():
         if role in _MEASURED:
             yield Case(f'NaN in {name}', {**counted, name: _with(counted[name], torch.nan)}, Expect.VALUE)
@@ -337,6 +341,18 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
             yield from _switched_off(unit, spec.name, counted, -3, 'negative')
         elif spec.role is Role.LABELS and ignored is not None:
             yield from _switched_off(unit, spec.name, counted, ignored, 'ignored')
+
+
+def _free_dimensions(unit: Unit, sizes: Mapping[str, int]) -> list[str]:
+    """Dimensions besides the batch that may be 0: neither the instance nor its call's consistency sets their size."""
+    least = unit.spec.at_least(unit.loss)
+    shapes = {name: x.shape for name, x in draw(unit, sizes=sizes).items()}
+
+    def decides(dim: str) -> bool:
+        larger = draw(unit, sizes={**sizes, dim: sizes[dim] + 1})
+        return any(larger[name].shape != shape for name, shape in shapes.items())
+
+    return [d for d in sizes if d != unit.batch and unit.is_dynamic(d) and not least.get(d) and decides(d)]
 
 
 def _nothing(unit: Unit) -> Expect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, partial
 
@@ -66,6 +67,8 @@ def _expected(unit: Unit, oracle: Oracle | None, case: Case) -> Outputs:
 
 def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
     """The loss against what is expected; gradients finite, or 0 where they must be."""
+    if case.expect is Expect.DEFINED:
+        return _defined(unit, case, run, oracle, tolerance)
     found, expected = run(case.inputs), oracle()
     if case.expect is Expect.ZERO:
         return exactly_zero(unit, found, expected, case.inputs)
@@ -76,6 +79,29 @@ def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs],
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
     return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
+
+
+def _defined(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
+    """Without any element along a dimension: ValueError naming an input, or finite numbers, the oracle's if it has any.
+
+    NumPy has no maximum of nothing, and makes NaN of its mean.
+    """
+    try:
+        found = run(case.inputs)
+    except ValueError as error:
+        named = any(known in first_line(error) for i in unit.inputs for known in (i.name, *i.aliases))
+        return Agreement(0.0, 0.0, '' if named else f'the message names no input: {first_line(error)}')
+    for name, value in found.items():
+        if not np.isfinite(value).all():
+            return Agreement(np.inf, np.inf, f'{name} is not finite')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', RuntimeWarning)
+            expected = losses_of(unit, oracle())
+    except (ValueError, IndexError, ZeroDivisionError):
+        return Agreement(0.0, 0.0)
+    known = {name: value for name, value in expected.items() if np.isfinite(value).all()}
+    return compare({name: found[name] for name in known}, known, tolerance)
 
 
 def _gradient(unit: Unit, oracle: Oracle, inputs: Mapping[str, Tensor]) -> Agreement:

@@ -47,7 +47,7 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
     loss = binary_cross_entropy_with_logits(x, t)
     if weight is not None:
         loss = loss * weight
-    return loss.sum(-1) / input.size(-1)
+    return average_over(loss.sum(-1), input.size(-1))
 
 
 @LOSSES.register_module()

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import allow_missing, as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
+from lossreg.arith import (
+    allow_missing,
+    as_weight,
+    check_at_least,
+    check_same_shape,
+    check_size,
+    keep,
+    legacy_reduction,
+    upcast,
+)
 from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -50,6 +59,7 @@ def torch_cross_entropy(
     if ignore_index >= 0:
         raise ValueError(f'class probabilities cannot be ignored; ignore_index must be negative, got {ignore_index}')
     axis = 0 if input.dim() == 1 else 1
+    check_at_least(input, axis, 1, 'input', 'a distribution over classes')
     logits, t = upcast(input), upcast(target)
     if label_smoothing > 0.0:
         # (1 - eps) t + eps / C

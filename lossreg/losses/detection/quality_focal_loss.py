@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lossreg.arith import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    check_at_least,
     check_class_map,
     check_dim,
     check_labels,
@@ -63,6 +64,7 @@ def quality_focal_loss(
     check_dim(pred, 2, 'pred')
     check_class_map(label, pred, 'label', 'pred')
     check_same_shape(score, label, 'score', 'label')
+    check_at_least(pred, 1, 1, 'pred', 'the choice of a class')
     x, classes = upcast(pred), pred.size(1)
     label = indices(label, 'label')
     legal = check_labels(label, classes + 1, None, 'label')

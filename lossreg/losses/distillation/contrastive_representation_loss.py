@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, matmul, softplus, total, upcast, upcast_alike
+from lossreg.arith import (
+    average_over,
+    check_at_least,
+    check_dim,
+    check_same_shape,
+    matmul,
+    softplus,
+    total,
+    upcast,
+    upcast_alike,
+)
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
@@ -114,6 +124,8 @@ class ContrastiveRepresentationLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss of both networks' features against each other's embeddings."""
         check_same_shape(s_feats, t_feats, 's_feats', 't_feats')
+        check_at_least(s_contrast, 1, 1, 's_contrast', 'the positive, which comes first,')
+        check_at_least(t_contrast, 1, 1, 't_contrast', 'the positive, which comes first,')
         # each has as many negatives as it likes
         check_same_shape(s_contrast[:, 0], t_feats, 's_contrast[:, 0]', 't_feats')
         check_same_shape(t_contrast[:, 0], s_feats, 't_contrast[:, 0]', 's_feats')

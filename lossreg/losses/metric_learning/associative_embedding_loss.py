@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_numbers,
@@ -46,6 +47,8 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
     """
     check_dim(pred, 4, 'pred')
     check_same_shape(target, pred, 'target', 'pred')
+    check_at_least(pred, 2, 1, 'pred', 'a corner in the map')
+    check_at_least(pred, 3, 1, 'pred', 'a corner in the map')
     check_dim(match, 4, 'match')
     check_leading_shape(match, pred, 1, 'match', 'pred')
     match = indices(match, 'match')

@@ -61,7 +61,8 @@ def kl_discret_loss(
         weight = upcast(weight)
         counted = (weight != 0).unsqueeze(-1)
         pred, target = keep(pred, counted), keep(target, counted)
-    loss = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax).mean(-1)
+    divergence = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax)
+    loss = average_over(divergence.sum(-1), pred.size(-1))
     return loss if weight is None else loss * weight
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_reduction,
@@ -71,6 +72,7 @@ def oks_loss(
     check_iou_mode(mode)
     check_dim(output, 3, 'output')
     check_same_shape(target, output, 'target', 'output')
+    check_at_least(output, 1, 1, 'output', 'the similarity of keypoints')
     x, t = upcast(output), upcast(target)
     check_sigmas(output, sigmas)
     weight = torch.ones_like(x[:, :, 0])

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
@@ -51,6 +52,7 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
     check_dim(keypoint_indices, 4, 'keypoint_indices')
     check_leading_shape(keypoint_indices, tags, 1, 'keypoint_indices', 'tags')
     check_size(keypoint_indices, 3, 2, 'keypoint_indices', 'numbers')
+    check_at_least(keypoint_indices, 2, 1, 'keypoint_indices', 'an instance with keypoints')
     keypoint_indices = indices(keypoint_indices, 'keypoint_indices')
     keypoints = keypoint_indices.size(2)
     check_multiple_size(tags, 1, keypoints, 'tags', 'keypoints of keypoint_indices')

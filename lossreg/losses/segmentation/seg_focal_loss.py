@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     as_weight,
+    check_at_least,
     check_class_map,
     check_labels,
     check_reduction,
@@ -63,6 +64,7 @@ def seg_focal_loss(
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that pixel's loss is NaN).
     """
+    check_at_least(pred, 1, 1, 'pred', 'the choice of a class')
     classes = pred.size(1)
     per_class = [-1] + [1] * (pred.dim() - 2)
     x, t = upcast(pred), target

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lossreg.arith import (
     as_lengths,
     average_over,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
@@ -82,6 +83,7 @@ def _losses_of_samples(
 ) -> Tensor:
     """:func:`ctc_loss` of lengths from :func:`lossreg.arith.as_lengths`."""
     check_dim(log_probs, 3, 'log_probs')
+    check_at_least(log_probs, 0, 1, 'log_probs', 'an alignment')
     check_dim(input_lengths, 1, 'input_lengths')
     check_dim(target_lengths, 1, 'target_lengths')
     check_size(log_probs, 1, input_lengths.size(0), 'log_probs', 'input_lengths')
@@ -179,7 +181,11 @@ def _consistent(loss: CTCLoss, drawn: Mapping[str, Tensor]) -> Dict[str, Tensor]
     if loss.zero_infinity:
         return {'targets': labels}
     frames = frames.clamp(min=3).clamp(max=drawn['log_probs'].shape[0])
-    return {'targets': labels, 'input_lengths': frames, 'target_lengths': torch.minimum(lengths, (frames - 1) // 2)}
+    return {
+        'targets': labels,
+        'input_lengths': frames,
+        'target_lengths': torch.minimum(lengths, (frames - 1).clamp(min=0) // 2),
+    }
 
 
 CTCLoss.spec = LossSpec(

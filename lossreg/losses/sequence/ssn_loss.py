@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
@@ -217,6 +218,7 @@ class SSNLoss(nn.Module):
         positive, incomplete = per_video(num, positive_ratio, background_ratio, incomplete_ratio)
         types, labels = proposal_type.flatten(), labels.flatten()
         check_leading_shape(types, labels, 1, 'proposal_type', 'labels')
+        check_at_least(completeness_score, 1, 1, 'completeness_score', 'the choice of a class')
         if bbox_pred is not None:
             check_dim(bbox_pred, 3, 'bbox_pred')
             check_leading_shape(bbox_pred, completeness_score, 2, 'bbox_pred', 'completeness_score')
