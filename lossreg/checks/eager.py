@@ -101,7 +101,7 @@ def _defined(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs]
     except (ValueError, IndexError, ZeroDivisionError):
         return Agreement(0.0, 0.0)
     known = {name: value for name, value in expected.items() if np.isfinite(value).all()}
-    return compare({name: found[name] for name in known}, known, tolerance)
+    return compare({name: found[name] for name in known}, known, tolerance) if known else Agreement(0.0, 0.0)
 
 
 def _gradient(unit: Unit, oracle: Oracle, inputs: Mapping[str, Tensor]) -> Agreement:

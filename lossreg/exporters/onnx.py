@@ -41,6 +41,7 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
         onnx_graph.tidy(model)
     onnx_graph.mend_empty_reductions(model, signature.batch)
     onnx_graph.mend_empty_sorts(model, signature.batch)
+    onnx_graph.mend_empty_products(model)
     onnx_graph.mend_double_exponentials(model)
     onnx_graph.mend_double_maxima(model)
     onnx_graph.mend_unused_scan_results(model)

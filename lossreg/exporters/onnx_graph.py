@@ -100,6 +100,21 @@ def mend_double_exponentials(model: ir.Model) -> None:
             _replace(node.graph, raised, where.outputs[0], users)
 
 
+def mend_empty_products(model: ir.Model) -> None:
+    """Lets a product over a dimension of size 0 be 0: ONNX Runtime returns memory that nobody has written to."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != 'MatMul' or node.inputs[0].shape is None or isinstance(node.inputs[0].shape[-1], int):
+            continue
+        product, users = node.outputs[0], list(node.outputs[0].uses())
+        none = _constant(model.graph, f'{product.name}_none', np.zeros(1, np.int64))
+        zero = _constant(model.graph, f'{product.name}_zero', np.zeros((), node.inputs[0].dtype.numpy()))
+        size = ir.node('Shape', [node.inputs[0]], attributes={'start': -1})
+        is_empty = ir.node('Equal', [size.outputs[0], none])
+        where = ir.node('Where', [is_empty.outputs[0], zero, product])
+        node.graph.insert_after(node, [size, is_empty, where])
+        _replace(node.graph, product, where.outputs[0], users)
+
+
 def mend_double_maxima(model: ir.Model) -> None:
     """Lets a NaN be the maximum or minimum in float64: onnxruntime 1.16 takes the other number if the second is NaN.
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from importlib.metadata import packages_distributions
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -56,6 +57,11 @@ HIDDEN = {'mmseg.KLDivLoss': 'mmseg.models.losses.kldiv_loss'}
 def is_installed(package: str) -> bool:
     """Whether the package, or for ``torch`` nothing more than this environment, is there."""
     return importlib.util.find_spec(package) is not None
+
+
+def is_fork(package: str) -> bool:
+    """Whether the maintained fork of a package is installed under its name."""
+    return any(name.startswith('onedl-') for name in packages_distributions().get(package, ()))
 
 
 @cache
