@@ -49,8 +49,12 @@ def openvino_session(file: Path) -> Session:
 
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
     model = openvino.Core().compile_model(str(file), 'CPU', settings)
-    names = [output.any_name for output in model.outputs]
-    return lambda inputs: dict(zip(names, (np.array(a) for a in model(dict(inputs)).values()), strict=True))
+
+    def run(inputs: Arrays) -> Arrays:
+        found = zip(model.outputs, model(dict(inputs)).values(), strict=True)
+        return {name: np.array(array) for output, array in found for name in output.names}
+
+    return run
 
 
 def mnn_session(file: Path) -> Session:
