@@ -35,10 +35,14 @@ lint: install
 test-torch:
 	tests/torch_version.sh $(TORCH)
 
-# Against the real OpenMMLab packages, eleven of them.
+# Against the real OpenMMLab packages, eleven of them; FLAVOUR=onedl: their maintained forks, as far as there are any,
+# beside onedl-mmengine, and with it the default tests of what mmengine does.
+FLAVOUR ?= openmmlab
+ENGINE_TESTS = tests/test_registry.py tests/test_config.py tests/test_cli.py
 test-openmmlab:
-	bash tests/openmmlab/install.sh .venv-openmmlab
-	.venv-openmmlab/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab
+	bash tests/openmmlab/install.sh .venv-$(FLAVOUR) $(FLAVOUR)
+	.venv-$(FLAVOUR)/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab
+	[ $(FLAVOUR) != onedl ] || .venv-onedl/bin/python -m pytest -n $(JOBS) --dist worksteal $(ENGINE_TESTS)
 
 # Files of this version in the oldest onnxruntime that manifests promise, and in one between that and the one installed.
 test-onnxruntime: install

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,21 +13,38 @@ from lossreg.errors import LossregError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is one line on stderr."""
-    options = parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
+        return _run(arguments)
     except LossregError as error:
         print(f'lossreg: {error}', file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # the reader, such as `head`, has gone: nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        _forget_output()
+        what = f'{error.filename}: ' if error.filename else 'cannot write the output: '
+        print(f'lossreg: {what}{error.strerror or error}', file=sys.stderr)
+        return LossregError.exit_code
     except KeyboardInterrupt:
         print('lossreg: interrupted', file=sys.stderr)
         return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = parser().parse_args(arguments)
+        code: int = options.run(options)
+    finally:  # `--help` too: a full disk must be found here, not by the interpreter at its end
+        sys.stdout.flush()
     return code
+
+
+def _forget_output() -> None:
+    """Lets what is still to be written go nowhere, or the interpreter would try again at its end."""
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == '__main__':

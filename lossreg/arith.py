@@ -6,13 +6,14 @@ the one exception: it runs in plain eager mode alone).
 """
 
 import warnings
-from typing import Any, List, Optional, Sequence, Union
+from functools import partial
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.fileio import load
-from torch import Tensor
+from torch import Tensor, nn
+
+from lossreg.untrusted import read_weight
 
 FLOAT32_EPS = 1.1920928955078125e-07
 
@@ -23,6 +24,16 @@ def upcast(x: Tensor) -> Tensor:
     Half precision overflows in sums of squares and underflows in eps, so no loss computes in it.
     """
     return x if x.dtype == torch.float32 or x.dtype == torch.float64 else x.float()
+
+
+def upcast_alike(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
+    """Both in float32, or in float64 where one of them is.
+
+    For operators that take no mixture (Huber's kernel, products), and those whose derivative in TorchScript takes none:
+    there the product of two precisions hands the wider one back to both, which softmax refuses.
+    """
+    a, b = upcast(a), upcast(b)
+    return (a, b) if a.dtype == b.dtype else (a.double(), b.double())
 
 
 def keep(x: Tensor, counted: Tensor) -> Tensor:
@@ -124,6 +135,20 @@ def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
     return average(100.0 * right.sum().to(scores.dtype), counted.sum().to(scores.dtype))
 
 
+def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum_j exp(x_ij), (N), in two parts whose sum it is: the largest x_ij, without gradient, and what is left.
+
+    Where another large number is taken from it, take that from the first part: of their sum rounding leaves too little,
+    and torch's own gradient exponentiates that.
+
+    Args:
+        x: (N, M), with a finite number in each row.
+    """
+    largest = x.detach().amax(1)
+    largest = torch.where(largest.abs() < torch.inf, largest, 0.0)
+    return largest, torch.log(torch.exp(x - largest.unsqueeze(1)).sum(1))
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), stable for every x; ``-log(sigmoid(x))`` is ``softplus(-x)``."""
     return F.softplus(x)
@@ -148,8 +173,9 @@ def binary_cross_entropy_with_logits(x: Tensor, t: Tensor, pos_weight: Optional[
     certain = t == 1
     y = torch.where(certain, -x, x)
     s = torch.where(certain, 0.0, t)
-    # softplus(y) - y s, without the product at y = +inf, where inf - inf would arise
-    return softplus(y) - torch.where((s == 0) | (y == torch.inf), 0.0, y * s)
+    # softplus(y) - y s, but inf - inf at y = +inf: there (1 - s) softplus(y) has its value and its derivative
+    infinite = y == torch.inf
+    return softplus(y) * torch.where(infinite, 1.0 - s, 1.0) - torch.where((s == 0) | infinite, 0.0, y * s)
 
 
 def negative_log(p: Tensor) -> Tensor:
@@ -158,10 +184,31 @@ def negative_log(p: Tensor) -> Tensor:
     return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
 
 
+def log_of_rest(p: Tensor, eps: float = 0.0) -> Tensor:
+    """log(1 - p + eps), exact for small p too, where 1 - p rounds to 1; for p = 1 and ``eps`` 0 it is NaN.
+
+    Not ``log1p``, which exporters write as the logarithm of a sum.
+    """
+    rest = 1.0 - p
+    # what rounding took from it; a constant, since the derivative lacks nothing
+    lost = (1.0 - rest.detach()) - p.detach()
+    if eps != 0.0:
+        known = rest.detach()
+        rest = rest + eps
+        lost = lost + (eps - (rest.detach() - known))
+    return torch.log(rest) + lost / rest.detach()
+
+
+def negative_log_of_rest(p: Tensor) -> Tensor:
+    """-log(1 - p), like :func:`negative_log` of 1 - p, but exact for small p."""
+    nll = -log_of_rest(torch.where(p == 1, 0.0, p)).clamp(min=-100.0)
+    return torch.where(p == 1, 100.0, torch.where(p < 0, torch.nan, nll))
+
+
 def binary_cross_entropy(p: Tensor, t: Tensor) -> Tensor:
     """-t log(p) - (1 - t) log(1 - p), element-wise, with 0 log 0 = 0; see :func:`negative_log` for its logarithm."""
     positive = torch.where(t == 0, 0.0, t * negative_log(p))
-    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log(1.0 - p))
+    return positive + torch.where(t == 1, 0.0, (1.0 - t) * negative_log_of_rest(p))
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -182,16 +229,37 @@ def one_minus_exp(h: Tensor) -> Tensor:
     return torch.where(h < 0.02, series, 1.0 - torch.exp(-h))
 
 
+def first_order(x: Tensor) -> Tensor:
+    """``x`` with its derivative, of which another derivative raises RuntimeError.
+
+    For what has its derivative in closed form: autograd would take that for a constant, and second derivatives would
+    be wrong without a word. Traces get ``x`` itself; nothing differentiates them twice.
+    """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_eager(x):
+            return x
+    # a sum over segments of one element: torch has its derivative, but no second one, in TorchScript too
+    # one element more, because on CUDA it divides by their number
+    flat = F.pad(x.reshape(-1), [0, 1])
+    lengths = torch.ones_like(flat, dtype=torch.int64)
+    return torch.segment_reduce(flat, 'sum', lengths=lengths, unsafe=True)[:-1].view(x.shape)
+
+
+def gradient_alone(x: Tensor) -> Tensor:
+    """0, with the derivative of ``x``, which must be finite; it is :func:`first_order`."""
+    x = first_order(x)
+    return x - x.detach()
+
+
 def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
-    """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form. First order only.
+    """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form: :func:`first_order`.
 
     Args:
         value: one number a sample, (N).
         x: finite, (N, ...).
         gradient: of the shape of ``x``.
     """
-    linear = total_per_sample(gradient.detach() * x)
-    return value.detach() + (linear - linear.detach())
+    return value.detach() + gradient_alone(total_per_sample(gradient.detach() * x))
 
 
 def kth_largest(x: Tensor, k: Tensor) -> Tensor:
@@ -210,16 +278,83 @@ def _kth_largest_in_eager(x: Tensor, k: Tensor) -> Tensor:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` in its own precision, whatever the caller's autocast says; a scripted module's follows autocast."""
+    """``a @ b`` of matrices or batches of them, with its gradient, in their own precision: autocast changes nothing.
+
+    Plain eager mode switches autocast off around the product and around those of its gradient. Anywhere else, a product
+    that autocast has rounded is computed again in float64, which autocast leaves alone, in the gradient too. Only the
+    gradient of a product that a scripted loss has computed outside an autocast region follows one that ``backward`` is
+    called in.
+    """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return a @ b
-    return _matmul_without_autocast(a, b)
+        # TorchScript's own derivative of a @ b would be rounded for good by one backward pass in an autocast region;
+        # these two are left to autograd
+        if a.dim() == 2 and b.dim() == 2:
+            product: Tensor = torch.linalg.multi_dot([a, b])
+        else:
+            product = torch.einsum('...ij,...jk->...ik', [a, b])
+    else:
+        if _is_differentiated_eagerly(a):
+            return _eager_matmul(a, b)
+        product = a @ b
+    if product.dtype != a.dtype:
+        product = (a.double() @ b.double()).to(a.dtype)
+    return product
 
 
 @torch.jit.unused
+def _is_differentiated_eagerly(x: Tensor) -> bool:
+    # torch.func would take a function with a gradient of its own, but not as often as it takes a plain product
+    return is_eager(x) and not torch._C._are_functorch_transforms_active()
+
+
+@torch.jit.unused
+def _eager_matmul(a: Tensor, b: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        product: Tensor = _Product.apply(a, b)  # type: ignore[no-untyped-call]
+        return product
+    return _matmul_without_autocast(a, b)
+
+
 def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
+    if not _is_autocast(a.device.type):  # asking takes a tenth of the time of entering a context
+        return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
+
+
+def _is_autocast(device: str) -> bool:
+    if hasattr(torch, 'get_autocast_dtype'):
+        return device != 'meta' and torch.is_autocast_enabled(device)
+    # torch 2.1 has a question for each device
+    return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
+
+
+class _Product(torch.autograd.Function):
+    """``a @ b``, whose gradients are such products again."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
+        return _matmul_without_autocast(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
+        a, b = ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        da = _eager_matmul(gradient, b.mT) if by_a else None
+        db = _eager_matmul(a.mT, gradient) if by_b else None
+        return _summed_to(da, a), _summed_to(db, b)
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor, db: Tensor) -> Tensor:
+        a, b = ctx.saved_tensors
+        return _eager_matmul(da, b) + _eager_matmul(a, db)
+
+
+def _summed_to(gradient: Optional[Tensor], x: Tensor) -> Optional[Tensor]:
+    """The gradient of ``x`` from that of what it was broadcast to."""
+    return gradient if gradient is None or gradient.shape == x.shape else gradient.sum_to_size(x.shape)
 
 
 @torch.jit.unused
@@ -248,11 +383,38 @@ def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduc
 def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Optional[Tensor]:
     """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
 
-    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml.
+    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml. A pkl is code, and
+    read only where the path comes from Python, not from data.
     """
     if isinstance(weight, str):
-        weight = np.load(weight) if weight.endswith('.npy') else load(weight)
+        weight = read_weight(weight)
     return None if weight is None else upcast(torch.as_tensor(weight))
+
+
+def check_state(state: Tensor, name: str) -> None:
+    """Raises ValueError for a state in half precision, where it would stop moving: scripted modules follow casts."""
+    if state.dtype == torch.float16 or state.dtype == torch.bfloat16:
+        raise ValueError(
+            f'{name} is in half precision, where it would stop moving; cast the inputs, not a scripted loss'
+        )
+
+
+def allow_missing(module: nn.Module, *names: str) -> None:
+    """Lets a module load checkpoints that lack these buffers, which then stay as they are. For constructors only.
+
+    Hosts that keep such a number outside their checkpoints do not write it, nor did earlier versions of the loss.
+    """
+    register: Any = module._register_load_state_dict_pre_hook  # its public name is newer than torch 2.1
+    register(partial(_fill_missing, names), with_module=True)
+
+
+def _fill_missing(
+    names: Sequence[str], module: nn.Module, state_dict: Dict[str, Any], prefix: str, *unused: object
+) -> None:
+    for name in names:
+        value = getattr(module, name)
+        if value is not None:
+            state_dict.setdefault(prefix + name, value)
 
 
 def check_reduction(reduction: str) -> None:
@@ -451,20 +613,48 @@ def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[
     return weight
 
 
-def class_indices(label: Tensor) -> Tensor:
-    """Integers as they are, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
-    return torch.where(label == label, label.long(), -1) if label.is_floating_point() else label
+def indices(x: Tensor, name: str) -> Tensor:
+    """Labels, lengths or places of any integer dtype as int64, before anything compares them or adds to them.
+
+    In a narrower dtype -100 may be 156, and a sum or a number of classes may wrap. What int64 cannot hold becomes the
+    largest number that it can, which is in no range.
+
+    Raises:
+        IndexError: a number that int64 cannot hold, in plain eager mode on the CPU.
+        ValueError: ``x`` does not hold integers.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f'{name} must hold integers, got {x.dtype}')
+    wide = x.long()
+    if x.dtype == torch.int64 or x.element_size() < 8:
+        return wide
+    # uint64, a dtype that torch 2.1 does not know by name
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_plain_eager(x):
+            raise_unless_legal(x, wide >= 0, name, 'int64 ends at 9223372036854775807')
+    return torch.where(wide < 0, 9223372036854775807, wide)
+
+
+def class_indices(label: Tensor, name: str) -> Tensor:
+    """:func:`indices`, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
+    return torch.where(label == label, label.long(), -1) if label.is_floating_point() else indices(label, name)
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
     """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
 
+    Args:
+        label: of :func:`indices`.
+        classes: how many there are.
+        ignore_index: one more legal label; None for none.
+        name: of the input, for messages.
+
     Raises:
         IndexError: an illegal label, in plain eager mode on the CPU.
-        ValueError: ``label`` does not hold integers.
+        ValueError: there are no classes.
     """
-    if label.is_floating_point() or label.dtype == torch.bool:
-        raise ValueError(f'{name} must hold integer class indices, got {label.dtype}')
+    if classes <= 0:
+        raise ValueError(f'{name} has shape {list(label.shape)}, but there are no classes: their dimension has size 0')
     legal = (label >= 0) & (label < classes)
     if ignore_index is not None:
         legal = legal | (label == ignore_index)
@@ -475,15 +665,17 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
     return legal
 
 
-def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str) -> Tensor:
+def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str, size: int = 0) -> Tensor:
     """``legal``: which numbers of ``x`` are. NaN is not, but is no error. Give the result to :func:`poison`.
+
+    ``{}`` in ``limits`` stands for ``size``: a text made with a size would have a graph compiled for each size.
 
     Raises:
         IndexError: an illegal number, in plain eager mode on the CPU.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(x):
-            raise_unless_legal(x, legal | (x != x), name, limits)
+            raise_unless_legal(x, legal | (x != x), name, limits.format(size))
     return legal
 
 
@@ -501,15 +693,21 @@ def check_binary(label: Tensor, name: str) -> Tensor:
     return legal
 
 
+def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor, name: str) -> Tensor:
+    """:func:`indices` of lengths as a call gives them, a tensor or a list or tuple of ints, where ``like`` is."""
+    if isinstance(lengths, Tensor):
+        return indices(lengths.to(like.device), name)
+    given = torch.tensor(lengths, device=like.device)
+    # no length at all has no type either
+    return indices(given if given.numel() > 0 else given.long(), name)
+
+
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
-    """Which lengths are legal: 0 to ``limit``, the number of ``what``. Give the result to :func:`poison`.
+    """Which lengths, of :func:`indices`, are legal: 0 to ``limit``, the number of ``what``. Give it to :func:`poison`.
 
     Raises:
         IndexError: an illegal length, in plain eager mode on the CPU.
-        ValueError: ``length`` does not hold integers.
     """
-    if length.is_floating_point() or length.dtype == torch.bool:
-        raise ValueError(f'{name} must hold integer lengths, got {length.dtype}')
     legal = (length >= 0) & (length <= limit)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(length):
@@ -528,10 +726,10 @@ def poison(loss: Tensor, legal: Tensor) -> Tensor:
 
 @torch.jit.unused
 def is_eager(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor of numbers: tracing sees a subclass of Tensor."""
+    """Whether ``x`` is a tensor of numbers, or a parameter: tracing sees another subclass of Tensor."""
     # torch 2.1 has the question under another name
     is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
-    return type(x) is torch.Tensor and not is_compiling()
+    return type(x) in (Tensor, nn.Parameter) and not is_compiling()
 
 
 @torch.jit.unused

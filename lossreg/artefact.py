@@ -13,9 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import SoftFileLock, Timeout
+
 from lossreg.errors import ConfigError
 from lossreg.formats import SUFFIXES
 from lossreg.unit import Unit
+from lossreg.untrusted import MAX_TEXT, field, parse_json, read_file
 
 METADATA_KEY = 'lossreg.json'
 MANIFEST = 'manifest.json'
@@ -24,7 +27,7 @@ MANIFEST_SCHEMA = 1
 
 def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
     """What an artefact says of itself: the config, and the meaning of its inputs and outputs."""
-    about = {
+    return {
         'schema': MANIFEST_SCHEMA,
         'lossreg': version('lossreg'),
         'license': 'Apache-2.0',
@@ -43,8 +46,9 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
             for i in unit.taken
         ],
         'outputs': list(unit.outputs(grad)),
+        **({'heads': list(unit.heads), 'constants': dict(unit.constants)} if unit.heads else {}),
+        **({'fixed': dict(unit.fixed)} if unit.fixed else {}),
     }
-    return {**about, 'fixed': dict(unit.fixed)} if unit.fixed else about
 
 
 def parameters_hash(unit: Unit) -> str:
@@ -96,15 +100,34 @@ def write_atomically(path: Path, data: bytes) -> None:
         ConfigError: the folder cannot be written to.
     """
     require_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.')  # a name too long is found below
+    _replace_all(path.parent, {path.name: data})
+
+
+def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replaces files of a folder, in order, once all of them are complete under other names.
+
+    Raises:
+        ConfigError: one cannot be written; none has changed if the disk is full.
+    """
+    temporary: dict[Path, str] = {}
+    path = folder
     try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        for name, data in files.items():
+            path = folder / name
+            if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced, not written to
+                raise ConfigError(f'cannot write {path}: it is there and no regular file')
+            handle, temporary[path] = tempfile.mkstemp(dir=folder, prefix='.')  # a name too long is found below
+            with os.fdopen(handle, 'wb') as file:
+                file.write(data)
+            os.chmod(temporary[path], 0o644)
+        for path in list(temporary):
+            os.replace(temporary[path], path)
+            del temporary[path]
     except OSError as error:
-        os.unlink(temporary)
         raise ConfigError(f'cannot write {path}: {error.strerror}') from error
+    finally:
+        for left in temporary.values():
+            os.unlink(left)
 
 
 def sha256(data: bytes) -> str:
@@ -113,27 +136,77 @@ def sha256(data: bytes) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; an empty one where there is none.
+    """The manifest of a folder; an empty one where there is none. Its entries may hold anything.
 
     Raises:
         ConfigError: the file is not a manifest of this version.
     """
     path = folder / MANIFEST
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return {'schema': MANIFEST_SCHEMA, 'artefacts': {}}
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-        artefacts = manifest['artefacts']
-        if manifest['schema'] != MANIFEST_SCHEMA or not isinstance(artefacts, dict):
-            raise ValueError(f'schema {manifest["schema"]}')
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f'{path} is not a manifest of lossreg schema {MANIFEST_SCHEMA}: {error}') from error
+    manifest = parse_json(read_file(path, MAX_TEXT), str(path))
+    if not isinstance(manifest, dict) or not isinstance(manifest.get('artefacts'), dict):
+        raise ConfigError(f'{path} is not a manifest of lossreg: it needs an object with "artefacts", an object')
+    if type(manifest.get('schema')) is not int or manifest['schema'] != MANIFEST_SCHEMA:
+        found = repr(manifest.get('schema'))[:80]
+        raise ConfigError(f'{path} is not a manifest of lossreg schema {MANIFEST_SCHEMA}: its schema is {found}')
     return manifest
 
 
-def update_manifest(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Adds or replaces one artefact's entry."""
-    manifest = read_manifest(folder)
-    manifest['artefacts'][name] = dict(entry)
-    text = json.dumps(manifest, indent=2, sort_keys=True, default=str) + '\n'
-    write_atomically(folder / MANIFEST, text.encode())
+LOCK = '.lossreg.lock'
+LOCK_SECONDS = 120.0
+"""Longer than any other process takes to write its files, which are complete before it locks the folder."""
+
+
+def publish(folder: Path, files: Mapping[str, bytes], entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes files and their entries in the folder's manifest, which it updates last, as one of several processes.
+
+    A process that is killed in between leaves files that their entries do not fit: a check of the manifest says so.
+
+    Raises:
+        ConfigError: the folder cannot be written to, its manifest is none, or another process keeps it locked.
+    """
+    require_writable(folder)
+    # it is a file that holds its owner's process id, and is gone afterwards; one left by a killed process is taken over
+    lock = SoftFileLock(folder / LOCK, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f'another process has been writing to {folder} for {LOCK_SECONDS:.0f} s; '
+            f'wait for it, or delete {folder / LOCK} if there is none'
+        ) from error
+    except OSError as error:
+        raise ConfigError(f'cannot write to {folder}: {error.strerror}; give another folder') from error
+    try:
+        manifest = read_manifest(folder)
+        manifest['artefacts'] |= {name: dict(entry) for name, entry in entries.items()}
+        text = json.dumps(manifest, indent=2, sort_keys=True, default=str) + '\n'
+        _replace_all(folder, {**files, MANIFEST: text.encode()})
+    finally:
+        lock.release()
+
+
+class MetadataError(ValueError):
+    """What an artefact says of itself is damaged."""
+
+
+def parse_metadata(text: str) -> dict[str, Any]:
+    """What an artefact says of itself, as :func:`metadata` wrote it.
+
+    Raises:
+        MetadataError: it is something else.
+    """
+    try:
+        found = parse_json(text, 'its metadata')
+        if not isinstance(found, dict):
+            raise ConfigError('its metadata is no JSON object')
+        for name in field(found, 'outputs', list):
+            if not isinstance(name, str):
+                raise ConfigError('its metadata is damaged: the name of an output is no string')
+        for entry in field(found, 'inputs', list):
+            if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
+                raise ConfigError('its metadata is damaged: an input has no name')
+    except ConfigError as error:
+        raise MetadataError(str(error)) from error
+    return found

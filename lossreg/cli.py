@@ -72,6 +72,13 @@ def _host(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument('--host', default='', metavar='PACKAGE', help=what)
 
 
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of processes; give 1 or more')
+    return number
+
+
 def _list(commands: Commands) -> None:
     command = _command(commands, 'list', 'list all losses')
     _host(command, 'list the classes of this package and what stands in for them, e.g. mmdet')
@@ -100,7 +107,8 @@ def _export(commands: Commands) -> None:
     command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
     command.add_argument(
         '--with', dest='optional', metavar='INPUT', action='append', default=[],
-        help="an optional input the file takes, such as weight; 'all' for all (repeatable)",
+        help="an optional input the file takes, such as weight; 'all' for all (repeatable; default: what the head in a "
+        'config gives, none for a loss alone)',
     )  # fmt: skip
     command.add_argument(
         '--fixed', metavar='DIM=SIZE', type=_size, action='append', default=[],
@@ -142,6 +150,13 @@ def _check(commands: Commands) -> None:
         help='fail (exit 3) unless this backend really ran',
     )
     command.add_argument('--every-set', action='store_true', help='every set of optional inputs, not just none and all')
+    command.add_argument(
+        '--jobs', type=_count, default=1, metavar='N', help='check in N processes, of one thread each (default: 1)'
+    )
+    command.add_argument(
+        '--no-oracle', action='append', default=[], metavar='LOSS',
+        help='this loss of your own needs no float64 oracle; eager is then held against itself (repeatable)',
+    )  # fmt: skip
     command.add_argument('--strict', action='store_true', help='losses that nothing of ours stands in for are failures')
     _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
     command.add_argument('--junit', metavar='FILE', help='also write JUnit XML')

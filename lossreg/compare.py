@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,55 +11,89 @@ from numpy.typing import NDArray
 
 from lossreg.spec import Tolerance
 
-Outputs = Mapping[str, NDArray[np.floating]]
+Array = NDArray[np.floating]
+Outputs = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How far two results are apart; ``detail`` is empty where they agree.
 
-    ``max_rel`` is the largest error of an output over that output's largest number, or over ``atol`` if that is larger.
+    Attributes:
+        max_abs: the largest error.
+        max_rel: the largest error of an output over that output's largest number, or over ``atol`` if that is larger.
+        detail: what disagrees.
+        share: the largest error of a number as a share of what is allowed for that number: results agree up to 1.
     """
 
     max_abs: float
     max_rel: float
     detail: str = ''
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.detail and not self.share > 1.0:
+            object.__setattr__(self, 'share', math.inf)  # what is wrong without a number is so by any measure
 
     def __bool__(self) -> bool:
         return not self.detail
 
 
+def disagreement(detail: str) -> Agreement:
+    """Of results that are wrong by more than a number says."""
+    return Agreement(math.inf, math.inf, detail)
+
+
 def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bool = False) -> Agreement:
     """Compares outputs by name: same shapes, same NaN and infinities, |a - b| <= atol + rtol |b| elsewhere.
 
+    Integers are counts, which must be equal.
+
     Args:
         actual: what a backend returned.
-        expected: what it should have returned. Names missing in ``actual`` are a disagreement.
+        expected: what it should have returned. Names missing in ``actual`` are a disagreement, and so is nothing
+            to compare.
         tolerance: the error allowed.
         scaled: whether ``atol`` grows with the largest number expected: in extreme inputs a small element comes of the
             cancellation of large ones, and float32 holds it no better than that.
     """
-    worst_abs = worst_rel = 0.0
+    if not expected:
+        return disagreement('there is nothing to compare')
+    worst = Agreement(0.0, 0.0)
     for name, want in expected.items():
         if name not in actual:
-            return Agreement(np.inf, np.inf, f'output {name} is missing')
-        got = actual[name]
-        if got.shape != want.shape:
-            return Agreement(np.inf, np.inf, f'{name} has shape {list(got.shape)}, expected {list(want.shape)}')
-        got, want = got.astype(np.float64), want.astype(np.float64)
-        finite = np.isfinite(want)
-        odd = ~finite & ~((got == want) | (np.isnan(got) & np.isnan(want))) | (finite & ~np.isfinite(got))
-        if odd.any():
-            return Agreement(np.inf, np.inf, f'{name} is {got[odd][0]}, expected {want[odd][0]}')
-        if not finite.any():
-            continue
-        error = np.abs(got[finite] - want[finite])
-        size = np.abs(want[finite])
-        atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol
-        worst_abs = max(worst_abs, float(error.max()))
-        worst_rel = max(worst_rel, float(error.max() / max(size.max(), tolerance.atol)))
-        excess = error - (atol + tolerance.rtol * size)
-        if (excess > 0).any():
-            at = int(np.argmax(excess))
-            return Agreement(worst_abs, worst_rel, f'{name} is {got[finite][at]:.9g}, expected {want[finite][at]:.9g}')
-    return Agreement(worst_abs, worst_rel)
+            return disagreement(f'output {name} is missing')
+        found = _compare_one(name, np.asarray(actual[name]), np.asarray(want), tolerance, scaled)
+        worst = Agreement(
+            max(worst.max_abs, found.max_abs),
+            max(worst.max_rel, found.max_rel),
+            worst.detail or found.detail,
+            max(worst.share, found.share),
+        )
+    return worst
+
+
+def _compare_one(name: str, got: Array, want: Array, tolerance: Tolerance, scaled: bool) -> Agreement:
+    if got.shape != want.shape:
+        return disagreement(f'{name} has shape {list(got.shape)}, expected {list(want.shape)}')
+    is_count = np.issubdtype(got.dtype, np.integer) or np.issubdtype(want.dtype, np.integer)
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    finite = np.isfinite(want)
+    odd = ~finite & ~((got == want) | (np.isnan(got) & np.isnan(want))) | (finite & ~np.isfinite(got))
+    if odd.any():
+        return disagreement(f'{name} is {got[odd][0]}, expected {want[odd][0]}')
+    if not finite.any():
+        return Agreement(0.0, 0.0)
+    error = np.abs(got[finite] - want[finite])
+    size = np.abs(want[finite])
+    atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol
+    allowed = np.zeros_like(size) if is_count else atol + tolerance.rtol * size
+    with np.errstate(divide='ignore', invalid='ignore'):
+        shares = np.where(error == 0.0, 0.0, error / allowed)
+    at = int(np.argmax(shares))
+    share = float(shares[at])
+    max_abs, max_rel = float(error.max()), float(error.max() / max(size.max(), tolerance.atol))
+    if not share > 1.0:
+        return Agreement(max_abs, max_rel, share=share)
+    detail = f'{name} is {got[finite][at]:.9g}, expected {want[finite][at]:.9g}: {share:.3g} times the error allowed'
+    return Agreement(max_abs, max_rel, detail, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +10,17 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
+from lossreg.data_config import bases_stay_data, is_data, read_data_config
+from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
+from lossreg.head_calls import Head, head_calls
 from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
+from lossreg.misnamed import FREE_KEYS, LOSS_KEY, LOSS_WORD, KnownNames
 from lossreg.registry import load_losses
 from lossreg.request import Request, variants_of
 from lossreg.spec import spec_of
+from lossreg.untrusted import MAX_TEXT, built_from_data, read_file
 
 LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
 """What a type looks like that is a loss, but not one of ours: it is listed as skipped."""
@@ -35,6 +39,9 @@ class Found:
         host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
         owners: the types of the dicts around it, the outermost first.
+        data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
+        fault: why it cannot be what was meant: no such loss is known.
+        head: the innermost of these dicts that has a type; None where the loss stands alone.
     """
 
     place: str
@@ -44,6 +51,9 @@ class Found:
     host: str = ''
     stand_in: StandIn | None = None
     owners: tuple[str, ...] = ()
+    data: Path | None = None
+    fault: str = ''
+    head: Head | None = None
 
     @property
     def kept(self) -> str:
@@ -64,13 +74,19 @@ class Found:
         return ''
 
     def request(self) -> Request | None:
-        """What to export or check for it, or None if no class of ours stands in for it.
+        """What to export or check for the loss alone, or None if no class of ours stands in for it.
 
         Raises:
             ConfigError: our class does not take these arguments, means something else to this host, or changes what
                 the head around it does.
             DeclinedError: the arguments are not those the loss is built from.
         """
+        with built_from_data(self.data):
+            return self._request()
+
+    def _request(self) -> Request | None:
+        if self.fault:
+            raise ConfigError(self.fault)
         if self.conflict:
             raise ConfigError(f'{self.type} means something else here; write {self.conflict}')
         if self.ours and self.kept:
@@ -85,6 +101,26 @@ class Found:
         options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
         call = self.stand_in.host_class.call
         return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+
+    def requests(self) -> list[Request]:
+        """What to export or check for it where it stands: one for each call that its head makes; none without ours.
+
+        Raises:
+            ConfigError: as :meth:`request`, or the loss does not take what its head gives.
+            DeclinedError: as :meth:`request`, or only the host's own class takes what its head gives.
+        """
+        request = self.request()
+        if request is None or self.head is None:
+            return [] if request is None else [request]
+        package, written = self.head.type.partition('.')[0], {'type': self.written, **self.options}
+        hosts = spec_of(request.loss).stands_in_for
+        call = request.call or next((h.call for h in hosts if h.name.partition('.')[0] == package), '')
+        try:
+            return [request.called_by(c) for c in head_calls(self.head, written, request.loss, call)]
+        except ConfigError as error:
+            if self.ours:
+                raise
+            raise DeclinedError(str(error)) from error
 
 
 def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
@@ -114,45 +150,112 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     """All losses in one config file.
 
     Args:
-        path: a text or pure-Python config of mmengine.
+        path: a text or pure-Python config of mmengine, or one in YAML or JSON, which is data: see
+            :mod:`lossreg.data_config`.
         host: the package whose registry resolves plain names; the config's ``default_scope`` by default.
 
     Raises:
         ConfigError: the file cannot be read as a config.
     """
+    config = read_data_config(path) if is_data(path) else _run_config(path)
+    scope = host or config.get('default_scope') or ''
+    if not isinstance(scope, str):
+        raise ConfigError(f'{path} has a default_scope that is no name')
+    imports = config.get('custom_imports')
+    unscoped = isinstance(imports, Mapping) and 'lossreg.unscoped' in (imports.get('imports') or [])
+    data = path.parent if is_data(path) else None
+    known = stand_ins()
+    found = [
+        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head, data=data)
+        for place, item, scope, owners, head in _loss_dicts(config, '', scope)
+    ]
+    unknown = _unknown(config, '', scope, KnownNames())
+    return _with_unknown(found, {f'{path}:{place}': item for place, item in unknown})
+
+
+def _run_config(path: Path) -> dict[str, Any]:
+    """A config in Python, which is code, as mmengine reads it."""
+    if not os.path.isfile(path):
+        raise ConfigError(f'{path} is not a regular file')
     try:
-        config = Config.fromfile(path, import_custom_modules=False)
-    except Exception as error:  # a config is code, so it may raise anything
+        with bases_stay_data():
+            found: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a config is code, so it may raise anything, and exit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
-    scope = host or config.get('default_scope') or ''
-    unscoped = 'lossreg.unscoped' in (config.get('custom_imports') or {}).get('imports', [])
-    known = stand_ins()
-    dicts = _loss_dicts(config.to_dict(), '', scope)
-    return [
-        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners)
-        for place, item, scope, owners in dicts
-    ]
+    return found
 
 
 def _loss_dicts(
-    node: Any, place: str, scope: str, owners: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...]]]:
-    """Every dict whose type is, or looks like, a loss, with the scope and the types of the dicts around it.
+    node: Any, place: str, scope: str, owners: tuple[str, ...] = (), head: Head | None = None
+) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...], Head | None]]:
+    """Every dict whose type is, or looks like, a loss, with the scope, the types of the dicts around it, and its head.
 
     mmengine builds what is inside a dict in that one's scope.
     """
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name and _is_loss(name):
-            yield place, node, scope, owners
+            yield place, node, scope, owners, head
         scope = node.get('_scope_', scope)
-        owners = (*owners, name) if name else owners
+        if name:
+            owners, head = (*owners, name), Head(name if '.' in name else f'{scope}.{name}', '', node)
         for key, value in node.items():
-            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners)
+            inside = head and replace(head, option=f'{head.option}.{key}' if head.option else str(key))
+            yield from _loss_dicts(value, f'{place}.{key}' if place else str(key), scope, owners, inside)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners)
+            inside = head and replace(head, option=f'{head.option}[{index}]')
+            yield from _loss_dicts(value, f'{place}[{index}]', scope, owners, inside)
+
+
+def _unknown(
+    node: Any, place: str, scope: str, names: KnownNames, is_expected: bool = False
+) -> Iterator[tuple[str, Found]]:
+    """Every dict that ought to be a loss and is none that is known: misspelt, or under a key of losses."""
+    if isinstance(node, Mapping):
+        name = _type_name(node)
+        if name:
+            found = _unknown_type(node, name, scope, names, is_expected)
+            if found is not None:
+                yield place, found
+        scope = node.get('_scope_', scope)
+        for key, value in node.items():
+            is_loss_key = LOSS_KEY.fullmatch(str(key)) is not None
+            inner = f'{place}.{key}' if place else str(key)
+            if FREE_KEYS.fullmatch(str(key)) and isinstance(value, Mapping):
+                for own, item in value.items():
+                    yield from _unknown(item, f'{inner}.{own}', scope, names)
+            else:
+                yield from _unknown(value, inner, scope, names, is_loss_key or (is_expected and not name))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _unknown(value, f'{place}[{index}]', scope, names, is_expected)
+
+
+def _unknown_type(node: Mapping[str, Any], name: str, scope: str, names: KnownNames, is_expected: bool) -> Found | None:
+    plain = name.rpartition('.')[2]
+    package = name.split('.')[0] if '.' in name else node.get('_scope_', '') or scope
+    if names.holds(plain, package):
+        return None
+    looks_like_loss = LOSS_WORD.search(plain) is not None
+    is_ours = package == 'lossreg' and ('.' in name or is_expected or LOSS_NAME.match(plain) is not None)
+    # a class is there, whatever its name
+    is_class = isinstance(node.get('type'), type)
+    fault = '' if is_class else names.fault_of(plain, package, is_ours or (is_expected and not looks_like_loss))
+    if not fault and not is_expected:
+        return None
+    options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
+    return Found('', name, options, host=f'{package}.{plain}' if package else '', fault=fault)
+
+
+def _with_unknown(found: Sequence[Found], unknown: Mapping[str, Found]) -> list[Found]:
+    """The losses found, those that are not known among them marked, and those that do not look like losses added."""
+    places = {item.place for item in found}
+    marked = [replace(item, fault=unknown[item.place].fault) if item.place in unknown else item for item in found]
+    return [*marked, *(replace(item, place=place) for place, item in unknown.items() if place not in places)]
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
@@ -207,17 +310,26 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]
         ConfigError: the target is none of these, or a config cannot be read.
     """
     path = Path(target)
-    if path.suffix == '.py' and not path.exists():
+    if path.suffix == '.py' and not os.path.exists(path):
         path = config_folder() / target
-    if not path.exists():
+    if not os.path.exists(path):  # unlike pathlib's, False for a name too long
         if path.suffix or '/' in target:
             raise ConfigError(f'{target} does not exist')
         return variants_of(target), []
     files = sorted(p for p in path.rglob('*.py') if not p.name.startswith('_')) if path.is_dir() else [path]
-    found = [item for file in files for item in find_losses(file, host)]
-    if not found:
+    found: list[Found] = []
+    unread: list[Left] = []
+    for file in files:
+        try:
+            found += find_losses(file, host)
+        except ConfigError as error:
+            if not path.is_dir():
+                raise
+            unread.append(Left(Found(str(file), file.stem, {}), str(error), is_error=True))
+    if not found and not unread:
         raise ConfigError(f'{target} holds no loss: no dict whose type is a loss')
-    return _split(found)
+    requests, left = _split(found)
+    return requests, [*unread, *left]
 
 
 def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
@@ -228,21 +340,30 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
         if item.place.startswith(within):  # a part of one of ours, which is one graph
             continue
         try:
-            request = item.request()
+            found_here = item.requests()
         except ConfigError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=True))
             continue
         except DeclinedError as error:
             left.append(Left(item, f'{item.place}: {error}', is_error=False))
             continue
-        if request is None:
+        if not found_here:
             left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
             continue
-        if item.ours and request.is_callable:
+        if item.ours and found_here[0].is_callable:
             within += (f'{item.place}.',)
-        if not any(r.config == request.config and r.call == request.call for r in requests):
-            requests.append(request)
+        for request in found_here:
+            _add(requests, request)
     return requests, left
+
+
+def _add(requests: list[Request], request: Request) -> None:
+    """Adds a request, or its heads to the one that comes to the same artefacts."""
+    for at, known in enumerate(requests):
+        if known.is_same_call(request):
+            requests[at] = replace(known, heads=tuple(dict.fromkeys((*known.heads, *request.heads))))
+            return
+    requests.append(request)
 
 
 def migration_diff(path: Path, host: str = '') -> str:
@@ -252,10 +373,13 @@ def migration_diff(path: Path, host: str = '') -> str:
         ConfigError: the file cannot be read as a config.
         DeclinedError: dicts of one type need different changes.
     """
-    before = path.read_text(encoding='utf-8')
+    found = find_losses(path, host)
+    try:
+        before = read_file(path, MAX_TEXT).decode('utf-8')
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path} is not UTF-8: {error}') from error
     after = before
     changes: dict[str, set[str]] = {}
-    found = find_losses(path, host)
     for item in found:
         if item.stand_in is not None and not item.kept and (item.conflict or not item.ours):
             missing = {k: v for k, v in item.stand_in.host_class.defaults.items() if k not in item.options}

@@ -9,13 +9,20 @@ This file stands by itself; ``lossreg.export_train_step`` lays a copy of it besi
         loss = step(images, teacher_logits, lr=0.05)
     step.save('trained.safetensors')
     step.export_inference('student.onnx')
+
+A step ``a.onnx`` is the first of its files: ``a.safetensors`` holds its initial parameters and state, ``a.eval.onnx``
+and ``a.predict.onnx`` the student in evaluation mode, ``a.apply.onnx`` with ``accumulate`` the optimizer's half. Each
+is bound to it by SHA-256, so several steps may share a folder. All of a step's files may be renamed together, not one
+alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,11 +39,20 @@ Array = NDArray[Any]
 METADATA_KEY = 'lossreg.json'
 KIND = 'train_step'
 GRAPH_KEY = 'graph_sha256'
+WAITING_KEY = 'waiting'
+CONTENT_KEY = 'content_sha256'
+FILES_KEY = 'files'
+ROLES = ('eval', 'predict', 'apply')
+"""The graphs beside a step's own, by what they do."""
+
+MAX_METADATA = 16 << 20
+"""More characters than a step's description ever has."""
+
 PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
 
 
 class StateError(ValueError):
-    """A file that is not a state of this training step."""
+    """A file that is not what it must be: a training step, a graph of it, or a state of it."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -48,14 +64,14 @@ class TrainStep:
 
     Args:
         path: the ``step.onnx`` that ``lossreg.export_train_step`` wrote. The initial parameters are read from the
-            ``.safetensors`` file of the same name; ``apply.onnx``, ``eval.onnx`` and ``predict.onnx`` beside it are
-            loaded when they are needed.
+            ``.safetensors`` file of the same name. ``step.eval.onnx``, ``step.predict.onnx`` and ``step.apply.onnx``
+            beside it are compared with their hashes now, where they are there, and loaded when they are needed.
         device: ``cpu`` or ``cuda``.
         threads: how many threads ONNX Runtime may use; 0 leaves the choice to it.
 
     Raises:
         FileNotFoundError: a file is missing.
-        StateError: the file is no training step, or the initial parameters are those of another.
+        StateError: a file is no training step, damaged, or that of another step.
         RuntimeError: ``device='cuda'``, but ONNX Runtime fell back to the CPU.
 
     Attributes:
@@ -66,22 +82,27 @@ class TrainStep:
     def __init__(self, path: str | os.PathLike[str], device: str = 'cpu', threads: int = 0) -> None:
         self._path = Path(path)
         self._device, self._threads = device, threads
-        self._graphs: dict[str, _Graph] = {}
-        self._main = self._graph(self._path)
+        model = _read(self._path)
+        self._sha256 = hashlib.sha256(model).hexdigest()
+        self._main = _Graph(self._path.name, model, device, threads)
         meta = self._main.metadata
-        if meta.get('kind') != KIND:
-            raise StateError(f'{self._path.name} is not a training step of lossreg')
         self.default_lr = float(meta['optimizer']['lr'])
-        self._accumulate = int(meta['accumulate'])
+        self._accumulate: int = meta['accumulate']
         self._waiting = 0
         self.results: dict[str, float] = {}
-        self._sha256 = hashlib.sha256(self._path.read_bytes()).hexdigest()
-        initial, found = _read_state(self._path.with_suffix('.safetensors'))
-        if found != self._sha256:
-            raise StateError(f'{self._path.with_suffix(".safetensors").name} belongs to another {self._path.name}')
-        self._expected: dict[str, tuple[Any, ...]] = {
-            name: (value.shape, value.dtype) for name, value in initial.items()
-        }
+        self._files: Mapping[str, str] | None = meta.get(FILES_KEY)  # None: written by version 0.1
+        self._graphs: dict[str, _Graph] = {}
+        for role in ROLES if self._files is not None else ():
+            if self._beside(role).is_file():
+                self._model(role)
+        self._expected = dict(self._main.state)
+        if self._accumulate > 1:
+            self._expected |= self._graph('apply').state
+        for graph in (self._main, *self._graphs.values()):
+            changed = {name.removeprefix('next_') for name in graph.outputs if name.startswith('next_')}
+            if 'ok' not in graph.metadata['outputs'] or not changed <= self._expected.keys():
+                raise StateError(f'{self._path.name} is not a training step of lossreg, but another graph of one')
+        initial, _ = self._read_state(self._path.with_suffix('.safetensors'))
         self._state = {name: self._value(value) for name, value in initial.items()}
         self._spare: dict[str, Any] = {}
 
@@ -127,7 +148,7 @@ class TrainStep:
             self.results = self._run(self._main, feeds, lr)
             return self._loss()
         # what the optimizer's half would refuse when the gradients are added up already
-        apply = self._graph(self._path.with_name('apply.onnx'))
+        apply = self._graph('apply')
         if lr is not None and not abs(lr) <= float(np.finfo(np.float32).max):
             raise NonFiniteError(f'lr {lr:g}: not finite; parameters and state are unchanged')
         self.results = self._run(self._main, feeds, None)
@@ -139,54 +160,130 @@ class TrainStep:
 
     def evaluate(self, *arrays: ArrayLike) -> dict[str, Array]:
         """The loss of a batch and the student's outputs, in evaluation mode, with the parameters as they are now."""
-        return self._infer('eval.onnx', arrays)
+        return self._infer('eval', arrays)
 
     def predict(self, *arrays: ArrayLike) -> dict[str, Array]:
         """The student's outputs for a batch, in evaluation mode, with the parameters as they are now."""
-        return self._infer('predict.onnx', arrays)
+        return self._infer('predict', arrays)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes parameters and state to a safetensors file, whole or not at all."""
         arrays = {name: np.asarray(value.numpy(), order='C') for name, value in self._state.items()}
-        _write(Path(path), save(arrays, metadata={GRAPH_KEY: self._sha256, 'waiting': str(self._waiting)}))
+        _write(Path(path), save(arrays, metadata=state_metadata(arrays, self._sha256, self._waiting)))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Takes parameters and state from a file that :meth:`save` wrote.
 
         Raises:
-            StateError: it is no such file, or that of another training step; nothing has changed then.
+            StateError: it is no such file, damaged, or that of another training step; nothing has changed then.
         """
-        arrays, found = _read_state(Path(path))
-        for name in sorted(self._expected.keys() | arrays.keys()):
-            if name not in arrays:
-                raise StateError(f'{Path(path).name} has no {name}, which this training step has')
-            if name not in self._expected:
-                raise StateError(f'{Path(path).name} has {name}, which this training step has not')
-            shape, dtype = self._expected[name]
-            if arrays[name].shape != shape or arrays[name].dtype != dtype:
-                raise StateError(
-                    f'{name} is {arrays[name].dtype}{list(arrays[name].shape)} in {Path(path).name}, '
-                    f'but {dtype}{list(shape)} in this training step'
-                )
-        if found != self._sha256:
-            raise StateError(f'{Path(path).name} was saved by another {self._path.name}: their sha256 differ')
-        with safe_open(str(path), framework='numpy') as file:
-            self._waiting = int((file.metadata() or {}).get('waiting', '0'))
-        self._state = {name: self._value(value) for name, value in arrays.items()}
+        arrays, waiting = self._read_state(Path(path))
+        self._state, self._waiting = {name: self._value(value) for name, value in arrays.items()}, waiting
 
     def export_inference(self, path: str | os.PathLike[str]) -> None:
         """Writes the student as a plain ONNX file that holds the parameters as they are now."""
-        model = self._path.with_name('predict.onnx').read_bytes()
-        _write(Path(path), bake(model, {name: value.numpy() for name, value in self._state.items()}))
+        _write(Path(path), bake(self._model('predict'), {name: value.numpy() for name, value in self._state.items()}))
 
     def _loss(self) -> float:
         """What was differentiated: the loss, or the sum of several."""
         return sum(self.results[name] for name in self._main.metadata['losses'])
 
-    def _graph(self, path: Path) -> _Graph:
-        if path.name not in self._graphs:
-            self._graphs[path.name] = _Graph(path, self._device, self._threads)
-        return self._graphs[path.name]
+    def _beside(self, role: str) -> Path:
+        """Where a further graph of this step is: ``step.eval.onnx``, or as version 0.1 wrote it ``eval.onnx``."""
+        name = f'{role}.onnx' if self._files is None else f'{self._path.stem}.{role}.onnx'
+        return self._path.with_name(name)
+
+    def _model(self, role: str) -> bytes:
+        """The bytes of a further graph.
+
+        Raises:
+            StateError: they are not those that this step was exported with.
+        """
+        path = self._beside(role)
+        model = _read(path)
+        if self._files is None:
+            self._refuse_strangers(path)
+        elif hashlib.sha256(model).hexdigest() != self._files.get(role):
+            raise StateError(
+                f'{path.name} is damaged or belongs to another step: its sha256 is not the one in {self._path.name}; '
+                'copy all files of the step again, or export it again'
+            )
+        return model
+
+    def _refuse_strangers(self, path: Path) -> None:
+        """Of steps by version 0.1 all graphs beside have one name, so that two steps in a folder cannot be told apart.
+
+        Raises:
+            StateError: there is another such step.
+        """
+        for other in sorted(path.parent.glob('*.onnx')):
+            state, own = other.with_suffix('.safetensors'), other.with_name(f'{other.stem}.predict.onnx')
+            if other != self._path and state.is_file() and not own.is_file():
+                raise StateError(
+                    f'{path.name} may belong to {other.name} as well as to {self._path.name}; '
+                    'export each step again, or keep each in a folder of its own'
+                )
+
+    def _graph(self, role: str) -> _Graph:
+        if role not in self._graphs:
+            path = self._beside(role)
+            graph = _Graph(path.name, self._model(role), self._device, self._threads)
+            known = self._main.state if role == 'apply' else self._expected
+            shared = {name: spec for name, spec in graph.state.items() if name in known or role != 'apply'}
+            same = all(graph.metadata[key] == self._main.metadata[key] for key in SHARED)
+            if not same or any(known.get(name) != spec for name, spec in shared.items()):
+                raise StateError(f'{path.name} belongs to another step than {self._path.name}; export it again')
+            self._graphs[role] = graph
+        return self._graphs[role]
+
+    def _read_state(self, path: Path) -> tuple[dict[str, Array], int]:
+        """The arrays of a state file of this step, and how many batches wait for the optimizer.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StateError: it is damaged, or that of another step.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} does not exist or is no file')
+        name = path.name
+        try:
+            with safe_open(str(path), framework='numpy') as file:
+                metadata = file.metadata() or {}
+                self._check_specs(name, {key: _spec_of(file.get_slice(key)) for key in file.keys()})  # noqa: SIM118
+                # read only now that its size is known to be right
+                arrays = {key: file.get_tensor(key) for key in self._expected}
+        except (SafetensorError, OSError) as error:
+            raise StateError(f'{name} is no safetensors file, or damaged: {error}') from error
+        graph, waiting = metadata.get(GRAPH_KEY, ''), metadata.get(WAITING_KEY, '0')
+        if graph != self._sha256:
+            raise StateError(
+                f'{name} belongs to another {self._path.name}: their sha256 differ; '
+                'take a file that came with this step, or that its TrainStep.save wrote'
+            )
+        if not re.fullmatch(r'[0-9]{1,9}', waiting) or int(waiting) >= self._accumulate:
+            raise StateError(f'{name} is damaged: {waiting[:20]!r} batches cannot wait for the optimizer')
+        found = metadata.get(CONTENT_KEY)
+        if found is None and self._files is not None:
+            raise StateError(f'{name} holds no sha256 of its content; write it with TrainStep.save')
+        if found is not None and found != content_digest(arrays, graph, int(waiting)):
+            raise StateError(
+                f'{name} is damaged or was changed by hand: its content is not that of its sha256; '
+                'copy it again, or write it with TrainStep.save'
+            )
+        return arrays, int(waiting)
+
+    def _check_specs(self, file: str, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+        """Raises StateError where a state file has not this step's tensors."""
+        for name in sorted(self._expected.keys() | specs.keys()):
+            if name not in specs:
+                raise StateError(f'{file} has no {name}, which this training step has')
+            if name not in self._expected:
+                raise StateError(f'{file} has {name}, which this training step has not')
+            if specs[name] != self._expected[name]:
+                (shape, dtype), (wanted, kind) = specs[name], self._expected[name]
+                raise StateError(
+                    f'{name} is {dtype}{list(shape)} in {file}, but {kind}{list(wanted)} in this training step'
+                )
 
     def _value(self, array: Array) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order='C'), self._device, 0)
@@ -221,8 +318,8 @@ class TrainStep:
             self._state[name], self._spare[name] = self._spare[name], self._state[name]
         return results
 
-    def _infer(self, file: str, arrays: Sequence[ArrayLike]) -> dict[str, Array]:
-        graph = self._graph(self._path.with_name(file))
+    def _infer(self, role: str, arrays: Sequence[ArrayLike]) -> dict[str, Array]:
+        graph = self._graph(role)
         binding = graph.session.io_binding()
         for name, array in _checked(graph.metadata['inputs'], arrays).items():
             binding.bind_cpu_input(name, array)
@@ -235,27 +332,102 @@ class TrainStep:
 
 
 class _Graph:
-    """An ONNX file with a session for it."""
+    """The bytes of an ONNX file with a session for it.
 
-    def __init__(self, path: Path, device: str, threads: int) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f'{path} does not exist or is no file')
+    Attributes:
+        metadata: what it says of itself, all of it checked.
+        state: shape and dtype of the tensors that it takes from step to step, by name.
+    """
+
+    def __init__(self, name: str, model: bytes, device: str, threads: int) -> None:
         if device not in PROVIDERS:
             raise ValueError(f'device is {device!r}, but must be one of {", ".join(PROVIDERS)}')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         provider = PROVIDERS[device]
-        model = path.read_bytes()
         try:
             self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
+            text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except Exception as error:  # ONNX Runtime's errors have no common class
-            raise StateError(f'{path.name} cannot be loaded: {error}; export it again') from error
+            first = next(iter(str(error).splitlines()), '')
+            raise StateError(f'{name} cannot be loaded: {first}; copy it again, or export it again') from error
         chosen = self.session.get_providers()[0]
         if chosen != provider:
             raise RuntimeError(f'ONNX Runtime fell back to {chosen} where {provider} was asked for')
-        self.metadata = json.loads(self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, '{}'))
+        if text is None:
+            raise StateError(f'{name} is not a training step of lossreg')
+        self.metadata = _metadata(name, text)
         self.outputs = [output.name for output in self.session.get_outputs()]
+        taken = {value.name: value for value in self.session.get_inputs()}
+        promised = {entry['name'] for entry in self.metadata['inputs']} | set(self.metadata['state'])
+        lacking = sorted(promised ^ taken.keys()) + sorted(set(self.metadata['outputs']) - set(self.outputs))
+        if lacking:
+            raise StateError(f'{name} is damaged: its metadata and its graph differ in {lacking[0]}; export it again')
+        types = {key: TYPES.get(value.type, value.type) for key, value in taken.items()}
+        self.state = {key: (tuple(taken[key].shape), types[key]) for key in self.metadata['state']}
+        for entry in self.metadata['inputs']:
+            if (entry['dtype'], len(entry['shape'])) != (types[entry['name']], len(taken[entry['name']].shape)):
+                raise StateError(f'{name} is damaged: its metadata and its graph differ in {entry["name"]}')
+
+
+TYPES = {'tensor(float)': 'float32', 'tensor(double)': 'float64', 'tensor(float16)': 'float16', 'tensor(bool)': 'bool'}
+TYPES |= {f'tensor({sign}int{bits})': f'{sign}int{bits}' for sign in ('', 'u') for bits in (8, 16, 32, 64)}
+"""NumPy's names of ONNX Runtime's types."""
+
+SHARED = ('loss', 'config', 'optimizer', 'accumulate', 'trained', 'tied', 'losses')
+"""What all graphs of a step say alike."""
+
+
+def _metadata(file: str, text: str) -> dict[str, Any]:
+    """What a graph says of itself.
+
+    Raises:
+        StateError: it does not say all that is needed, or something else.
+    """
+    try:
+        if len(text) > MAX_METADATA:
+            raise ValueError('it is too long')
+        meta = json.loads(text, parse_constant=_no_number)
+        if not isinstance(meta, dict) or meta.get('kind') != KIND:
+            raise StateError(f'{file} is not a training step of lossreg')
+        _check_metadata(meta)
+    except StateError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        reason = f'{error} is missing' if isinstance(error, KeyError) else str(error)
+        raise StateError(f'the metadata of {file} is damaged: {reason[:200]}; export it again') from error
+    return meta
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f'{text} is no number')
+
+
+def _check_metadata(meta: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError where something is missing or of another type."""
+
+    def need(good: bool, what: str) -> None:
+        if not good:
+            raise ValueError(f'{what} is not what a training step has')
+
+    need(isinstance(meta['loss'], str) and isinstance(meta['config'], dict), 'loss or config')
+    lr = meta['optimizer']['lr']
+    need(isinstance(lr, (int, float)) and not isinstance(lr, bool) and math.isfinite(lr), 'the learning rate')
+    need(type(meta['accumulate']) is int and 0 < meta['accumulate'] < 10**9, 'accumulate')
+    for key in ('trained', 'losses', 'state', 'outputs'):
+        need(isinstance(meta[key], list) and all(isinstance(name, str) for name in meta[key]), key)
+    need(isinstance(meta['tied'], dict) and all(isinstance(name, str) for name in meta['tied'].values()), 'tied')
+    need(isinstance(meta['inputs'], list), 'inputs')
+    for entry in meta['inputs']:
+        name, shape, dtype = entry['name'], entry['shape'], entry['dtype']
+        need(isinstance(name, str) and isinstance(dtype, str) and dtype in TYPES.values(), 'an input')
+        need(isinstance(shape, list) and all(isinstance(dim, str) for dim in shape), f'the shape of {name}')
+        need(all(re.fullmatch(r'[0-9]{1,18}|[A-Za-z_]\w*', dim, re.ASCII) for dim in shape), f'the shape of {name}')
+    if FILES_KEY in meta:
+        files = meta[FILES_KEY]
+        good = isinstance(files, dict) and all(isinstance(sha256, str) for sha256 in files.values())
+        need(good and set(files) <= set(ROLES), FILES_KEY)
 
 
 def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) -> dict[str, Array]:
@@ -272,8 +444,14 @@ def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) ->
     for spec, given in zip(specs, arrays, strict=True):
         name, array = spec['name'], np.asarray(given)
         wanted = np.dtype(spec['dtype'])
-        if array.dtype.kind != wanted.kind:
+        integers = array.dtype.kind in 'iu' and wanted.kind in 'iu'
+        if array.dtype.kind != wanted.kind and not integers:
             raise ValueError(f'{name} holds {array.dtype}, but must hold {wanted}')
+        if integers and array.size:
+            ends, limits = (int(array.min()), int(array.max())), np.iinfo(wanted)
+            if ends[0] < limits.min or ends[1] > limits.max:
+                odd = ends[0] if ends[0] < limits.min else ends[1]
+                raise ValueError(f'{name} holds {odd}, which {wanted} cannot hold')
         shape = spec['shape']
         if array.ndim != len(shape):
             raise ValueError(f'{name} has shape {list(array.shape)}, but must have [{", ".join(shape)}]')
@@ -287,17 +465,55 @@ def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) ->
     return feeds
 
 
-def _read_state(path: Path) -> tuple[dict[str, Array], str]:
-    """The arrays of a state file, and the sha256 of the graph they belong to."""
+def state_metadata(arrays: Mapping[str, Array], graph: str, waiting: int = 0) -> dict[str, str]:
+    """What a state file says of itself: which step it belongs to, and the SHA-256 of its own content.
+
+    Args:
+        arrays: the state.
+        graph: the SHA-256 of the step's own graph.
+        waiting: how many batches wait for the optimizer.
+    """
+    digest = content_digest(arrays, graph, waiting)
+    return {GRAPH_KEY: graph, WAITING_KEY: str(waiting), CONTENT_KEY: digest}
+
+
+def content_digest(arrays: Mapping[str, Array], graph: str, waiting: int) -> str:
+    """The SHA-256 of two lines, the graph's SHA-256 and the number waiting; then of each tensor, in the order of their
+    names, three lines, its name, dtype and sizes with commas between, and its bytes, the lowest first.
+    """
+    digest = hashlib.sha256(f'{graph}\n{waiting}\n'.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f'{name}\n{array.dtype.name}\n{",".join(map(str, array.shape))}\n'.encode())
+        digest.update(np.asarray(array, array.dtype.newbyteorder('<'), order='C').tobytes())
+    return digest.hexdigest()
+
+
+def _spec_of(tensor: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a tensor in a file, before it is read."""
+    return tuple(tensor.get_shape()), SAFETENSORS_TYPES.get(tensor.get_dtype(), tensor.get_dtype())
+
+
+SAFETENSORS_TYPES = {'BOOL': 'bool'} | {
+    f'{short}{bits}': f'{name}{bits}'
+    for short, name in (('F', 'float'), ('I', 'int'), ('U', 'uint'))
+    for bits in (8, 16, 32, 64)
+}
+"""NumPy's names of safetensors' types."""
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: it cannot be a graph.
+    """
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist or is no file')
-    try:
-        with safe_open(str(path), framework='numpy') as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-            found = (file.metadata() or {}).get(GRAPH_KEY, '')
-    except SafetensorError as error:
-        raise StateError(f'{path.name} is no safetensors file: {error}') from error
-    return arrays, found
+    if path.stat().st_size >= 2 << 30:
+        raise StateError(f'{path.name} is larger than an ONNX file can be; copy it again, or export it again')
+    return path.read_bytes()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -15,27 +15,38 @@ import torch
 from lossreg.errors import MissingBackendError
 from lossreg.versions import versions
 
+FLAVOURS = (('mmengine', 'onedl-mmengine'), ('onnxruntime', 'onnxruntime-gpu'))
+"""Packages that install a module of one name: only one of each two may be there."""
+
 MENDS = {
+    'mmengine': 'pip install mmengine, or onedl-mmengine, its maintained fork',
     'libcuda.so': 'no NVIDIA driver here: a machine with a GPU has one',
     'libcublas': "pip install 'lossreg[gpu]'",
     'libcudart': "pip install 'lossreg[gpu]'",
     'libcurand': 'pip install nvidia-curand (torch >= 2.15 no longer brings it)',
 }
-"""How to get a library that the CUDA provider needs, by the beginning of its name."""
+"""How to get a package, or a library that the CUDA provider needs, by the beginning of its name."""
 
 
 def findings() -> list[dict[str, str]]:
     """What ``lossreg env`` shows: ``name``, ``found`` and, where something is to be mended, ``mend``."""
     installed = versions()
-    rows = [{'name': name, 'found': found or 'not installed', 'mend': ''} for name, found in installed.items()]
-    if installed['onnxruntime'] and installed['onnxruntime-gpu']:
-        rows.append(
-            {
-                'name': 'onnxruntime',
-                'found': 'two flavours over each other',
-                'mend': 'pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them',
-            }
-        )
+    # of two flavours of one module, that which is missing is not missed
+    unmissed = {a if installed[b] and not installed[a] else b for a, b in FLAVOURS}
+    rows = [
+        {'name': name, 'found': found or 'not installed', 'mend': '' if found else MENDS.get(name, '')}
+        for name, found in installed.items()
+        if found or name not in unmissed
+    ]
+    rows += [
+        {
+            'name': first,
+            'found': 'two flavours over each other',
+            'mend': f'pip uninstall -y {first} {second}, then install one of them',
+        }
+        for first, second in FLAVOURS
+        if installed[first] and installed[second]
+    ]
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'
     rows.append({'name': 'CUDA device', 'found': cuda, 'mend': ''})
     missing, mend = missing_cuda_library()

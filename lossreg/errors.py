@@ -27,6 +27,10 @@ class MissingBackendError(LossregError):
     exit_code = 3
 
 
+class MissingPackageError(MissingBackendError, ImportError):
+    """A package that lossreg imports is not installed. It is an ImportError, too."""
+
+
 class DeclinedError(LossregError):
     """A valid request that lossreg does not serve."""
 

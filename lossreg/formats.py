@@ -3,8 +3,18 @@
 SUFFIXES = {'onnx': 'onnx', 'torchscript': 'pt', 'pt2': 'pt2'}
 """File name suffix by format."""
 
-BACKENDS = {'eager': '', 'torchscript': 'torchscript', 'pt2': 'pt2', 'ort-cpu': 'onnx', 'ort-cuda': 'onnx'}
-"""The format each backend runs; eager runs none."""
+COMPILERS = {'compile': 'aot_eager', 'compile-inductor': 'inductor'}
+"""The backends that run the loss under torch.compile, and what torch calls its backend there."""
+
+BACKENDS = {
+    'eager': '',
+    **dict.fromkeys(COMPILERS, ''),
+    'torchscript': 'torchscript',
+    'pt2': 'pt2',
+    'ort-cpu': 'onnx',
+    'ort-cuda': 'onnx',
+}
+"""The format each backend runs; eager and torch.compile run none."""
 
 DEVICE_BACKENDS = {
     'cpu': ('eager', 'torchscript', 'pt2', 'ort-cpu'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -51,8 +52,10 @@ def term_of(name: str, description: Mapping[str, Any], *, penalty: bool, loss: n
         ValueError: the config is incomplete, or names inputs or a call that the loss does not have.
     """
     unknown = sorted(set(description) - {'loss', 'inputs', 'weight', 'call'})
-    if not name.isidentifier() or name == 'loss':
-        raise ValueError(f'a term cannot be called {name!r}; it must be an identifier other than loss')
+    if not name.isidentifier() or iskeyword(name) or name == 'loss' or hasattr(fx.GraphModule, name):
+        raise ValueError(
+            f'a term cannot be called {name!r}; it must be an identifier other than loss, no method of modules'
+        )
     if unknown or 'loss' not in description or 'inputs' not in description:
         wrong = f'has no use for {", ".join(unknown)}' if unknown else 'needs loss and inputs'
         raise ValueError(f'term {name} {wrong}; write dict(loss=dict(type=...), inputs=dict(...), weight=1.0)')
@@ -73,6 +76,26 @@ def term_of(name: str, description: Mapping[str, Any], *, penalty: bool, loss: n
                 raise ValueError(f'term {name} lacks input {needed!r}; {type(loss).__name__} has {", ".join(known)}')
     weight = description.get('weight', 1.0)
     return Term(name, loss, call, tuple(each), weight if isinstance(weight, str) else float(weight))
+
+
+def check_names(terms: Sequence[Term]) -> None:
+    """Raises ValueError where two of the objective's inputs and results would have one name in an artefact."""
+    inputs = {given: f'an input of term {term.name}' for term in terms for use in term.uses for given in use.values()}
+    scales = {term.weight: f'the weight of term {term.name}' for term in terms if isinstance(term.weight, str)}
+    differentiable = {
+        use[spec.name] for term in terms for use in term.uses for spec in term.inputs if spec.differentiable
+    }
+    results = [
+        ('loss', 'the sum'),
+        *((term.name, f'the value of term {term.name}') for term in terms),
+        *((f'grad_{name}', f'the gradient of {name}') for name in sorted(differentiable)),
+        ('grad_output', 'the gradient that an artefact may be given'),
+    ]
+    taken = {**scales, **inputs}
+    for name, what in results:
+        if name in taken:
+            raise ValueError(f'{name!r} is {taken[name]} and {what}; rename one of them')
+        taken[name] = what
 
 
 def _by_name(inputs: Mapping[str, str] | Sequence[str], known: Sequence[str]) -> dict[str, str]:

@@ -8,16 +8,61 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from mmengine.registry import MODELS, Registry
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lossreg.errors import ConfigError
+from lossreg.engine import MODELS, Registry
+from lossreg.errors import ConfigError, LossregError
 
-LOSSES = Registry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
+
+class LossRegistry(Registry):  # type: ignore[misc]
+    """A registry whose modules keep the precision of their buffers: see :func:`keep_buffers`."""
+
+    def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
+        super()._register_module(module, module_name, force)
+        if isinstance(module, type) and issubclass(module, nn.Module):
+            keep_buffers(module)
+
+
+def keep_buffers(cls: type[nn.Module]) -> None:
+    """Lets no cast to half precision change the buffers of a class: its state, and constants such as edges of bins.
+
+    bfloat16 counts to 256 and float16 to 2048, and a running mean moves no more once a step rounds away. So
+    ``half()``, ``bfloat16()`` and ``to(dtype)``, of the loss or of a model that holds it, leave buffers as they are.
+    ``float()`` and ``double()`` change those that are no integers; a device or a checkpoint changes no dtype.
+    Parameters follow every cast. TorchScript has casts of its own: see :func:`lossreg.arith.check_state`.
+    """
+    apply: Any = cls._apply
+    load: Any = cls._load_from_state_dict
+
+    def _apply(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        before = dict(self._buffers)
+        apply(self, fn, recurse)
+        for name, buffer in before.items():
+            after = self._buffers[name]
+            if buffer is None or after is None or after.dtype == buffer.dtype:
+                continue
+            if not buffer.is_floating_point() or after.dtype not in (torch.float32, torch.float64):
+                self._buffers[name] = buffer.to(after.device)
+        return self
+
+    def _load_from_state_dict(self: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # a host's counts are floats, and load_state_dict(assign=True) would keep them so
+        for name, buffer in self._buffers.items():
+            loaded = state_dict.get(prefix + name)
+            if buffer is not None and isinstance(loaded, Tensor):
+                state_dict[prefix + name] = loaded.to(buffer.dtype)
+        load(self, state_dict, prefix, *args)
+
+    cls._apply = _apply  # type: ignore[method-assign]
+    cls._load_from_state_dict = _load_from_state_dict  # type: ignore[method-assign, assignment]
+
+
+LOSSES = LossRegistry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
 """Every loss of this package, and those that other packages add with ``@LOSSES.register_module()``."""
 
 ENTRY_POINT_GROUP = 'lossreg.losses'
@@ -78,7 +123,9 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
     _refuse_unknown(cls, options)
     try:
         return cls(**options)
-    except (TypeError, ValueError, IndexError) as error:
+    except LossregError:
+        raise
+    except Exception as error:  # a strange value may make a constructor raise anything
         raise ConfigError(f'{cls.__name__} cannot be built from {options}: {error}') from error
 
 
@@ -93,7 +140,7 @@ def _refuse_unknown(cls: type[nn.Module], options: Mapping[str, Any]) -> None:
     known = list(inspect.signature(cls).parameters)
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(known)}'
             raise ConfigError(f'{cls.__name__} has no argument {name!r}; {_namesake(cls, name) or hint}')
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.table import Table
 
 from lossreg.checks.rows import Row, Status
-
-SCHEMA = 1
+from lossreg.schema import as_json as as_json
 
 CONFIG = 'config'
 """The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
 
+MEASURE = 'Largest error as a share of what is allowed, against eager (eager: against float64)'
+"""What the cells of tables say."""
 
-def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The machine-readable report: ``{"schema": 1, "rows": [...]}``."""
-    return json.dumps({'schema': SCHEMA, 'rows': list(rows)}, indent=1, allow_nan=False)
+UNIT = 'unit'
+"""The backend of rows about a unit on whatever backend: it could not be checked to its end."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,19 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The cell in words: the worst relative error, or what went wrong."""
+        """The cell in words: the largest error as a share of what is allowed, or what went wrong."""
         if self.failed:
             return f'{self.failed} of {self.failed + self.passed} failed'
         if self.missing:
             return 'missing'
-        return f'{self.worst:.1e}' if self.passed else 'skipped'
+        return percent(self.worst) if self.passed else 'skipped'
+
+
+def percent(share: float) -> str:
+    """A share of what is allowed, as tables show it."""
+    if 0.0 < share < 0.001:
+        return '< 0.1 %'
+    return f'{100 * share:.2g} %' if share < 0.1 else f'{100 * share:.0f} %'
 
 
 UnitKey = tuple[str, str, str, str]
@@ -64,15 +68,14 @@ def summary(rows: Sequence[Row]) -> tuple[list[str], dict[UnitKey, dict[str, Cel
 
 def _cell(rows: Sequence[Row]) -> Cell:
     counts = Counter(row.status for row in rows)
-    # errors in float64 rows are those of the oracle's own comparison; float32 is what artefacts hold
-    errors = [row.max_rel for row in rows if row.dtype == 'float32' and math.isfinite(row.max_rel)]
-    return Cell(max(errors, default=0.0), counts[Status.PASS], counts[Status.FAIL], counts[Status.MISSING])
+    worst = max((row.share for row in rows), default=0.0)
+    return Cell(worst, counts[Status.PASS], counts[Status.FAIL], counts[Status.MISSING])
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A terminal table: a line a unit, the worst relative error on each backend."""
+    """A terminal table: a line a unit, the largest error on each backend as a share of what is allowed."""
     backends, units = summary(rows)
-    result = Table(title='worst relative error against eager (eager: against the float64 oracle)', title_style='dim')
+    result = Table(title=MEASURE, title_style='dim')
     for column in ('loss', 'variant', 'call', 'with'):
         result.add_column(column, overflow='fold')
     for backend in backends:
@@ -121,6 +124,8 @@ def junit(rows: Sequence[Row]) -> str:
         case = ElementTree.SubElement(
             suite, 'testcase', classname=f'{row.loss}.{row.backend}', name=_title(row), time=f'{row.seconds:.4f}'
         )
+        properties = ElementTree.SubElement(case, 'properties')
+        ElementTree.SubElement(properties, 'property', name='share', value=str(row.share))
         if row.status is Status.FAIL:
             ElementTree.SubElement(case, 'failure', message=row.detail)
         elif row.status is not Status.PASS:
@@ -135,7 +140,7 @@ def markdown(rows: Sequence[Row], environment: Mapping[str, str]) -> str:
     lines += [
         closing_line(rows),
         '',
-        'Worst relative error against eager; eager itself against the float64 oracle.',
+        f'{MEASURE}.',
         '',
     ]
     lines += [_line(['loss', 'variant', 'call', 'with', *backends]), _line(['---'] * (4 + len(backends)))]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, LossregError
+from lossreg.head_calls import UNKNOWN, HeadCall
 from lossreg.registry import build_loss, loss_class
 from lossreg.spec import Call, calls_of, spec_of
-from lossreg.unit import Unit
+from lossreg.unit import Unit, as_called
+from lossreg.untrusted import read_weight
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Request:
         variant: a short name for the config.
         call: the call asked for; empty for all it allows.
         host: the host class it stands in for, where a host's config asked for it.
+        heads: the places that call it, such as ``mmseg.FCNHead.loss_decode``, where it stands under heads in a config.
+            One whose call is not known begins with ``unknown: ``.
+        optional: the optional inputs that these heads give; None where nothing calls it, or it is not known how.
+        constants: what else they give.
     """
 
     loss: nn.Module
@@ -36,6 +43,9 @@ class Request:
     variant: str
     call: str = ''
     host: str = ''
+    heads: tuple[str, ...] = ()
+    optional: tuple[str, ...] | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,15 +61,45 @@ class Request:
         if isinstance(loss, nn.Module):
             built, given = loss, _given(loss)
         else:
+            loss = loss if isinstance(loss, str) else _with_numbers(loss)
             built = _build_seeded(loss)
             given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
         return cls(built, config, variant or _variant_name(built, given), call, host)
 
+    def called_by(self, head: HeadCall) -> Request:
+        """This request, as a head calls the loss. Other constants are another variant: files need another name."""
+        variant = self.variant
+        if head.constants:
+            variant = _hashed({'variant': variant, **head.constants})
+        return replace(
+            self,
+            call=head.call or self.call,
+            heads=(head.place,),
+            optional=head.optional,
+            constants=head.constants,
+            variant=variant,
+        )
+
+    def is_same_call(self, other: Request) -> bool:
+        """Whether the other comes to the same artefacts."""
+        mine, others = ((r.config, r.call, r.optional, r.constants) for r in (self, other))
+        return mine == others
+
+    @property
+    def unknown_heads(self) -> tuple[str, ...]:
+        """The places whose call is not known."""
+        return tuple(head.removeprefix(UNKNOWN) for head in self.heads if head.startswith(UNKNOWN))
+
+    @property
+    def as_called(self) -> nn.Module:
+        """The loss as its spec is to be asked about it."""
+        return as_called(self.loss, self.constants)
+
     @property
     def is_callable(self) -> bool:
         """Whether this instance has a call that can be exported and checked: some wrappers have none."""
-        return any(call.when(self.loss) for call in calls_of(self.loss))
+        return any(call.when(self.as_called) for call in calls_of(self.loss))
 
     def calls(self, any_call: bool = False) -> tuple[Call, ...]:
         """The calls this instance allows; only the one asked for, unless ``any_call``.
@@ -67,7 +107,7 @@ class Request:
         Raises:
             ConfigError: the call asked for does not exist, or not for this instance, or it has none at all.
         """
-        allowed = tuple(c for c in calls_of(self.loss) if c.when(self.loss))
+        allowed = tuple(c for c in calls_of(self.loss) if c.when(self.as_called))
         if not allowed:
             raise ConfigError(
                 f'{type(self.loss).__name__} with this config has no call that could be exported or checked'
@@ -81,16 +121,24 @@ class Request:
         return chosen
 
     def units(self, every_set: bool = False) -> Iterator[Unit]:
-        """The units of this loss: per call, without and with all optional inputs, or with ``every_set`` of them."""
+        """The units of this loss: per call, without and with all optional inputs, or with ``every_set`` of them.
+
+        Where a head calls it, just the one of that call.
+        """
         for call in self.calls():
-            optional = [i.name for i in call.inputs if i.optional and i.when(self.loss)]
-            for present in _optional_sets(optional, every_set):
+            sets = [self.optional] if self.optional is not None else _optional_sets(self.takes(call), every_set)
+            for present in sets:
                 yield self.unit(call, present)
+
+    def takes(self, call: Call) -> list[str]:
+        """The optional inputs of a call."""
+        return [i.name for i in call.inputs if i.optional and i.when(self.as_called)]
 
     def unit(self, call: Call, present: Iterable[str]) -> Unit:
         """The unit of one call with the optional inputs named present."""
-        kept = tuple(i for i in call.inputs if i.when(self.loss) and (not i.optional or i.name in present))
-        return Unit(self.loss, self.config, self.variant, call, kept, spec_of(self.loss))
+        kept = tuple(i for i in call.inputs if i.when(self.as_called) and (not i.optional or i.name in present))
+        spec = spec_of(self.loss)
+        return Unit(self.loss, self.config, self.variant, call, kept, spec, constants=self.constants, heads=self.heads)
 
 
 def variants_of(name: str) -> list[Request]:
@@ -103,6 +151,35 @@ def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_loss(cfg)
+
+
+WEIGHT_FILES = ('.npy', '.json', '.yaml', '.yml', '.pkl', '.pickle')
+
+
+def _with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that holds the numbers of weights whose files it names: an artefact's must not depend on other files.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds something else.
+    """
+    return {key: _numbers(key, value) for key, value in options.items()}
+
+
+def _numbers(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _with_numbers(value)
+    if isinstance(value, list):
+        return [_numbers('', item) for item in value]
+    is_weight = isinstance(key, str) and (key.endswith('weight') or key == 'alpha')
+    if not is_weight or not isinstance(value, str) or not value.endswith(WEIGHT_FILES):
+        return value
+    try:
+        found = read_weight(value)
+    except LossregError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise ConfigError(f'{value} cannot be read as {key}: {error}') from error
+    return found.tolist() if isinstance(found, (np.ndarray, Tensor)) else found
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:
@@ -122,10 +199,14 @@ def _variant_name(loss: nn.Module, given: Mapping[str, Any]) -> str:
     for name, options in spec_of(loss).variants.items():
         if dict(options) == dict(given):
             return name
+    return _hashed(given)
+
+
+def _hashed(given: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _optional_sets(names: list[str], every_set: bool) -> list[tuple[str, ...]]:
+def _optional_sets(names: Sequence[str], every_set: bool) -> list[tuple[str, ...]]:
     if every_set:
         return [chosen for count in range(len(names) + 1) for chosen in combinations(names, count)]
     return [(), tuple(names)] if names else [()]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Protocol
+from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossreg.artefact import METADATA_KEY
+from lossreg.archive import read_archive, refuse_code
+from lossreg.artefact import METADATA_KEY, parse_metadata, write_archive
 from lossreg.environment import preload_cuda_libraries
 from lossreg.errors import MissingBackendError
 from lossreg.unit import FlatLoss, Unit
@@ -24,7 +27,13 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """Anything that turns inputs by name into outputs by name."""
+    """Anything that turns inputs by name into outputs by name.
+
+    Attributes:
+        metadata: what an artefact says of itself; empty where there is no artefact.
+    """
+
+    metadata: Mapping[str, Any]
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
@@ -33,6 +42,8 @@ class Runtime(Protocol):
 
 class Eager:
     """The loss itself, in ``dtype`` on ``device``."""
+
+    metadata: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, unit: Unit, grad: bool, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
         # a copy, because moving a module to a device moves it for everybody
@@ -48,39 +59,89 @@ class Eager:
         return _named(self._names, self._flat(*tensors))
 
 
+class Compiled(Eager):
+    """The loss under torch.compile, in one graph whose sizes are symbols; its gradient is autograd's through that.
+
+    Args:
+        unit: what is called.
+        grad: whether gradients are outputs.
+        compiler: torch's name of its backend, such as ``inductor``.
+        device: where it runs.
+    """
+
+    def __init__(self, unit: Unit, grad: bool, compiler: str, device: str = 'cpu') -> None:
+        super().__init__(unit, grad, device=device)
+        # what others have compiled counts towards the limit of graphs, and is guarded by their sizes
+        torch._dynamo.reset()
+        self._compiled = self._flat = _CompiledLoss(self._flat.unit, grad, compiler)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+        """Computes the outputs."""
+        # sizes of 0, 1 and wrong ones are graphs of their own
+        with torch._dynamo.config.patch(recompile_limit=64):
+            return super().__call__(inputs)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs have been compiled for the calls so far."""
+        return self._compiled.graphs
+
+
+class _CompiledLoss(FlatLoss):
+    def __init__(self, unit: Unit, grad: bool, compiler: str) -> None:
+        super().__init__(unit, grad)
+        self.graphs = 0
+        compile_graph = torch._dynamo.lookup_backend(compiler)
+
+        def counting(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+            self.graphs += 1
+            return compile_graph(graph, examples)
+
+        self._compiled = torch.compile(super()._results, fullgraph=True, dynamic=True, backend=counting)
+
+    def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = self._compiled(named)
+        return results
+
+
 class TorchScript:
-    """A ``.pt`` artefact, loaded as a user would, without lossreg."""
+    """A ``.pt`` artefact, loaded as a user would, without lossreg. It is code: load only what you trust."""
 
     def __init__(self, data: bytes, device: str = 'cpu') -> None:
+        read_archive(data)  # raises where it is damaged, or would grow
         extra = {METADATA_KEY: ''}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning)
             load_archive: Any = torch.jit.load
             self._module = load_archive(io.BytesIO(data), map_location=device, _extra_files=extra)
-        self._metadata = json.loads(extra[METADATA_KEY])
+        self.metadata: Mapping[str, Any] = parse_metadata(_text(extra[METADATA_KEY]))
         self._device = device
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         with torch.enable_grad():
             outputs = self._module(**{name: t.to(self._device) for name, t in inputs.items()})
-        return _named(self._metadata['outputs'], outputs if isinstance(outputs, tuple) else (outputs,))
+        return _named(self.metadata['outputs'], outputs if isinstance(outputs, tuple) else (outputs,))
 
 
 class Pt2:
-    """A ``.pt2`` artefact."""
+    """A ``.pt2`` artefact: one that would run code when it is loaded is refused."""
 
     def __init__(self, data: bytes) -> None:
+        members = read_archive(data)
+        refuse_code(members)
+        data = write_archive(members)  # of what was looked at, nothing else
         extra = {METADATA_KEY: ''}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # torch warns of its own archive's buffers
-            self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
-        self._metadata = json.loads(extra[METADATA_KEY])
+            with _plain_tensors():
+                self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
+        self.metadata: Mapping[str, Any] = parse_metadata(_text(extra[METADATA_KEY]))
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
-        order = [i['name'] for i in self._metadata['inputs']]
-        return _named(self._metadata['outputs'], self._module(*(inputs[name] for name in order)))
+        order = [i['name'] for i in self.metadata['inputs']]
+        return _named(self.metadata['outputs'], self._module(*(inputs[name] for name in order)))
 
 
 class OnnxRuntime:
@@ -101,6 +162,8 @@ class OnnxRuntime:
         options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
         self.provider = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}[provider]
         self._session = ort.InferenceSession(data, options, providers=[self.provider])
+        said = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self.metadata: Mapping[str, Any] = {} if said is None else parse_metadata(said)
         chosen = self._session.get_providers()
         if chosen[0] != self.provider:
             raise MissingBackendError(
@@ -121,6 +184,22 @@ class OnnxRuntime:
         for part in self._session.get_provider_graph_assignment_info():
             placed.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
         return placed
+
+
+def _text(data: str | bytes) -> str:
+    return data.decode('utf-8') if isinstance(data, bytes) else data
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Lets ``torch.export.load`` read tensors alone: it would unpickle anything that is not made of them."""
+    read: Any = torch.load
+
+    def load_tensors(file: Any, **options: Any) -> Any:
+        return read(file, **{**options, 'weights_only': True})
+
+    with mock.patch.object(torch, 'load', load_tensors):
+        yield
 
 
 def import_onnxruntime() -> Any:

@@ -36,6 +36,7 @@ class Expect(str, Enum):
     NUMBERS = 'numbers'  # the same numbers everywhere, right against float64
     VALUE = 'value'  # the same loss; the gradient is not defined
     ZERO = 'zero'  # exactly 0, and gradients exactly 0
+    DEFINED = 'defined'  # finite numbers, alike everywhere, or ValueError in eager and an error or NaN elsewhere
     BAD_LABEL = 'bad label'  # IndexError in eager, NaN elsewhere
     BAD_SHAPE = 'bad shape'  # ValueError naming both inputs in eager, an error or NaN elsewhere
 
@@ -68,7 +69,7 @@ def draw(
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if spec.role.is_integer else torch.float32
         drawn[spec.name] = torch.tensor(values, dtype=dtype)
-    return {**drawn, **unit.call.consistent(unit.loss, drawn)}
+    return {**drawn, **unit.call.consistent(unit.as_called, drawn)}
 
 
 def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
@@ -79,9 +80,9 @@ def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
 def _labels(
     rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    count = classes + spec.background
+    count = max(classes + spec.background, 1)  # of no classes, any label is wrong
     labels = rng.integers(0, count, shape)
-    ignored = spec.ignore(unit.loss)
+    ignored = spec.ignore(unit.as_called)
     if kind is Kind.COUNTED:
         return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
     if ignored is not None:
@@ -95,8 +96,8 @@ def _labels(
 def _label_sets(
     rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    sets = rng.integers(0, classes, shape)
-    ends = rng.integers(1 if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
+    sets = rng.integers(0, max(classes, 1), shape)
+    ends = rng.integers(min(1, shape[-1]) if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
     # what stands behind the first -1 does not count
     return np.where(np.arange(shape[-1]) == ends, -1, sets)
 
@@ -129,7 +130,7 @@ def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.floa
 
 def _probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _mix(rng, shape, [0.0, 1.0, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
+        return _mix(rng, shape, [0.0, 1.0, 1e-9, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
     return rng.uniform(0.02, 0.98, shape)
 
 
@@ -164,6 +165,11 @@ def _counts(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.fl
     return rng.poisson(2.0, shape).astype(np.float64)
 
 
+def _tallies(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
+    # float32 holds no odd number above 2^24
+    return _mix(rng, shape, [0.0, 1.0, 2.0**24 + 3]) if kind is Kind.EXTREME else _counts(rng, shape, kind)
+
+
 def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     return _mix(rng, shape, [1e-6, 1e-2, 1.0, 1e4]) if kind is Kind.EXTREME else rng.uniform(0.1, 3.0, shape)
 
@@ -171,7 +177,8 @@ def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.
 def _log_probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     values = _mix(rng, shape, [1e3, 0.0, -1e3, 20.0]) if kind is Kind.EXTREME else _real(rng, shape, kind)
     shifted = values - values.max(-1, keepdims=True, initial=-np.inf)
-    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    with np.errstate(divide='ignore'):  # of no class at all
+        normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return normalised
 
 
@@ -196,6 +203,7 @@ _ODD_BOXES = np.array(
         [5.0, 5.0, 5.0, 50.0],  # no width
         [0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4],
+        [0.0, 0.0, 1e-40, 1e-40],  # too small for its reciprocal
     ]
 )
 
@@ -267,6 +275,7 @@ _DRAWS: dict[Role, Callable[[np.random.Generator, Shape, Kind], Array]] = {
     Role.AVG_FACTOR: _avg_factor,
     Role.SIGNS: _signs,
     Role.COUNTS: _counts,
+    Role.TALLIES: _tallies,
     Role.POSITIVE: _positive,
     Role.LOG_PROBABILITIES: _log_probabilities,
     Role.SCALE: _scale,
@@ -312,6 +321,8 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
     roles = {i.name: i.role for i in unit.inputs}
     if unit.batch and unit.batch not in unit.fixed:
         yield Case('empty', draw(unit, Kind.COUNTED, {**other, unit.batch: 0}, seed=6), nothing)
+    for dim in _free_dimensions(unit, other):
+        yield Case(f'{dim}=0', draw(unit, Kind.COUNTED, {**other, dim: 0}, seed=6), Expect.DEFINED)
     for name, role in roles.items():
         if role in _MEASURED:
             yield Case(f'NaN in {name}', {**counted, name: _with(counted[name], torch.nan)}, Expect.VALUE)
@@ -325,11 +336,23 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
         if role is Role.WEIGHTS:
             yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
     for spec in unit.inputs:
-        ignored = spec.ignore(unit.loss)
+        ignored = spec.ignore(unit.as_called)
         if spec.ignores_negative:
             yield from _switched_off(unit, spec.name, counted, -3, 'negative')
         elif spec.role is Role.LABELS and ignored is not None:
             yield from _switched_off(unit, spec.name, counted, ignored, 'ignored')
+
+
+def _free_dimensions(unit: Unit, sizes: Mapping[str, int]) -> list[str]:
+    """Dimensions besides the batch that may be 0: neither the instance nor its call's consistency sets their size."""
+    least = unit.spec.at_least(unit.loss)
+    shapes = {name: x.shape for name, x in draw(unit, sizes=sizes).items()}
+
+    def decides(dim: str) -> bool:
+        larger = draw(unit, sizes={**sizes, dim: sizes[dim] + 1})
+        return any(larger[name].shape != shape for name, shape in shapes.items())
+
+    return [d for d in sizes if d != unit.batch and unit.is_dynamic(d) and not least.get(d) and decides(d)]
 
 
 def _nothing(unit: Unit) -> Expect:
@@ -380,7 +403,7 @@ def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes:
     high = classes - (spec.role is not Role.LENGTHS) + spec.background
     illegal = [high + 1] if spec.ignores_negative else [high + 1, low - 1]
     for value in illegal:
-        if value == spec.ignore(unit.loss):
+        if value == spec.ignore(unit.as_called):
             continue
         wrong = {**counted, spec.name: _with(counted[spec.name], value)}
         yield Case(f'{spec.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(spec.name,))

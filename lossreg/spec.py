@@ -20,6 +20,12 @@ from lossreg.errors import ConfigError
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+REDUCTION_OVERRIDE: Mapping[str, str] = {'reduction_override': 'reduction'}
+"""The parameter by which nearly all of OpenMMLab's losses take another reduction for one call."""
+
+IGNORE_INDEX_TOO: Mapping[str, str] = {**REDUCTION_OVERRIDE, 'ignore_index': 'ignore_index'}
+"""That, and the label to ignore."""
+
 
 class Role(str, Enum):
     """What an input means. The role decides its dtype, its range and how samples are drawn (``lossreg.samples``)."""
@@ -31,6 +37,7 @@ class Role(str, Enum):
     BINARY = 'binary'  # 0 or 1, as floats
     SIGNS = 'signs'  # -1 or 1, as floats
     COUNTS = 'counts'  # 0, 1, 2, ..., as floats
+    TALLIES = 'tallies'  # how often something has happened so far, int64
     POSITIVE = 'positive'  # > 0: a rate or a variance
     LOG_PROBABILITIES = 'log_probabilities'  # log-softmax over the last dimension
     LABELS = 'labels'  # class indices, int64
@@ -48,7 +55,7 @@ class Role(str, Enum):
     @property
     def is_integer(self) -> bool:
         """True for roles held as int64; all others are float32 in artefacts."""
-        return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES)
+        return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES, Role.TALLIES)
 
 
 def always(module: Any) -> bool:
@@ -114,7 +121,8 @@ class Call:
         inputs: the tensors, in exported order.
         arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
             the input, the tuple or list of inputs, or the dict of inputs by key, that it takes.
-        constants: ``forward`` parameters that are no inputs, and what this call gives them: a number, a bool or None.
+        constants: ``forward`` parameters that are no inputs, and what this call gives them: a number, a bool, a text
+            or None.
         when: whether an instance can be called so.
         outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
@@ -130,7 +138,7 @@ class Call:
     name: str
     inputs: tuple[Input, ...]
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    constants: Mapping[str, float | None] = field(default_factory=dict)
+    constants: Mapping[str, float | str | None] = field(default_factory=dict)
     when: Callable[[Any], bool] = always
     outputs: tuple[str, ...] = ('loss',)
     returns_dict: bool = False
@@ -144,6 +152,10 @@ class Call:
         """The outputs whose sum is differentiated: ``loss``, or else all whose names begin or end so."""
         named = tuple(n for n in self.outputs if n.startswith('loss') or n.endswith('_loss'))
         return ('loss',) if 'loss' in self.outputs else named
+
+    def parameter_of(self, name: str) -> str:
+        """The parameter that takes an input."""
+        return next((p for p, value in self.arguments.items() if name in _names_in(value)), name)
 
     def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
@@ -225,6 +237,7 @@ class LossSpec:
         tolerance: error allowed in float32.
         oracle: ``'module:function'`` of the float64 reference; found by place where empty (``lossreg.oracles``).
         constants: buffers that checkpoints hold, because those of the host do.
+        overrides: ``forward`` parameters that replace an option for one call, and the attribute that holds the option.
     """
 
     functions: tuple[Callable[..., Any], ...]
@@ -238,6 +251,11 @@ class LossSpec:
     tolerance: Tolerance = Tolerance()
     oracle: str = ''
     constants: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=lambda: REDUCTION_OVERRIDE)
+
+    def overridden(self, constants: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that these arguments of the call replace, by name; None replaces nothing."""
+        return {self.overrides[n]: v for n, v in constants.items() if n in self.overrides and v is not None}
 
 
 def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.errors import ConfigError, DeclinedError
-from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec import Call, Input, LossSpec, Role, spec_of
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
 """Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
@@ -33,6 +34,8 @@ class Unit:
         spec: what the loss says of itself.
         examples: what to trace with; drawn from the roles where None.
         cotangent: the input that gradients are multiplied by, where the artefact takes one: see :func:`with_cotangent`.
+        constants: further arguments of the call, which a head gives: ``ignore_index`` or ``reduction_override``.
+        heads: the places of a model that call the loss so, as ``mmseg.FCNHead.loss_decode``.
         fixed: the sizes of dimensions that were asked to be constant: see :func:`with_fixed`.
     """
 
@@ -44,7 +47,14 @@ class Unit:
     spec: LossSpec
     examples: Mapping[str, Tensor] | None = None
     cotangent: Input | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
     fixed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def as_called(self) -> nn.Module:
+        """The loss as its spec is to be asked about it: see :func:`as_called`."""
+        return as_called(self.loss, self.constants)
 
     @property
     def taken(self) -> tuple[Input, ...]:
@@ -77,7 +87,7 @@ class Unit:
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for values of this unit's inputs, which may also be texts that stand for them."""
-        return self.call.arrange({i.name: values[i.name] for i in self.inputs})
+        return {**self.call.arrange({i.name: values[i.name] for i in self.inputs}), **self.constants}
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
         """A size for every dimension symbol: the fixed one, else one of ``choices``, each once while they last."""
@@ -93,6 +103,20 @@ class Unit:
     def is_dynamic(self, dim: str) -> bool:
         """Whether a dimension may have any size in an artefact."""
         return not dim.isdigit() and dim not in self.spec.sizes(self.loss) and dim not in self.fixed
+
+
+def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
+    """A loss with the options that these arguments of its call replace: what its spec's conditions are asked about.
+
+    It is never called: options that the constructor has worked into others are those of the loss.
+    """
+    replaced = spec_of(loss).overridden(constants) if constants else {}
+    if not replaced:
+        return loss
+    view = copy(loss)
+    for name, value in replaced.items():
+        setattr(view, name, value)
+    return view
 
 
 def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:

@@ -5,8 +5,7 @@ because a registry looks at its own names before its parents'. Names already in 
 alone, so nothing is ever replaced.
 """
 
-from mmengine.registry import MODELS
-
+from lossreg.engine import MODELS
 from lossreg.registry import load_losses
 
 

@@ -7,6 +7,7 @@ PACKAGES = (
     'lossreg',
     'torch',
     'mmengine',
+    'onedl-mmengine',
     'numpy',
     'onnx',
     'onnxscript',

@@ -9,7 +9,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from lossreg import environment
 from lossreg.__main__ import main
+from lossreg.versions import PACKAGES
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_check_a_model_config(folder, capsys, monkeypatch):
     assert 'model.py:model.mask: nothing stands in for mmdet.FooLoss' in out
     suite = ElementTree.parse('r.xml').getroot()
     assert suite.get('failures') == '0'
-    assert int(suite.get('tests')) > 50
+    assert int(suite.get('tests')) > 25  # one unit: what RetinaHead gives
     assert '| GIoULoss |' in (folder / 'r.md').read_text()
 
     code, out, _ = run(capsys, *arguments, '--strict')
@@ -206,3 +208,66 @@ def test_env_names_what_the_cuda_provider_lacks(capsys):
     assert code == 0
     provider = rows['ONNX Runtime CUDA provider']
     assert provider['found'] == 'all libraries load' or provider['mend']
+
+
+# Without mmengine, or with it twice
+
+WITHOUT_MMENGINE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'mmengine':
+            raise ModuleNotFoundError("No module named 'mmengine'", name='mmengine')
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.parametrize('command', ['list', 'check GIoULoss', 'migrate x.py'])
+def test_commands_without_mmengine_say_what_to_install(command):
+    code = WITHOUT_MMENGINE + f'from lossreg.__main__ import main\nsys.exit(main({command.split()!r}))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.count('\n') == 1
+    assert 'pip install mmengine' in done.stderr
+    assert 'pip install onedl-mmengine' in done.stderr
+
+
+def test_what_needs_no_mmengine_works_without():
+    code = (
+        WITHOUT_MMENGINE
+        + """
+import json, lossreg, lossreg.device, lossreg.arith
+from lossreg.__main__ import main
+assert main(['env', '--json']) == 0
+try:
+    from lossreg import build_loss
+except ImportError as error:
+    assert isinstance(error, lossreg.MissingBackendError), error
+else:
+    raise AssertionError
+"""
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'mmengine' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('installed', 'shown'),
+    [
+        ({'mmengine': '0.10.7'}, [('mmengine', '0.10.7', '')]),
+        ({'onedl-mmengine': '0.10.12'}, [('onedl-mmengine', '0.10.12', '')]),
+        ({}, [('mmengine', 'not installed', 'pip install mmengine, or onedl-mmengine, its maintained fork')]),
+    ],
+)
+def test_env_shows_which_mmengine_is_there(monkeypatch, installed, shown):
+    monkeypatch.setattr(environment, 'versions', lambda: dict.fromkeys(PACKAGES) | installed)
+    rows = [tuple(row.values()) for row in environment.findings() if 'mmengine' in row['name']]
+    assert rows == shown
+
+
+def test_env_tells_of_two_mmengines_over_each_other(monkeypatch):
+    both = dict.fromkeys(PACKAGES) | {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12'}
+    monkeypatch.setattr(environment, 'versions', lambda: both)
+    (row,) = [row for row in environment.findings() if 'over each other' in row['found']]
+    assert row['mend'].startswith('pip uninstall -y mmengine onedl-mmengine')

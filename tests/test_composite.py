@@ -112,11 +112,36 @@ def test_copies_are_equal(through):
             },
             'x needs 3 in dimension C, another input 2',
         ),
+        (
+            {'box': {'loss': CE, 'inputs': ['box', 'y']}},
+            "'box' is an input of term box and the value of term box; rename",
+        ),
+        (
+            {'a': {'loss': CE, 'inputs': ['x', 'y']}, 'b': {'loss': CE, 'inputs': ['a', 'y']}},
+            "'a' is an input of term b and the value of term a",
+        ),
+        ({'a': {'loss': CE, 'inputs': ['x', 'loss']}}, "'loss' is an input of term a and the sum"),
+        (
+            {'a': {'loss': CE, 'inputs': ['x', 'y'], 'weight': 'a'}},
+            "'a' is the weight of term a and the value of term a",
+        ),
+        ({'grad_x': {'loss': CE, 'inputs': ['x', 'y']}}, "'grad_x' is the value of term grad_x and the gradient of x"),
+        ({'a': {'loss': CE, 'inputs': ['x', 'grad_x']}}, "'grad_x' is an input of term a and the gradient of x"),
+        ({'a': {'loss': CE, 'inputs': ['x', 'grad_output']}}, "'grad_output' is an input of term a and the gradient"),
+        ({'forward': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be called 'forward'"),
+        ({'class': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be called 'class'"),
     ],
 )
 def test_mistakes_are_named(losses, message):
     with pytest.raises(ConfigError, match=message):
         composite(losses)
+
+
+def test_penalties_have_names_of_their_own_too():
+    with pytest.raises(ConfigError, match="'kernel' is an input of term kernel and the value of term kernel"):
+        composite(
+            {'ce': {'loss': CE, 'inputs': ['kernel', 'y']}}, penalties={'kernel': {'loss': L1, 'inputs': ['kernel']}}
+        )
 
 
 def test_names_of_losses_and_penalties_differ():

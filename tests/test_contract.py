@@ -296,7 +296,7 @@ def index_above_the_background(cls):
 def probabilities_for_labels(cls):
     with pytest.raises(ValueError, match=r'label has shape \[1, 2\] and cls_score has shape \[1, 2\]'):
         cls()(torch.zeros(1, 2), tensor([[0.5, 0.5]]))
-    with pytest.raises(ValueError, match='label must hold integer class indices, got torch'):
+    with pytest.raises(ValueError, match='label must hold integers, got torch'):
         cls()(torch.zeros(1, 2), tensor([1.0]))
 
 

@@ -146,3 +146,33 @@ def test_scans_after_one_another():
     for type in ('CTCLoss', 'HuasdorffDisstanceLoss'):
         unit = next(iter(Request.of({'type': type}).units()))
         assert verify(unit, build(unit, ['pt2'], grad=False)['pt2'], 'pt2', grad=False)
+
+
+@pytest.mark.parametrize('form', [tuple, list])
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+def test_lengths_may_be_lists_and_tuples(form, reduction):
+    log_probs, targets, *lengths = sequences(7, 3, 4, 2)
+    given = [form(length.tolist()) for length in lengths]
+    options = {'reduction': reduction, 'zero_infinity': True}
+    loss, host = CTCLoss(**options), torch.nn.CTCLoss(**options)
+    expected = with_gradient(host, log_probs, targets.clamp(min=0), *given)
+    for others in (given, [given[0], lengths[1]], [lengths[0], given[1]]):
+        torch.testing.assert_close(with_gradient(loss, log_probs, targets, *others), expected)
+    sample = log_probs[:, 1], targets[1, : int(lengths[1][1])], *([length[1]] for length in given)
+    torch.testing.assert_close(with_gradient(loss, *sample), with_gradient(host, *sample))
+    if form is list:
+        scripted = torch.jit.script(loss)
+        torch.testing.assert_close(scripted(log_probs, targets, *given), expected[0])
+        torch.testing.assert_close(scripted(log_probs, targets, *lengths), expected[0])
+
+
+def test_lists_of_lengths_are_checked_like_tensors():
+    log_probs, targets, *_ = sequences(7, 2, 4, 2)
+    with pytest.raises(IndexError, match='input_lengths holds 8'):
+        CTCLoss()(log_probs, targets.clamp(min=0), (8, 7), (2, 2))
+    with pytest.raises(ValueError, match='target_lengths must hold integer'):
+        CTCLoss()(log_probs, targets.clamp(min=0), (7, 7), (1.5, 2.0))
+    with pytest.raises(ValueError, match='input_lengths'):
+        CTCLoss()(log_probs, targets.clamp(min=0), (7,), (2,))
+    empty = CTCLoss()(torch.zeros(5, 0, 3), torch.zeros(0, 2, dtype=torch.int64), (), [])
+    assert float(empty) == 0.0

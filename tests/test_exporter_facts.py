@@ -337,20 +337,35 @@ def test_added_nan_leaves_the_gradient_finite():
     assert multiplied.isnan().tolist() == [True, False]
 
 
-def test_scripted_matmul_follows_autocast(unit_of):
-    """No way to switch autocast off in a script is known; a float64 product is immune, so mining uses that."""
+def test_scripted_matmul_follows_autocast():
+    """No way to switch autocast off in a script is known; a float64 product is immune."""
     scripted = torch.jit.script(Product())
     x = torch.full((2, 3), 1.001)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        lost = scripted(x)
-        mined = torch.jit.script(unit_of('TripletLoss').loss)(x, torch.tensor([0, 1]))
-    assert lost.dtype == torch.bfloat16, mended('autocast in scripts', 'pairwise_squared_distances')
-    assert mined.item() == pytest.approx(0.3)
+        lost, kept = scripted(x), scripted(x.double())
+    right = Product()(x.double())
+    assert not torch.allclose(lost.double(), right, rtol=1e-4), mended('autocast in scripts', 'arith.matmul')
+    torch.testing.assert_close(kept, right)
+
+
+def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
+    """TorchScript compiles its derivative of ``@`` once, with the casts of the region. arith.matmul does without it."""
+    scripted = torch.jit.script(Product())
+    x = torch.full((2, 3), 1.001, requires_grad=True)
+
+    def gradient(entered):
+        loss = scripted(x).sum()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=entered):
+            return torch.autograd.grad(loss, x)[0]
+
+    right, _, wrong = gradient(False), gradient(True), gradient(False)
+    assert not torch.equal(wrong, right), mended('derivatives in scripts', 'arith.matmul')
 
 
 class Product(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.float() @ x.float().t()
+        x = x * 1.001
+        return (x @ x.t()) * 2.0
 
 
 def test_exporter_notes_source_paths():

@@ -12,13 +12,13 @@ trap 'rm -f "$pins"' EXIT
 # each torch has a range of setuptools of its own
 if [ "$(printf '%s\n2.11\n' "$version" | sort -V | head -n 1)" = 2.11 ]; then
     grep -vE '^(torch|setuptools)==' constraints.txt >"$pins"
-    layer='.[export]'
+    layer='.[export,mmengine]'
     backends=()
 else
     # the train layer; numpy 2 is newer than these builds of torch
     grep -vE '^(torch|numpy|setuptools)==' constraints.txt >"$pins"
     echo 'numpy<2' >>"$pins"
-    layer='.'
+    layer='.[mmengine]'
     backends=(--backend eager --backend torchscript)
 fi
 echo "torch==$version" >>"$pins"

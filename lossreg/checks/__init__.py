@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lossreg.checks.backends import artefact_rows
+from lossreg.checks.compiled import compiled_rows
 from lossreg.checks.eager import eager_rows
 from lossreg.checks.rows import Row, Status
-from lossreg.formats import DEVICE_BACKENDS
+from lossreg.formats import BACKENDS, COMPILERS, DEVICE_BACKENDS
 from lossreg.unit import Unit
 
 __all__ = ['Row', 'Status', 'check_unit']
@@ -19,6 +20,7 @@ def check_unit(
     device: str = 'cpu',
     host: str = '',
     gradients: Sequence[bool] = (False, True),
+    waived: Collection[str] = (),
 ) -> Iterator[Row]:
     """All rows of one unit.
 
@@ -28,9 +30,12 @@ def check_unit(
         device: where eager and TorchScript run.
         host: the host class the unit stands in for, noted in the rows.
         gradients: whether artefacts without gradient, with it, or both are checked.
+        waived: the names of losses that need no float64 oracle.
     """
     if 'eager' in backends:
-        yield from eager_rows(unit, device, host)
-    artefacts = [b for b in backends if b != 'eager']
+        yield from eager_rows(unit, device, host, waived)
+    for compiler in (b for b in backends if b in COMPILERS):
+        yield from compiled_rows(unit, compiler, max(gradients), device, host)  # values come with gradients
+    artefacts = [b for b in backends if BACKENDS[b]]
     for grad in gradients:
         yield from artefact_rows(unit, artefacts, grad, device, host)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lossreg.checks.eager import exactly_zero, losses_of
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, Outputs, compare
+from lossreg.compare import Agreement, Outputs, compare, disagreement
 from lossreg.errors import LossregError, MissingBackendError, first_line
 from lossreg.exporters import build
 from lossreg.formats import BACKENDS, SUFFIXES
@@ -69,9 +69,14 @@ def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -
 
 
 def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs]) -> Agreement:
+    if case.expect is Expect.DEFINED:
+        try:
+            eager()
+        except ValueError:
+            return _refused(unit, case, runtime)
     found, expected = runtime(case.inputs), eager()
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
+        return exactly_zero(unit, found, expected, case.inputs)
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
     return compare(found, expected, unit.spec.tolerance, scaled=not case.smooth)
@@ -83,13 +88,15 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
         found = runtime(case.inputs)
     except Exception:  # each runtime has errors of its own
         return Agreement(0.0, 0.0)
-    # of a sum, an illegal label spoils one term's loss and gradient
-    spoiled = 1 if unit.call.is_sum and case.expect is Expect.BAD_LABEL else math.inf
+    # of a sum, an illegal label or an empty dimension spoils one term's loss and gradient
+    is_of_a_term = unit.call.is_sum and case.expect in (Expect.BAD_LABEL, Expect.DEFINED)
+    spoiled = 1 if is_of_a_term else math.inf
     for group in (unit.call.losses, [name for name in found if name not in unit.results]):
-        sound = [name for name in group if not np.isnan(found[name]).any()]
+        # an output without elements cannot show anything
+        sound = [name for name in group if found[name].size and not np.isnan(found[name]).any()]
         if len(sound) > max(len(group) - spoiled, 0):
             value = found[sound[0]].ravel()[:1]
-            return Agreement(np.inf, np.inf, f'{sound[0]} is {value} instead of NaN or an error')
+            return disagreement(f'{sound[0]} is {value} instead of NaN or an error')
     return Agreement(0.0, 0.0)
 
 

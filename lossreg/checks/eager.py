@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lossreg.checks.oracle import HELD, Oracle, finite_differences, oracle_of, run_oracle
+from lossreg.checks.oracle import HELD, MissingOracleError, Oracle, finite_differences, oracle_of, run_oracle
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, Outputs, compare
-from lossreg.errors import first_line
+from lossreg.compare import Agreement, Outputs, compare, disagreement
+from lossreg.errors import ConfigError, first_line
 from lossreg.runtimes import Eager, Runtime
 from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance
@@ -25,22 +26,32 @@ FEW = (3, 4, 2, 3, 2)
 """Sizes for finite differences, which run the oracle twice for every number."""
 
 
-def eager_rows(unit: Unit, device: str, host: str) -> Iterator[Row]:
-    """All eager rows of one unit: values, gradients, edges, and what must be refused."""
-    oracle = oracle_of(type(unit.loss))
+def eager_rows(unit: Unit, device: str, host: str, waived: Collection[str] = ()) -> Iterator[Row]:
+    """All eager rows of one unit: values, gradients, edges, and what must be refused.
+
+    A loss that has no oracle, and is not ``waived``, fails; the rest is checked against float64 eager all the same.
+    """
+    oracle, fault = None, ''
+    try:
+        oracle = oracle_of(type(unit.loss))
+    except MissingOracleError as error:
+        fault = '' if unit.name in waived else f'{error}; write it, or waive it by name: --no-oracle {unit.name}'
+    except ConfigError as error:
+        fault = str(error)
     makers = {
         dtype: RowMaker(unit, 'eager', grad=False, host=host, dtype=str(dtype).removeprefix('torch.'))
         for dtype in (torch.float32, torch.float64)
     }
     runs = {dtype: Eager(unit, grad=True, dtype=dtype, device=device) for dtype in makers}
     if oracle is None:
-        yield makers[torch.float64].row('oracle', Status.SKIP, 'the loss has no float64 oracle')
+        waiver = f'{unit.name} has no float64 oracle, which is waived'
+        yield makers[torch.float64].row('oracle', Status.FAIL if fault else Status.SKIP, fault or waiver)
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         expected = cache(partial(_expected, unit, oracle, case))
         for dtype, maker in makers.items():
             tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
             yield maker.judge(case.name, _values, unit, case, runs[dtype], expected, tolerance)
-    if oracle is not None:
+    if oracle is not None and unit.differentiable:
         maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
         yield maker.judge('finite differences', _gradient, unit, oracle, draw(unit, sizes=unit.sizes(FEW), seed=1))
     for case in invalid_cases(unit):
@@ -56,16 +67,41 @@ def _expected(unit: Unit, oracle: Oracle | None, case: Case) -> Outputs:
 
 def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
     """The loss against what is expected; gradients finite, or 0 where they must be."""
+    if case.expect is Expect.DEFINED:
+        return _defined(unit, case, run, oracle, tolerance)
     found, expected = run(case.inputs), oracle()
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, losses_of(unit, expected), case.inputs)
+        return exactly_zero(unit, found, expected, case.inputs)
     if case.expect is Expect.NUMBERS:
         for name, value in found.items():
             if not np.isfinite(value).all():
-                return Agreement(np.inf, np.inf, f'{name} is not finite')
+                return disagreement(f'{name} is not finite')
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
     return compare({name: found[name] for name in expected}, expected, tolerance, scaled=not case.smooth)
+
+
+def _defined(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
+    """Without any element along a dimension: ValueError naming an input, or finite numbers, the oracle's if it has any.
+
+    NumPy has no maximum of nothing, and makes NaN of its mean.
+    """
+    try:
+        found = run(case.inputs)
+    except ValueError as error:
+        named = any(known in first_line(error) for i in unit.inputs for known in (i.name, *i.aliases))
+        return Agreement(0.0, 0.0, '' if named else f'the message names no input: {first_line(error)}')
+    for name, value in found.items():
+        if not np.isfinite(value).all():
+            return Agreement(np.inf, np.inf, f'{name} is not finite')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', RuntimeWarning)
+            expected = losses_of(unit, oracle())
+    except (ValueError, IndexError, ZeroDivisionError):
+        return Agreement(0.0, 0.0)
+    known = {name: value for name, value in expected.items() if np.isfinite(value).all()}
+    return compare({name: found[name] for name in known}, known, tolerance)
 
 
 def _gradient(unit: Unit, oracle: Oracle, inputs: Mapping[str, Tensor]) -> Agreement:
@@ -82,7 +118,7 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     except (IndexError, ValueError) as error:
         message = first_line(error)
         if not isinstance(error, wanted):
-            return Agreement(np.inf, np.inf, f'raised {type(error).__name__} ({message}), not {wanted.__name__}')
+            return disagreement(f'raised {type(error).__name__} ({message}), not {wanted.__name__}')
         names = {i.name: (i.name, *i.aliases) for i in unit.inputs}
         named = [name for name in case.culprits if any(known in message for known in names[name])]
         needed = 1 if case.expect is Expect.BAD_LABEL else 2
@@ -93,7 +129,7 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     is_spoiled = (any if unit.call.is_sum else all)(np.isnan(loss).any() for loss in losses.values())
     if device != 'cpu' and case.expect is Expect.BAD_LABEL and is_spoiled:
         return Agreement(0.0, 0.0)
-    return Agreement(np.inf, np.inf, f'returned {losses} instead of raising {wanted.__name__}')
+    return disagreement(f'returned {losses} instead of raising {wanted.__name__}')
 
 
 def losses_of(unit: Unit, outputs: Outputs) -> Outputs:
@@ -101,15 +137,18 @@ def losses_of(unit: Unit, outputs: Outputs) -> Outputs:
     return {name: outputs[name] for name in unit.call.losses}
 
 
-def exactly_zero(unit: Unit, found: Outputs, losses: Outputs, inputs: Mapping[str, Tensor]) -> Agreement:
+def exactly_zero(unit: Unit, found: Outputs, expected: Outputs, inputs: Mapping[str, Tensor]) -> Agreement:
     """Whether loss and gradients are exactly 0, and of their shapes: an empty array of another would be 0 as well."""
-    shapes = {name: loss.shape for name, loss in losses.items()}
+    shapes = {name: loss.shape for name, loss in losses_of(unit, expected).items()}
     shapes |= {f'grad_{i.name}': tuple(inputs[i.name].shape) for i in unit.differentiable}
-    for name, value in found.items():
-        if name not in shapes:
+    for name, shape in shapes.items():
+        if name not in found:
+            if name in expected:
+                return disagreement(f'output {name} is missing')
             continue
-        if value.shape != shapes[name]:
-            return Agreement(np.inf, np.inf, f'{name} has shape {list(value.shape)}, expected {list(shapes[name])}')
+        value = found[name]
+        if value.shape != shape:
+            return disagreement(f'{name} has shape {list(value.shape)}, expected {list(shape)}')
         if value.any():
             return Agreement(float(np.abs(value).max()), np.inf, f'{name} is not exactly 0')
     return Agreement(0.0, 0.0)

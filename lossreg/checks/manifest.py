@@ -1,70 +1,217 @@
-"""Checks exported files against their manifest: the hash, and that they still give eager's numbers."""
+"""Checks exported files against their manifest: the hash, and that they still give eager's numbers.
+
+A manifest is data that anybody may have written: it leads to no file outside its folder, and whatever it holds becomes
+a row or a ConfigError. A file is loaded only if it has the hash that the manifest gives it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossreg.artefact import parameters_hash, read_manifest, sha256
+from lossreg.archive import refuse_other_files
+from lossreg.artefact import metadata, parameters_hash, read_manifest, sha256
 from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.errors import ConfigError
+from lossreg.errors import ConfigError, MissingBackendError, first_line
 from lossreg.exporters.train_step import KIND
 from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
 from lossreg.samples import draw
 from lossreg.unit import Unit, with_cotangent, with_fixed
+from lossreg.untrusted import built_from_data, field, inside, read_file
 
 
 def manifest_rows(path: Path) -> Iterator[Row]:
-    """The rows of every artefact that a ``manifest.json`` lists.
+    """The rows of every artefact that a ``manifest.json`` lists; one that fails where it lists none.
 
     Raises:
         ConfigError: the file is no manifest.
     """
-    for name, entry in sorted(read_manifest(path.parent)['artefacts'].items()):
-        if entry.get('kind') == KIND:
-            yield _step_row(path.parent / name, entry)
+    artefacts = read_manifest(path.parent)['artefacts']
+    if not artefacts:
+        yield _failed(path.name, f'{path} lists no artefacts, so nothing was checked')
+    for name, entry in sorted(artefacts.items()):
+        try:
+            listed = _Listed.of(entry)
+            data = listed.read(path.parent, name)
+        except ConfigError as error:
+            yield _failed(name, f'{_short(name)} {error}', entry)
             continue
-        unit = _unit(path, entry)
-        backend = next(name for name, format in BACKENDS.items() if format == entry['format'])
-        maker = RowMaker(unit, backend, entry['grad'])
-        file = path.parent / name
-        if not file.exists():
-            yield maker.row('hash', Status.FAIL, f'{name} is listed, but not there')
-            continue
-        data = file.read_bytes()
-        if sha256(data) != entry['sha256']:
-            yield maker.row('hash', Status.FAIL, f'{name} is not the file that was exported; export it again')
-            continue
-        yield maker.row('hash', Status.PASS, name)
-        if entry.get('parameters', '') != parameters_hash(unit):
-            yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config does not bring back')
-            continue
-        cases = expected_cases(unit, Eager(unit, entry['grad']))
-        yield from compare_rows(maker, load(data, SUFFIXES[entry['format']]), cases)
+        yield listed.row('hash', Status.PASS, name)
+        if listed.kind != KIND:
+            yield from _artefact_rows(path.parent, name, listed, data)
 
 
-def _step_row(file: Path, entry: dict[str, Any]) -> Row:
-    """A training step's graph: only its hash, because its config does not bring the student back."""
-    if not file.exists():
-        status, detail = Status.FAIL, f'{file.name} is listed, but not there'
-    elif sha256(file.read_bytes()) != entry['sha256']:
-        status, detail = Status.FAIL, f'{file.name} is not the file that was exported; export it again'
-    else:
-        status, detail = Status.PASS, file.name
-    return Row(entry['loss'], '', '', '', (), 'ort-cpu', 'float32', True, 'hash', status, detail=detail)
-
-
-def _unit(path: Path, entry: dict[str, Any]) -> Unit:
+def _artefact_rows(folder: Path, name: str, listed: _Listed, data: bytes) -> Iterator[Row]:
+    """The rows of one artefact whose hash is right."""
     try:
-        config, variant, call, inputs = entry['config'], entry['variant'], entry['call'], entry['inputs']
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f'{path} has an entry that lossreg did not write: {error} is missing') from error
-    request = Request.of(config, variant=variant, call=call)
-    names = [i['name'] for i in inputs]
-    unit = request.unit(request.calls()[0], names)
-    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in names else unit
-    return with_fixed(unit, entry.get('fixed', {}))
+        with built_from_data(folder):
+            unit = _unit(listed)
+        maker = RowMaker(unit, listed.backend, listed.grad)
+        if listed.format == 'onnx':
+            refuse_other_files(data)
+        runtime = load(data, SUFFIXES[listed.format])
+        _compare_with_entry(listed, runtime.metadata, 'the file says')
+        _compare_with_entry(listed, metadata(unit, listed.grad), 'its config makes')
+        trained = listed.entry.get('parameters', '') != parameters_hash(unit)
+        cases = [] if trained else expected_cases(unit, Eager(unit, listed.grad))
+    except MissingBackendError as error:
+        yield listed.row('load', Status.MISSING, str(error))
+        return
+    except Exception as error:  # a strange config or a damaged file may make anything raise
+        kind = '' if isinstance(error, ConfigError) else f'{type(error).__name__}: '
+        yield listed.row('manifest', Status.FAIL, f'{name}: {kind}{first_line(error)}')
+        return
+    if trained:
+        yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config does not bring back')
+        return
+    yield from compare_rows(maker, runtime, cases)
+
+
+def _compare_with_entry(listed: _Listed, other: Mapping[str, Any], whose: str) -> None:
+    """Raises ConfigError where an entry and what it stands for say different things."""
+    for key in sorted(other.keys() - {'schema', 'lossreg', 'license'}):
+        if not _same(listed.entry.get(key), other[key]):
+            said, found = repr(listed.entry.get(key))[:200], repr(other[key])[:200]
+            raise ConfigError(f'{key} is {said} in the manifest, but {whose} {found}; export it again')
+
+
+def _same(listed: Any, found: Any) -> bool:
+    """Whether JSON says the same: it has no tuples, and 1 is neither True nor to be told from 1.0."""
+    if isinstance(listed, dict) and isinstance(found, Mapping):
+        return listed.keys() == found.keys() and all(_same(value, found[key]) for key, value in listed.items())
+    if isinstance(listed, list) and isinstance(found, (list, tuple)):
+        return len(listed) == len(found) and all(map(_same, listed, found))
+    return bool(listed == found) and isinstance(listed, bool) == isinstance(found, bool)
+
+
+def _unit(listed: _Listed) -> Unit:
+    """The unit that an entry describes.
+
+    Raises:
+        ConfigError: nothing of this version is described so.
+    """
+    request = Request.of(listed.config, variant=listed.variant, call=listed.call)
+    request = replace(request, heads=listed.heads, constants=listed.constants)
+    unit = request.unit(request.calls()[0], listed.inputs)
+    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in listed.inputs else unit
+    return with_fixed(unit, listed.fixed)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """An entry of a manifest whose types are right.
+
+    Attributes:
+        entry: all of it.
+        kind: ``train_step`` for a file of one, which has a hash but no config that would bring it back.
+        format: of the file.
+        inputs: their names.
+        heads: the places of a model that call the loss so.
+        constants: what else they give.
+        fixed: the sizes of dimensions that are constant.
+    """
+
+    entry: Mapping[str, Any]
+    kind: str
+    loss: str
+    format: str
+    config: Mapping[str, Any]
+    variant: str
+    call: str
+    grad: bool
+    inputs: tuple[str, ...]
+    heads: tuple[str, ...]
+    constants: Mapping[str, float | str | None]
+    fixed: Mapping[str, int]
+
+    @classmethod
+    def of(cls, entry: Any) -> _Listed:
+        """Checks the types.
+
+        Raises:
+            ConfigError: one is wrong.
+        """
+        if not isinstance(entry, dict):
+            raise ConfigError('has an entry that is no object')
+        try:
+            if not re.fullmatch('[0-9a-f]{64}', field(entry, 'sha256', str)):
+                raise ConfigError('sha256 is not 64 hexadecimal digits')
+            if field(entry, 'bytes', int) < 0:
+                raise ConfigError('bytes is negative')
+            kind = field(entry, 'kind', str) if 'kind' in entry else ''
+            if kind not in ('', KIND):
+                raise ConfigError(f'kind {kind[:40]!r} is unknown')
+            loss, format = field(entry, 'loss', str), field(entry, 'format', str)
+            if kind == KIND:
+                return cls(entry, kind, loss, format, {}, '', '', True, (), (), {}, {})
+            if format not in SUFFIXES:
+                raise ConfigError(f'format {format[:40]!r} is unknown; known are {", ".join(SUFFIXES)}')
+            field(field(entry, 'config', dict), 'type', str)
+            inputs = [field(i, 'name', str) if isinstance(i, dict) else '' for i in field(entry, 'inputs', list)]
+            if not all(inputs) or not all(isinstance(o, str) for o in field(entry, 'outputs', list)):
+                raise ConfigError('inputs or outputs have no names')
+            if 'parameters' in entry:
+                field(entry, 'parameters', str)
+            variant, call, grad = field(entry, 'variant', str), field(entry, 'call', str), field(entry, 'grad', bool)
+            heads = field(entry, 'heads', list) if 'heads' in entry else []
+            constants = field(entry, 'constants', dict) if 'constants' in entry else {}
+            fixed = field(entry, 'fixed', dict) if 'fixed' in entry else {}
+            if not all(isinstance(head, str) for head in heads):
+                raise ConfigError('heads are no names')
+            if not all(isinstance(value, (int, float, str, type(None))) for value in constants.values()):
+                raise ConfigError('constants are neither numbers, names nor null')
+        except ConfigError as error:
+            raise ConfigError(f'has an entry that lossreg did not write: {error}') from error
+        called = tuple(heads), constants, fixed
+        return cls(entry, kind, loss, format, entry['config'], variant, call, grad, tuple(inputs), *called)
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs the file."""
+        return next((name for name, format in BACKENDS.items() if format == self.format), 'ort-cpu')
+
+    def read(self, folder: Path, name: str) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            ConfigError: it is not there, is none, leads out of the folder, or is not the one that was exported.
+        """
+        path = inside(folder, name)
+        if not os.path.exists(path):  # unlike pathlib's, False for a name too long
+            raise ConfigError('is listed, but not there')
+        size, expected = os.path.getsize(path), self.entry['bytes']
+        if os.path.isfile(path) and size != expected:
+            raise ConfigError(
+                f'is not the file that was exported: it holds {size} bytes, not {expected}; export it again'
+            )
+        data = read_file(path)
+        if sha256(data) != self.entry['sha256']:
+            raise ConfigError('is not the file that was exported; export it again')
+        return data
+
+    def row(self, check: str, status: Status, detail: str) -> Row:
+        """A row of one check."""
+        return Row(
+            self.loss, self.variant, self.call, '', self.inputs, self.backend, 'float32', self.grad, check, status,
+            detail=detail,
+        )  # fmt: skip
+
+
+def _failed(name: str, detail: str, entry: Any = None) -> Row:
+    """The row of an entry that cannot be used."""
+    loss = entry.get('loss') if isinstance(entry, dict) else None
+    return Row(
+        loss if isinstance(loss, str) else _short(name), '', '', '', (), 'ort-cpu', 'float32', False, 'hash',
+        Status.FAIL, detail=detail,
+    )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 100 and name.isprintable() else f'{name[:100]!r}'

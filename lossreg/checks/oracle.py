@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lossreg.errors import ConfigError, first_line
 from lossreg.registry import constructor_options, loss_class
 from lossreg.spec import spec_of
 from lossreg.unit import Unit
@@ -22,23 +23,48 @@ HELD = 'held_'
 """How the names of what an oracle returns begin that is no output, but has no gradient in the loss."""
 
 
-def oracle_of(cls: type[nn.Module]) -> Oracle | None:
-    """The oracle of a loss class, or None if it has none.
+class MissingOracleError(ConfigError):
+    """A loss without an oracle where it is looked for."""
+
+
+def oracle_of(cls: type[nn.Module]) -> Oracle:
+    """The oracle of a loss class.
 
     It is the one its spec names, or the function named like the loss's file in the package ``oracles`` that
     mirrors ``losses``.
+
+    Raises:
+        MissingOracleError: there is none; the message names the file expected.
+        ConfigError: it cannot be imported.
     """
-    module, spec = cls.__module__, spec_of(cls)
-    package, _, place = module.rpartition('.losses.')
-    named = spec.oracle or f'{package}.oracles.{place}:{module.rpartition(".")[2]}'
+    name, named = cls.__name__, spec_of(cls).oracle or _by_place(cls.__module__)
     where, _, function = named.partition(':')
+    if not where or not function:
+        raise MissingOracleError(f"{name} has no float64 oracle: its spec must name one, oracle='module:function'")
+    file = f'{where.replace(".", "/")}.py'
     try:
-        oracle: Oracle = getattr(importlib.import_module(where), function)
-    except ModuleNotFoundError:
-        if spec.oracle:
-            raise
-        return None
+        module = importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f'{where}.'.startswith(f'{error.name}.'):
+            raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {error}') from error
+        raise MissingOracleError(f'{name} has no float64 oracle: {file} is not there') from None
+    except Exception as error:  # a stranger's module may raise anything
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {reason}') from error
+    oracle: Oracle | None = getattr(module, function, None)
+    if oracle is None:
+        raise MissingOracleError(f'{name} has no float64 oracle: {file} holds no function {function}')
     return oracle
+
+
+def _by_place(module: str) -> str:
+    """Where the oracle of a loss in this module is, as a spec would name it; empty outside a package ``losses``."""
+    *packages, file = module.split('.')
+    if 'losses' not in packages:
+        return ''
+    at = len(packages) - 1 - packages[::-1].index('losses')
+    packages[at] = 'oracles'
+    return f'{".".join([*packages, file])}:{file}'
 
 
 def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -48,7 +74,7 @@ def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict
     """
     tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **inputs}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
-    options = _with_defaults(type(unit.loss), unit.config)
+    options = {**_with_defaults(type(unit.loss), unit.config), **unit.spec.overridden(unit.constants)}
     with np.errstate(all='ignore'):
         value = oracle(unit.call.name, arrays, options)
     found = value if isinstance(value, Mapping) else {'loss': value}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from lossreg.compare import Agreement
+from lossreg.compare import Agreement, disagreement
 from lossreg.errors import first_line
 from lossreg.unit import Unit
 
@@ -39,8 +39,13 @@ class Row:
     status: Status
     max_abs: float = 0.0
     max_rel: float = 0.0
+    share: float = 0.0  # the largest error as a share of what is allowed: above 1 in every row that fails
     seconds: float = 0.0
     detail: str = ''
+
+    def __post_init__(self) -> None:
+        if self.status is Status.FAIL and not self.share > 1.0:
+            object.__setattr__(self, 'share', math.inf)  # what failed without a number
 
     def as_json(self) -> dict[str, Any]:
         """A dict for JSON, in which non-finite numbers are strings."""
@@ -75,12 +80,13 @@ class RowMaker:
         try:
             found = run(*arguments)
         except Exception as error:  # whatever a backend raises is a finding, not a crash
-            found = Agreement(math.inf, math.inf, f'{type(error).__name__}: {first_line(error)}')
+            found = disagreement(f'{type(error).__name__}: {first_line(error)}')
         return self.row(
             check,
             Status.PASS if found else Status.FAIL,
             found.detail,
             max_abs=found.max_abs,
             max_rel=found.max_rel,
+            share=found.share,
             seconds=time.perf_counter() - start,
         )

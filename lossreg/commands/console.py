@@ -4,19 +4,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+if TYPE_CHECKING:
+    from lossreg.request import Request  # imports torch and mmengine, which `lossreg env` does without
 
 Item = TypeVar('Item')
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
+class Bar:
+    """A progress bar on stderr where that is a terminal, which names what is at work."""
+
+    def __init__(self, what: str, total: int) -> None:
+        names = TextColumn('{task.description}', table_column=Column(no_wrap=True, max_width=50, overflow='ellipsis'))
+        columns = (SpinnerColumn(), names, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        is_terminal = sys.stderr.isatty()
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not is_terminal, transient=True)
+        self._what = what
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *raised: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
+    def at_work(self, names: Iterable[str]) -> None:
+        """Shows what is at work now."""
+        self._progress.update(self._task, description=f'{self._what} {", ".join(names)}')
+
+    def done(self) -> None:
+        """Counts one as done."""
+        self._progress.advance(self._task)
+
+
 def track(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The items, with a progress bar on stderr where that is a terminal."""
+    """The items, with a progress bar."""
     jobs = list(items)
-    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        yield from progress.track(jobs, total=len(jobs))
+    with Bar(what, len(jobs)) as bar:
+        for item in jobs:
+            yield item
+            bar.done()
+
+
+def say_unknown_heads(requests: Iterable[Request]) -> None:
+    """One line on stderr for each place whose head is not known: what is taken there need not be what it gives."""
+    for request in requests:
+        for place in request.unknown_heads:
+            what = f'the call of {place} is unknown; {type(request.loss).__name__} is taken with its own default call'
+            print(f'lossreg: {what}', file=sys.stderr)

@@ -7,16 +7,16 @@ import argparse
 from rich.markup import escape
 from rich.table import Table
 
-from lossreg import report
 from lossreg.commands.console import console
 from lossreg.environment import findings
+from lossreg.schema import as_json
 
 
 def run(options: argparse.Namespace) -> int:
     """``lossreg env``."""
     rows = findings()
     if options.json:
-        print(report.as_json(rows))
+        print(as_json(rows))
         return 0
     table = Table('what', 'found', 'mend')
     for row in rows:

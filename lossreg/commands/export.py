@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lossreg import report
-from lossreg.commands.console import console, track
+from lossreg.commands.console import console, say_unknown_heads, track
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
-from lossreg.exporters import export, refuse_fixed
+from lossreg.exporters import export_request, refuse_fixed
 from lossreg.formats import SUFFIXES
 from lossreg.registry import load_losses
 from lossreg.request import Request
@@ -28,22 +29,22 @@ def run(options: argparse.Namespace) -> int:
     formats = list(SUFFIXES) if 'all' in formats else list(dict.fromkeys(formats))
     fixed = dict(options.fixed)
     refuse_fixed(fixed, formats)  # before anything is written
-    optional: Any = 'all' if 'all' in options.optional else options.optional
+    chosen: Any = 'all' if 'all' in options.optional else options.optional
     rows = []
     jobs = [(request, format) for request in _requests(options) for format in formats]
     for request, format in track(jobs, 'exporting'):
-        path = export(
-            request.config,
+        path = export_request(
+            replace(request, call=options.call or request.call),
             out,
             format=format,
             grad=options.grad,
             cotangent=options.cotangent,
-            call=options.call or request.call,
-            optional=optional,
+            optional=chosen or (() if options.call else request.optional or ()),
             fixed=fixed,
             opset=options.opset,
         )
-        rows.append({'loss': str(request.config['type']), 'format': format, 'path': str(path)})
+        row = {'loss': str(request.config['type']), 'format': format, 'path': str(path)}
+        rows.append({**row, 'heads': list(request.heads)} if request.heads else row)
     if options.json:
         print(report.as_json(rows))
     for row in [] if options.json else rows:
@@ -64,7 +65,8 @@ def _requests(options: argparse.Namespace) -> list[Request]:
             if item.is_error:
                 raise ConfigError(item.reason)
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)
+        if not found:
+            raise ConfigError(f'{target}: none of the losses found is one of ours, or has one of ours stand in for it')
+        say_unknown_heads(found)
         requests += found
-    if not requests:
-        raise ConfigError('none of the losses found is one of ours, or has one of ours stand in for it')
     return requests

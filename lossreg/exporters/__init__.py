@@ -13,12 +13,11 @@ from lossreg.artefact import (
     file_name,
     metadata,
     parameters_hash,
+    publish,
     read_manifest,
     sha256,
-    update_manifest,
-    write_atomically,
 )
-from lossreg.errors import CheckError, ConfigError, DeclinedError
+from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError, first_line
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
 from lossreg.exporters.verify import Verdict, verify
@@ -73,6 +72,23 @@ def export(
         CheckError: the file does not give eager's numbers. An earlier file stays as it was.
     """
     request = Request.of(loss, call=call)
+    return export_request(
+        request, path, format=format, grad=grad, cotangent=cotangent, optional=optional, fixed=fixed, opset=opset
+    )
+
+
+def export_request(
+    request: Request,
+    path: str | Path,
+    *,
+    format: Format = 'onnx',
+    grad: bool = False,
+    cotangent: bool = False,
+    optional: Sequence[str] | Literal['all'] = (),
+    fixed: Mapping[str, int] = EMPTY,
+    opset: int = DEFAULT_OPSET,
+) -> Path:
+    """Exports what somebody asked for: :func:`export`, with all that a request says of the call."""
     unit = request.unit(request.calls()[0], _chosen(request, optional))
     if cotangent:
         if not grad:
@@ -82,12 +98,21 @@ def export(
     unit = with_fixed(unit, fixed)
     target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
     read_manifest(target.parent)  # one that cannot be read is found before anything is written
-    data = build(unit, [format], grad, opset)[format]
-    verdict = verify(unit, data, SUFFIXES[format], grad)
+    try:
+        data = build(unit, [format], grad, opset)[format]
+        verdict = verify(unit, data, SUFFIXES[format], grad)
+    except LossregError:
+        raise
+    except Exception as error:  # an option of a strange type may make anything raise
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
     if not verdict:
         raise CheckError(f'{target.name} was not written: {verdict.detail}')
-    write_atomically(target, data)
-    update_manifest(target.parent, target.name, _manifest_entry(unit, data, format, grad, opset, verdict))
+    publish(
+        target.parent,
+        {target.name: data},
+        {target.name: _manifest_entry(unit, data, format, grad, opset, verdict)},
+    )
     return target
 
 
@@ -119,7 +144,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
 
 
 def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[str]:
-    known = [i.name for i in request.calls()[0].inputs if i.optional and i.when(request.loss)]
+    known = request.takes(request.calls()[0])
     chosen = known if optional == 'all' else list(optional)
     for name in chosen:
         if name not in known:

@@ -271,7 +271,7 @@ def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], r
 
 
 def guard_shapes(model: ir.Model, signature: Signature) -> None:
-    """Makes loss and gradients, or the input that the signature names, NaN where dimensions of one name differ.
+    """Makes all outputs but counts, or the input that the signature names, NaN where dimensions of one name differ.
 
     ONNX Runtime does not compare them, and would broadcast a dimension of size 1 silently.
     """
@@ -304,6 +304,8 @@ def guard_shapes(model: ir.Model, signature: Signature) -> None:
         return
     graph.extend(nodes)
     for value in list(graph.outputs):
+        if value.dtype == ir.DataType.INT64:
+            continue  # a count, which cannot be NaN
         guarded = ir.node('Mul', [value, scalar.outputs[0]])
         graph.append(guarded)
         _replace(graph, value, guarded.outputs[0], [])

@@ -13,7 +13,11 @@ from lossreg.exporters.signature import Signature
 
 
 def to_pt2(program: ExportedProgram, signature: Signature) -> bytes:
-    """A traced program as a pt2 archive; dimensions that must be equal are guarded by torch itself."""
+    """A traced program as a pt2 archive; dimensions that must be equal are guarded by torch itself.
+
+    It raises RuntimeError, ``Tensor dtype mismatch``, inside an autocast region that would round its products.
+    """
+    _refuse_autocast(program)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={METADATA_KEY: encode(signature.metadata)})
     with zipfile.ZipFile(buffer) as archive:
@@ -21,3 +25,17 @@ def to_pt2(program: ExportedProgram, signature: Signature) -> bytes:
     # an id drawn from process state
     members = {m: b'0' * 40 if m.endswith('serialization_id') else content for m, content in members.items()}
     return write_archive(members)
+
+
+def _refuse_autocast(program: ExportedProgram) -> None:
+    """Lets the program assert the dtype of every product: autocast would round them, and no graph can switch it off.
+
+    The exporter to ONNX drops such assertions.
+    """
+    aten = torch.ops.aten
+    for node in list(program.graph.nodes):
+        if node.target in (aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default):
+            with program.graph.inserting_after(node):
+                dtype = {'dtype': node.meta['val'].dtype}
+                program.graph.call_function(aten._assert_tensor_metadata.default, (node,), dtype)
+    program.graph_module.recompile()

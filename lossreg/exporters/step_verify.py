@@ -32,8 +32,12 @@ STEPS = 3
 """How many steps are compared, on batches of other sizes than the traced one."""
 
 
-def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime], main: str) -> float:
+def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime]) -> float:
     """Runs some steps, and PyTorch's from the same state beside each. Returns the worst relative error.
+
+    Args:
+        plan: what was exported.
+        graphs: by role; the step's own has none.
 
     Raises:
         CheckError: the numbers differ, or are not finite.
@@ -45,9 +49,9 @@ def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime], main: str) -> flo
         varied = plan.resized(plan.size + 1 + number)
         optimize = (number + 1) % plan.options.accumulate == 0
         expected, rounded = exact.step(varied, optimize), reference.step(varied, optimize)
-        found, state = _run(graphs[main], varied, state)
+        found, state = _run(graphs[''], varied, state)
         if plan.options.accumulate > 1 and optimize:
-            more, state = _run(graphs['apply.onnx'], varied, state)
+            more, state = _run(graphs['apply'], varied, state)
             found |= more
         if not found['ok']:
             raise CheckError('the loss of the examples, or its gradient, is not finite; give other examples')
@@ -55,7 +59,7 @@ def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime], main: str) -> flo
         worst = max(worst, _compare(got, expected, rounded, f'step {number + 1}'))
         reference.take(state)
         exact.take(state)
-    for name, with_loss in (('eval.onnx', True), ('predict.onnx', False)):
+    for name, with_loss in (('eval', True), ('predict', False)):
         expected, rounded = exact.inference(varied, with_loss), reference.inference(varied, with_loss)
         found, _ = _run(graphs[name], varied, state)
         worst = max(worst, _compare(found, expected, rounded, name))

@@ -33,16 +33,20 @@ def student_decompositions() -> dict[Any, Any]:
         aten.native_group_norm_backward,
         aten.embedding_dense_backward,
     ]
-    ours = {
-        aten.var_mean.correction: var_mean,
-        aten.squeeze.dims: squeeze,
+    ours = {aten.var_mean.correction: var_mean, aten.squeeze.dims: squeeze}
+    return {**core_aten_decompositions(), **get_decompositions(ready_made), **loss_decompositions(), **ours}
+
+
+def layer_decompositions() -> dict[Any, Any]:
+    """Those of the layers that the exporter has no gradient for, written here."""
+    return {
         aten.convolution_backward.default: convolution_backward,
         aten.avg_pool2d_backward.default: avg_pool2d_backward,
         aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
         aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool2d_backward,
         aten.max_pool2d_with_indices_backward.default: max_pool2d_backward,
+        aten.diagonal_backward.default: diagonal_backward,
     }
-    return {**core_aten_decompositions(), **get_decompositions(ready_made), **loss_decompositions(), **ours}
 
 
 def var_mean(
@@ -205,6 +209,16 @@ def max_pool2d_backward(
     """Gradient of max pooling: each window's gradient goes to its largest element; windows may share one."""
     flat = torch.zeros_like(x).flatten(2)
     return flat.scatter_add(2, indices.flatten(2), grad.flatten(2)).reshape(x.shape)
+
+
+def diagonal_backward(grad: Tensor, input_sizes: Sequence[int], offset: int, dim1: int, dim2: int) -> Tensor:
+    """Gradient of a diagonal: back where it was taken from, and 0 elsewhere. torch's own writes into a view."""
+    rows = torch.arange(input_sizes[dim1], device=grad.device)
+    columns = torch.arange(input_sizes[dim2], device=grad.device)
+    place = (rows + min(offset, 0)).clamp(0, grad.shape[-1] - 1)
+    on_diagonal = columns - rows.unsqueeze(1) == offset
+    spread = torch.where(on_diagonal, grad.index_select(-1, place).unsqueeze(-1), 0.0)
+    return spread.movedim((-2, -1), (dim1, dim2))
 
 
 def _pair(sizes: Sequence[int]) -> list[int]:

@@ -76,7 +76,8 @@ def _arguments(unit: Unit) -> str:
     """The source text of the call's arguments."""
     # losses take avg_factor as Optional[float]
     texts = {i.name: f'float({i.name})' if i.role is Role.AVG_FACTOR else i.name for i in unit.inputs}
-    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in unit.arguments(texts).items())
+    arguments = {**unit.arguments(texts), **{name: repr(value) for name, value in unit.constants.items()}}
+    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in arguments.items())
 
 
 def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:

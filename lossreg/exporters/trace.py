@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from lossreg.errors import MissingBackendError
+from lossreg.errors import DeclinedError, MissingBackendError
 from lossreg.exporters.signature import Signature
 from lossreg.samples import draw
 from lossreg.unit import FlatLoss, Unit
@@ -33,13 +33,13 @@ IDENTIFIER = re.compile(r'\W')
 """What a Python name cannot hold, such as the dots of parameters' names."""
 
 
-def require_export_layer() -> None:
-    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2."""
+def require_export_layer(what: str = 'exporting to ONNX and pt2') -> None:
+    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2, and to compile all losses."""
     found = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
     if found < OLDEST_TORCH:
         raise MissingBackendError(
-            f'exporting to ONNX and pt2 needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
-            'TorchScript works with this one'
+            f'{what} needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
+            'eager and TorchScript work with this one'
         )
 
 
@@ -57,17 +57,33 @@ def trace_module(
     # symbolic sizes seldom meet again: what the cache of fake tensors costs is a fifth of the time
     with warnings.catch_warnings(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         warnings.simplefilter('ignore', FutureWarning)
-        tracer = make_fx(
-            module, tracing_mode='symbolic', decomposition_table=dict(decompositions), _allow_non_fake_inputs=True
-        )
-        graph = tracer(*_symbolic(examples, signature))
+        graph = _traced(module, examples, signature, decompositions)
+        if _writes_through_views(graph):
+            # a second trace, so only where it is needed; of the graph, because it does not know autograd
+            graph = _traced(torch.func.functionalize(graph), examples, signature, decompositions)
+            graph.graph.eliminate_dead_code()
+            _refuse_written_inputs(graph, signature)
         _name_inputs(graph, signature)
         _write_nothing_in_place(graph)
+        _give_sizes_as_tensors(graph)
         _tie_dimensions(graph, signature)
         dims = tuple(dict.fromkeys(port.dynamic, Dim.DYNAMIC) or None for port in signature.inputs)
         program = torch.export.export(graph, examples, dynamic_shapes=dims)
     _forget_sources(program)
     return program
+
+
+def _traced(
+    function: Callable[..., Any],
+    examples: tuple[Tensor, ...],
+    signature: Signature,
+    decompositions: Mapping[Any, Any],
+) -> torch.fx.GraphModule:
+    tracer = make_fx(
+        function, tracing_mode='symbolic', decomposition_table=dict(decompositions), _allow_non_fake_inputs=True
+    )
+    graph: torch.fx.GraphModule = tracer(*_symbolic(examples, signature))
+    return graph
 
 
 def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor]:
@@ -87,7 +103,13 @@ def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor
 
 @cache
 def loss_decompositions() -> dict[Any, Any]:
-    """Operators of gradients that ONNX has no translation for. What is left of them makes the exporter trace again."""
+    """Operators of gradients that ONNX has no translation for, or a wrong one.
+
+    What is left of those without makes the exporter trace again. Those of networks' layers serve the losses of other
+    packages: ours have none of them.
+    """
+    from lossreg.exporters.student_ops import layer_decompositions
+
     aten = torch.ops.aten
     operators = [
         aten._log_softmax_backward_data,
@@ -106,8 +128,16 @@ def loss_decompositions() -> dict[Any, Any]:
         aten.softplus_backward,
         aten.tanh_backward,
         aten.threshold_backward,
+        # torch's own translation returns 1 for the sum of weights that a mean's gradient is divided by
+        aten.nll_loss_forward,
+        aten.nll_loss_backward,
+        aten.nll_loss2d_forward,
+        aten.nll_loss2d_backward,
+        aten.mish_backward,
+        aten.silu_backward,
+        aten._trilinear,
     ]
-    return dict(get_decompositions(operators))
+    return {**get_decompositions(operators), **layer_decompositions()}
 
 
 def dimension_names(signature: Signature) -> tuple[dict[int, Any] | None, ...]:
@@ -153,7 +183,7 @@ def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
     """Replaces operators that write in place by those that do not; removing them otherwise takes a second trace.
 
     Autograd's own formulas (those of minimum and clamp) write into what they have just made, and batch normalisation
-    into its running statistics: nobody holds a view of either.
+    into its running statistics: nobody holds a view of either, see :func:`_writes_through_views`.
     """
     seen: set[torch.fx.Node] = set()
     for node in graph.graph.nodes:
@@ -165,12 +195,67 @@ def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
+def _writes_through_views(graph: torch.fx.GraphModule) -> bool:
+    """Whether something is written in place that shares its memory with another value, or into an input."""
+    base: dict[torch.fx.Node, torch.fx.Node] = {}
+    views: set[torch.fx.Node] = set()
+    for node in graph.graph.nodes:
+        base[node] = node
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        schema = node.target._schema
+        shared = [
+            node.args[i]
+            for i, a in enumerate(schema.arguments)
+            if a.alias_info is not None and i < len(node.args) and isinstance(node.args[i], torch.fx.Node)
+        ]
+        if not shared or not any(r.alias_info is not None for r in schema.returns):
+            continue
+        base[node] = base[shared[0]]
+        if _is_in_place(node.target):
+            if base[node] in views or base[node].op == 'placeholder' or _functional(node.target) is None:
+                return True
+        else:
+            views.add(base[node])
+    return False
+
+
+def _refuse_written_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
+    """Raises DeclinedError where an input is overwritten: of that, functionalising leaves a copy back into it."""
+    placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.copy_.default and node.args[0] in placeholders:
+            name = signature.inputs[placeholders.index(node.args[0])].name
+            raise DeclinedError(f'{signature.name} writes into its input {name} in place; let it write into a copy')
+
+
+def _give_sizes_as_tensors(graph: torch.fx.GraphModule) -> None:
+    """Arithmetic with a number that depends on sizes: the exporter knows such a number as a tensor only."""
+    aten = torch.ops.aten
+    known = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ('add', 'sub', 'mul', 'div')}
+    for node in graph.graph.nodes:
+        if node.target in known and isinstance(node.args[1], torch.fx.Node):
+            node.target = known[node.target]
+    graph.recompile()
+
+
+def _is_in_place(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.name.endswith('_')
+
+
 def _functional(target: Any) -> Any:
-    """The operator that computes what ``target`` writes in place; None if it writes nothing."""
-    if not isinstance(target, torch._ops.OpOverload) or not target._schema.name.endswith('_'):
+    """The operator that computes what ``target`` writes in place; None if it writes nothing, or there is none.
+
+    It has the same arguments: the overload's name may be another one (``pow_.Scalar`` and ``pow.Tensor_Scalar``).
+    """
+    if not _is_in_place(target):
         return None
     packet = getattr(torch.ops.aten, target._schema.name.removeprefix('aten::').rstrip('_'), None)
-    return None if packet is None else getattr(packet, target._overloadname)
+    if packet is None:
+        return None
+    arguments = [(a.name, str(a.type)) for a in target._schema.arguments]
+    overloads = (getattr(packet, name) for name in packet.overloads())
+    return next((o for o in overloads if [(a.name, str(a.type)) for a in o._schema.arguments] == arguments), None)
 
 
 def _forget_sources(program: ExportedProgram) -> None:

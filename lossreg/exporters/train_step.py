@@ -526,6 +526,7 @@ def metadata_of(graph: StepGraph | EvalGraph, ports: Sequence[Port], outputs: Se
         'kind': KIND,
         'loss': plan.unit.name,
         'config': dict(plan.unit.config),
+        'call': plan.unit.call.name,
         'optimizer': {'type': plan.options.optimizer_cfg['type'], **rule_options},
         'accumulate': plan.options.accumulate,
         'trained': list(plan.trained),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lossreg.archive import ArchiveError
 from lossreg.compare import compare
 from lossreg.errors import first_line
 from lossreg.runtimes import Eager, load
@@ -27,7 +28,11 @@ class Verdict:
 
 def verify(unit: Unit, data: bytes, suffix: str, grad: bool) -> Verdict:
     """Loads an artefact from its bytes and compares it with eager on all numeric cases."""
-    runtime, eager = load(data, suffix), Eager(unit, grad)
+    eager = Eager(unit, grad)
+    try:
+        runtime = load(data, suffix)
+    except ArchiveError as error:
+        return Verdict(math.inf, math.inf, 0, f'it cannot be loaded again: {error}')
     worst_abs = worst_rel = 0.0
     count = 0
     for case in numeric_cases(unit):

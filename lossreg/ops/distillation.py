@@ -4,7 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, keep, reduce_loss, total
+from lossreg.arith import (
+    average_over,
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    gradient_alone,
+    indices,
+    keep,
+    reduce_loss,
+    total,
+)
 
 # Divergences
 
@@ -50,6 +60,7 @@ def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> tuple[Tens
     check_dim(logits, 2, logits_name)
     check_dim(gt_labels, 1, 'gt_labels')
     check_leading_shape(gt_labels, logits, 1, 'gt_labels', logits_name)
+    gt_labels = indices(gt_labels, 'gt_labels')
     legal = check_labels(gt_labels, logits.size(1), None, 'gt_labels')
     return torch.arange(logits.size(1), device=logits.device) == gt_labels.unsqueeze(1), legal
 
@@ -80,11 +91,13 @@ def products(x: Tensor) -> Tensor:
 
 
 def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
-    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means. First order only."""
+    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means.
+
+    It is of :func:`lossreg.arith.first_order`.
+    """
     slope = slope.detach()
     # 2 sum_j (slope_ij + slope_ji) x_j
-    linear = total(x * ((slope + slope.t()) @ (x.detach() * 2.0)))
-    return linear - linear.detach()
+    return gradient_alone(total(x * ((slope + slope.t()) @ (x.detach() * 2.0))))
 
 
 def standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import check_dim, check_leading_shape, is_plain_eager, keep, total
+from lossreg.arith import check_dim, check_leading_shape, gradient_alone, is_plain_eager, keep, total
 
 
 def check_embeddings(embeddings: Tensor, identities: Tensor, embeddings_name: str, identities_name: str) -> None:
@@ -65,9 +65,16 @@ def distances_of(squared: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
 
 def identity_masks(identities: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows are positives of each anchor, itself not among them, and which are negatives: (N, N) each."""
-    same = identities.unsqueeze(1) == identities.unsqueeze(0)
+    same = _have_same_identity(identities)
     index = torch.arange(identities.size(0), device=identities.device)
     return same & (index.unsqueeze(1) != index.unsqueeze(0)), ~same
+
+
+def _have_same_identity(identities: Tensor) -> Tensor:
+    """Which rows have the same identity, (N, N). Integers become int64: torch compares not every dtype everywhere."""
+    if not identities.is_floating_point():
+        identities = identities.long()
+    return identities.unsqueeze(1) == identities.unsqueeze(0)
 
 
 def valid_anchors(positive: Tensor, negative: Tensor) -> Tensor:
@@ -129,7 +136,7 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
     candidate = F.pad(anchor, [0, 0, 0, 1])
     # |x_j|^2 - 2 x_i x_j: |x_i|^2 is the same for all that row i chooses from
     distances = F.pad(lengths, [0, 1]).unsqueeze(0) + anchor @ (candidate.t() * -2.0)
-    same = F.pad(identities.unsqueeze(1) == identities.unsqueeze(0), [0, 1])
+    same = F.pad(_have_same_identity(identities), [0, 1])
     none = torch.arange(distances.size(1), device=x.device) == x.size(0)
     positive = torch.where(same, distances, -torch.inf).argmax(1)
     nearest, negative = torch.where(same | none, torch.inf, distances).min(1)
@@ -151,7 +158,7 @@ def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, 
     r"""sum_ij w_ij d_ij, as float64, for constant weights; 0 \cdot d is 0 even where d is infinite.
 
     The gradient is written out, because that of :func:`pairwise_squared_distances` has float64 products of transposed
-    tensors, which onnxruntime 1.16 cannot run. A second derivative would not be right.
+    tensors, which onnxruntime 1.16 cannot run. A second derivative raises RuntimeError.
 
     Args:
         x: (N, D).
@@ -170,5 +177,4 @@ def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, 
     y = x.detach()
     # 2 sum_j (v_ij + v_ji) (x_i - x_j)
     gradient = 2.0 * (slope.sum(1).unsqueeze(1) * y - slope @ y)
-    linear = total(x * gradient)
-    return value + (linear - linear.detach())
+    return value + gradient_alone(total(x * gradient))

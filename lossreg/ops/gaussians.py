@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lossreg.arith import first_order
+
 
 class Gaussian(NamedTuple):
     """A Gaussian for each box, all (N): its mean, s, and the entries of L."""
@@ -107,6 +109,7 @@ def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, T
 
     That is tr S_p + tr S_t - 2 sqrt(M), with M = tr(S_p S_t) + 2 sqrt(det S_p det S_t): the squares of P - T U for
     the factors P and T, and for U the rotation that makes them smallest. It may be below 0 where the floor counts.
+    A second derivative raises RuntimeError.
     """
     p11, p12, p21, p22 = p.size * p.l11, p.size * p.l12, p.size * p.l21, p.size * p.l22
     t11, t12, t21, t22 = t.size * t.l11, t.size * t.l12, t.size * t.l21, t.size * t.l22
@@ -114,11 +117,11 @@ def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, T
     c = (p11 * t11 + p21 * t21) + (p12 * t12 + p22 * t22)
     s = (p11 * t12 + p21 * t22) - (p12 * t11 + p22 * t21)
     m = c * c + s * s
-    # without gradient: the derivative with respect to the best rotation is 0
+    # without gradient: the derivative with respect to the best rotation is 0, the second one is not
     still = m.detach() == 0
     norm = torch.rsqrt(torch.where(still, 1.0, m.detach()))
     cos, sin = torch.where(still, 1.0, c.detach() * norm), s.detach() * norm
-    distance = (
+    distance = first_order(
         (p11 - (t11 * cos + t12 * sin)).square()
         + (p21 - (t21 * cos + t22 * sin)).square()
         + (p12 - (t12 * cos - t11 * sin)).square()

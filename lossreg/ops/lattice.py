@@ -51,8 +51,7 @@ def _native(
 ) -> Tensor:
     if labels.size(0) == 0:  # torch's kernel refuses an empty batch
         return log_probs.sum((0, 2))
-    lengths = input_lengths.long(), target_lengths.long()
-    nll = F.ctc_loss(log_probs.double(), labels.long(), *lengths, blank, 'none', zero_infinity)
+    nll = F.ctc_loss(log_probs.double(), labels, input_lengths, target_lengths, blank, 'none', zero_infinity)
     return nll.to(log_probs.dtype)
 
 

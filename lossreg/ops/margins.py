@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, matmul, poison, upcast
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, indices, matmul, poison, upcast
 
 
 def class_weights(*shape: int) -> nn.Parameter:
@@ -45,6 +45,7 @@ def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tenso
     check_dim(label, 1, 'label')
     check_leading_shape(label, features, 1, 'label', 'features')
     check_size(features, 1, weight.size(-1), 'features', 'columns of weight')
+    label = indices(label, 'label')
     legal = check_labels(label, weight.size(0), None, 'label')
     # zeros of the features' batch, not a number: so a traced graph knows that both batches are equal
     return legal, torch.where(legal, label, torch.zeros(features.size(0), dtype=torch.long, device=label.device))
@@ -79,13 +80,27 @@ def with_target(scores: Tensor, index: Tensor, target: Tensor) -> Tensor:
     return scores.scatter(1, index.unsqueeze(1), target.unsqueeze(1))
 
 
-def add_angle(cosine: Tensor, m: float) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1].
+def squared_sine(features: Tensor, own: Tensor, cosine: Tensor) -> Tensor:
+    """sin^2 of the angle whose cosine is given, between rows of ``features`` and of ``own``, (N, D) both; (N).
+
+    1 - cos^2 is lost to rounding where the vectors are all but parallel. There it is taken from their difference, as a
+    value: the derivative is that of 1 - cos^2.
+    """
+    x = normalize(upcast(features).detach())
+    w, c = normalize(own.detach().to(x.dtype)), cosine.detach()
+    # 1 - |cos| = |x -+ w|^2 / 2
+    difference = x - torch.where(c < 0, -1.0, 1.0).to(x.dtype).unsqueeze(1) * w
+    near = 0.5 * (difference * difference).sum(1)
+    exact = torch.where(c * c < 0.5, (1.0 - c) * (1.0 + c), near * (2.0 - near))
+    return exact + (c * c - cosine * cosine)
+
+
+def add_angle(cosine: Tensor, squared_sine: Tensor, m: float) -> Tensor:
+    """cos(theta + m) of cos(theta) in [-1, 1] and sin^2(theta).
 
     The sine is at least sqrt(1e-7): its derivative is infinite at cos = 1.
     """
-    sine = ((1.0 - cosine) * (1.0 + cosine)).clamp(min=1e-7).sqrt()
-    return cosine * math.cos(m) - sine * math.sin(m)
+    return cosine * math.cos(m) - squared_sine.clamp(min=1e-7).sqrt() * math.sin(m)
 
 
 def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:

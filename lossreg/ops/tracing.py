@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -11,8 +12,8 @@ def scan(
 ) -> tuple[Tensor, ...]:
     """Runs ``step`` for each slice of ``over`` along the first dimension; ONNX has an operator for it.
 
-    The operator itself is called, not ``torch.scan``: that compiles what it is given, and what it gets from the
-    compiler's cache, filled by another scan, cannot be exported.
+    The operator itself is called, not torch's function ``scan``: that compiles what it is given, and what it gets from
+    the compiler's cache, filled by another scan, cannot be exported. torch.compile knows the function alone.
 
     Args:
         step: takes what the step before carries on, a slice of each of ``over``, and ``constant``; returns what it
@@ -24,7 +25,22 @@ def scan(
     Returns:
         What the last step carries on, and the results of all steps along a new first dimension.
     """
-    from torch._higher_order_ops.scan import scan_op  # not public, and nothing public exports to ONNX Scan
+    # not public; nothing public exports to ONNX Scan
+    from torch._higher_order_ops.scan import scan as compiled_scan
+    from torch._higher_order_ops.scan import scan_op
 
-    run: Any = scan_op
-    return tuple(run(step, [start], over, constant))
+    if not torch.compiler.is_dynamo_compiling():
+        run: Any = scan_op
+        return tuple(run(step, [start], over, constant))
+
+    def combine(carried: Tensor, slices: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        carried, *results = step(carried, *slices, *constant)
+        return carried, results
+
+    if over[0].size(0) == 0:  # which torch refuses; one step tells the shapes of its results
+        _, results = combine(start, [x.new_zeros(x.shape[1:]) for x in over])
+        return (start.clone(), *(result.new_zeros((0, *result.shape)) for result in results))
+    # where nothing is in it, strides that are not those of new tensors pass for contiguous, which torch compares
+    start = torch.empty_like(start, memory_format=torch.contiguous_format).copy_(start)
+    last, results = compiled_scan(combine, start, over)
+    return (last, *results)

@@ -8,15 +8,30 @@ import numpy as np
 from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 
-def per_pair(call: str, inputs: Inputs, options: Options, loss: Callable[[Array, Array], float]) -> Array:
-    """Reduction of w · loss(pred, target); w is the mean over the coordinates in the call ``coordinate_weights``."""
+def per_pair(call: str, inputs: Inputs, options: Options, loss: Callable[..., float], *constants: Array) -> Array:
+    """Reduction of w · loss(pred, target, and the pair's number of each of ``constants``).
+
+    w is the mean over the coordinates in the call ``coordinate_weights``.
+    """
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     losses = np.zeros(len(pred))
     for n in range(len(pred)):
         w = 1.0 if weight is None else weight[n].mean()
         if w != 0:
-            losses[n] = w * loss(corners(pred[n], options['box_format']), corners(target[n], options['box_format']))
+            pair = (corners(box, options['box_format']) for box in (pred[n], target[n]))
+            losses[n] = w * loss(*pair, *(numbers[n] for numbers in constants))
     return reduce(losses, options, inputs.get('avg_factor'))
+
+
+def trade_offs(inputs: Inputs, options: Options, iou: Callable[[Array, Array], float]) -> dict[str, Array]:
+    """α = v / (1 - IoU + v) of each pair where IoU > 1/2, else 0; a constant for the gradient."""
+    alpha = np.zeros(len(inputs['pred']))
+    for n, pair in enumerate(zip(inputs['pred'], inputs['target'], strict=True)):
+        a, b = (corners(box, options['box_format']) for box in pair)
+        v = aspect_difference(a, b, options['eps'])
+        if iou(a, b) > 0.5 and v > 0:
+            alpha[n] = v / (1 - iou(a, b) + v)
+    return {'held_alpha': alpha}
 
 
 def corners(box: Array, box_format: str) -> Array:
@@ -57,8 +72,3 @@ def aspect_difference(a: Array, b: Array, eps: float) -> float:
     w_a, h_a = a[2:] - a[:2]
     w_b, h_b = b[2:] - b[:2]
     return float(4 / math.pi**2 * (np.arctan(w_b / (h_b + eps)) - np.arctan(w_a / (h_a + eps))) ** 2)
-
-
-def trade_off(iou: float, v: float) -> float:
-    """α = v / (1 - IoU + v) where IoU > 1/2, else 0; a constant for the gradient."""
-    return v / (1 - iou + v) if iou > 0.5 and v > 0 else 0.0

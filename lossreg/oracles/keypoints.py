@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from lossreg.oracles.reference import Array
 
@@ -28,6 +29,8 @@ def _dataset_info(path: Path) -> Any:
     if not path.is_file():
         mmpose: Any = importlib.util.find_spec('mmpose')
         path = Path(mmpose.origin).parent / '.mim' / 'configs' / '_base_' / 'datasets' / path.name
+    if path.suffix != '.py':
+        return yaml.safe_load(path.read_text())['dataset_info']  # JSON is YAML too
     spec: Any = importlib.util.spec_from_file_location('metainfo', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

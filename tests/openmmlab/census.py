@@ -1,5 +1,7 @@
 """Counts what the configs shipped with the OpenMMLab packages use: every loss class, with every set of arguments.
 
+And the heads under which they stand, as ``mmseg.FCNHead.loss_decode``.
+
 Usage: census.py FILE, in the environment that install.sh makes. ``docs/host_classes.json`` is such a file: the tables
 of ``make docs`` and the pairs that the host tests compare are made from it.
 """
@@ -42,38 +44,46 @@ def config_files() -> list[tuple[str, Path]]:
     ]
 
 
-def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> Iterator[tuple[str, str]]:
-    """The loss dicts of a config: the class each means, and its arguments as JSON."""
-    for node, inner in _dicts(config, scope):
-        kind = node.get('type')
-        if isinstance(kind, type):
-            package, name = kind.__module__.partition('.')[0], kind.__name__
-        elif isinstance(kind, str):
-            package, name = kind.split('.')[0] if '.' in kind else '', kind.rpartition('.')[2]
-        else:
-            continue
-        full = f'{package or inner}.{name}'
+def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> Iterator[tuple[str, str, str]]:
+    """The loss dicts of a config: the class each means, its arguments as JSON, and the place in the dict around it."""
+    for node, full, place in _dicts(config, scope):
         if full in known:
             arguments = {key: value for key, value in node.items() if key not in ('type', '_scope_', '_delete_')}
-            yield full, json.dumps(arguments, sort_keys=True, default=str)
+            yield full, json.dumps(arguments, sort_keys=True, default=str), place
 
 
-def _dicts(node: Any, scope: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """All dicts, with the scope that mmengine builds them in: their own, or that of one around them."""
+def _dicts(node: Any, scope: str, place: str = '') -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """All dicts with a type, its full name, and the innermost dict around it that has one, with the path from there.
+
+    mmengine builds what is inside a dict in that one's scope.
+    """
     if isinstance(node, Mapping):
         scope = node.get('_scope_', scope)
-        yield node, scope
-        for value in node.values():
-            yield from _dicts(value, scope)
+        full = _full_name(node.get('type'), scope)
+        if full:
+            yield node, full, place
+            place = full
+        for key, value in node.items():
+            yield from _dicts(value, scope, f'{place}.{key}' if place else '')
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from _dicts(value, scope)
+            yield from _dicts(value, scope, place)
+
+
+def _full_name(kind: Any, scope: str) -> str:
+    """What a type means, with its package; empty where it is none."""
+    if isinstance(kind, type):
+        return f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
+    if not isinstance(kind, str):
+        return ''
+    return f'{kind.split(".")[0]}.{kind.rpartition(".")[2]}' if '.' in kind else f'{scope}.{kind}'
 
 
 def census() -> dict[str, Any]:
     """All loss classes, with the number of uses of each set of arguments; and how many configs were read."""
     known = loss_classes()
     counts: Counter[tuple[str, str]] = Counter()
+    places: Counter[tuple[str, str]] = Counter()
     read = 0
     unread = []
     for package, path in track(config_files(), 'configs'):
@@ -83,11 +93,21 @@ def census() -> dict[str, Any]:
             unread.append(f'{package}: {type(error).__name__}')
             continue
         read += 1
-        counts.update(uses(config.to_dict(), config.get('default_scope') or package, known))
+        for name, arguments, place in uses(config.to_dict(), config.get('default_scope') or package, known):
+            counts[name, arguments] += 1
+            places[place, name] += 1
     classes: dict[str, list[dict[str, Any]]] = {name: [] for name in known}
     for (name, arguments), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         classes[name].append({'uses': count, 'arguments': json.loads(arguments)})
-    return {'configs': read, 'unread': dict(sorted(Counter(unread).items())), 'classes': dict(sorted(classes.items()))}
+    heads: dict[str, dict[str, int]] = {}
+    for (place, name), count in sorted(places.items()):
+        heads.setdefault(place, {})[name] = count
+    return {
+        'configs': read,
+        'unread': dict(sorted(Counter(unread).items())),
+        'classes': dict(sorted(classes.items())),
+        'heads': heads,
+    }
 
 
 if __name__ == '__main__':

@@ -2,18 +2,25 @@
 
 import copy
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from head_sources import attributes
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from lossreg.config import Found, _found, _loss_dicts
+from lossreg.head_calls import Head
 from lossreg.hosts import StandIn, stand_ins
+from lossreg.spec import Role
 
 
 def shipped_file(package: str, path: str) -> Path:
@@ -52,6 +59,7 @@ def built(package: str, cfg: Mapping[str, Any]) -> nn.Module:
 def both_heads(package: str, cfg: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
     """The head as shipped, and with our losses and the same weights."""
     shipped, ours = built(package, cfg), built(package, with_our_losses(package, cfg))
+    shipped.written = package, cfg
     assert shipped.state_dict().keys() == ours.state_dict().keys()
     ours.load_state_dict(shipped.state_dict())
     return shipped, ours
@@ -69,6 +77,80 @@ def losses_called() -> Iterator[set[str]]:
 
     with register_module_forward_pre_hook(note):
         yield called
+
+
+@contextmanager
+def called_as_the_table_says(head: nn.Module) -> Iterator[None]:
+    """Asserts of every call of the head's losses meanwhile that it is one that ``lossreg.head_calls`` names.
+
+    A head that :func:`both_heads` did not make is not looked at.
+    """
+    package, cfg = getattr(head, 'written', ('', {}))
+    wrong: list[str] = []
+    right: set[str] = set()
+    hooks = []
+    for found in losses_of_head(package, cfg):
+        for module in modules_of(head, found.head):
+            record = partial(_compare, found, wrong, right)
+            hooks.append(module.register_forward_pre_hook(record, with_kwargs=True))
+    yield
+    for hook in hooks:
+        hook.remove()
+    assert not wrong, '\n'.join(dict.fromkeys(wrong))
+    assert right or not cfg, 'no loss was called'
+
+
+def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[Found]:
+    """The losses that a head's own config names."""
+    plain = ConfigDict(cfg).to_dict()
+    known = stand_ins()
+    found = []
+    for place, node, scope, _, head in _loss_dicts(plain, '', package):
+        if head is None or head.config is not plain:
+            continue
+        loss = replace(_found(place, dict(node), scope, known, unscoped=False), head=head)
+        if loss.stand_in and loss.stand_in.host_class.left_to_heads.keys() & loss.options.keys():
+            loss = replace(loss, options={n: v for n, v in loss.options.items() if 'weight' not in n})
+        found.append(loss)
+    return found
+
+
+def modules_of(head: nn.Module, place: Head) -> list[nn.Module]:
+    """The losses that a head has built from the place of its config; none where it holds them otherwise."""
+    base, _, index = place.option.partition('[')
+    held = getattr(head, attributes(type(head)).get(base, base), None)
+    if isinstance(held, nn.ModuleList):
+        return [held[int(index.rstrip(']'))]] if index else list(held)
+    return [held] if isinstance(held, nn.Module) else []
+
+
+def _compare(
+    found: Found, wrong: list[str], right: set[str], module: nn.Module, positional: tuple, named: dict
+) -> None:
+    """Notes what is wrong with one call: the arguments, the constants, or the shapes that our call is meant for."""
+    names = list(inspect.signature(getattr(module, '_forward', module.forward)).parameters)
+    bound = {**dict(zip(names, positional, strict=False)), **named}
+    bound = {name: value for name, value in bound.items() if value is not None}
+    said = []
+    for request in found.requests():
+        (unit,) = request.units()
+        state = {i.name for i in unit.inputs if i.state or i.role is Role.NOISE}
+        taken = {unit.call.parameter_of(i.name): i for i in unit.inputs if i.name not in state}
+        missing = (taken.keys() | request.constants.keys()) ^ bound.keys()
+        # our call may have no input for what the loss takes, and makes nothing of
+        beside = {n for n in missing & bound.keys() if n in inspect.signature(unit.loss.forward).parameters}
+        beside -= {i.name for i in unit.call.inputs if i.when(unit.as_called)}
+        constants = {n: bound.get(n) for n in request.constants}
+        ranks = [(i, bound[p]) for p, i in taken.items() if i.dims and isinstance(bound.get(p), Tensor)]
+        off = {x.dim() - len(i.dims) for i, x in ranks}  # a head may give one dimension more, or fewer, of everything
+        said.append(
+            f'{request.heads}: {sorted(bound)}, constants {constants}, dimensions off by {off}; '
+            f'the table says {sorted(taken)}, {dict(request.constants)}, call {unit.call.name}'
+        )
+        if missing == beside and constants == dict(request.constants) and len(off) <= 1:
+            right.add(found.head.place)
+            return
+    wrong.append(' or '.join(said) or f'{found.head.place} is not in the table')
 
 
 def own_loss(head: nn.Module, *call: Any) -> dict[str, Any]:
@@ -104,7 +186,8 @@ def assert_same_step(
     Returns:
         the names of those of ours that it called.
     """
-    want = losses_and_gradients(shipped, *call, step=step)
+    with called_as_the_table_says(shipped):
+        want = losses_and_gradients(shipped, *call, step=step)
     with losses_called() as called:
         got = losses_and_gradients(ours, *call, step=step)
     assert {name.partition('.')[0] for name in called - {kept}} == {'lossreg'}, called

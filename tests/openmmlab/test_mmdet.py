@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from copy import deepcopy
 from unittest import mock
 
 import numpy as np
@@ -221,7 +222,17 @@ def test_state_over_several_batches(name):
             torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)  # hosts hold labels in float32
         assert ours.state_dict().keys() == host.state_dict().keys()
         for key, value in host.state_dict().items():
-            torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-6, atol=1e-12)
+            # hosts count in floats
+            torch.testing.assert_close(ours.state_dict()[key].to(value.dtype), value, rtol=1e-6, atol=1e-12)
+    # a host's checkpoint goes on here, and ours there
+    state = deepcopy(ours.state_dict())
+    ours.load_state_dict(host.state_dict())
+    host.load_state_dict(state)
+    for key, value in ours.state_dict().items():
+        assert value.dtype == state[key].dtype
+        torch.testing.assert_close(
+            host.state_dict()[key], value.to(host.state_dict()[key].dtype), rtol=1e-6, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optiona
         share = torch.ones_like(loss)
         if class_weight is not None:
             # sum_k c_k t_k
-            share = (upcast(label) * class_weight.to(loss.dtype)).sum(1)
+            share = (upcast(label) * class_weight.to(loss)).sum(1)
     else:
         loss, share = weighted_label_losses(cls_score, label, class_weight, -100, 0.0, False, 'cls_score', 'label')
     return reduce_by_share(loss, share, 'mean')

@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_size,
+    indices,
     matmul,
     poison,
     total,
@@ -70,9 +71,9 @@ def adaptive_log_softmax(
     check_dim(input, 2, 'input')
     check_class_map(target, input, 'target', 'input')
     check_size(input, 1, head.size(1), 'input', 'features')
-    legal = check_labels(target, cutoffs[-1], None, 'target')
+    label = indices(target, 'target')
+    legal = check_labels(label, cutoffs[-1], None, 'target')
     x = upcast(input)
-    label = target.long()
     # the head's entry for the label, or for its cluster
     entry = torch.where(legal & (label < cutoffs[0]), label, 0)
     output = torch.zeros_like(x[:, 0])

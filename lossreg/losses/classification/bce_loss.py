@@ -6,12 +6,14 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     check_broadcast,
     check_same_shape,
     keep,
     legacy_reduction,
     negative_log,
+    negative_log_of_rest,
     reduce_loss,
     upcast,
 )
@@ -42,10 +44,11 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
     p, t = upcast(input), upcast(target)
     if weight is not None:
         check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(p)
         p, t = keep(p, weight != 0), keep(t, weight != 0)
     # -(t log p + (1 - t) log(1 - p))
-    loss = t * negative_log(p) + (1.0 - t) * negative_log(1.0 - p)
-    return loss if weight is None else loss * weight.to(loss.dtype)
+    loss = t * negative_log(p) + (1.0 - t) * negative_log_of_rest(p)
+    return loss if weight is None else loss * weight
 
 
 @LOSSES.register_module()
@@ -83,7 +86,8 @@ class BCELoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -161,4 +165,5 @@ BCELoss.spec = LossSpec(
             'tests/test_torch_regression.py',
         ),
     ),
+    constants=('weight',),
 )

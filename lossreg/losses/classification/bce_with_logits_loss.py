@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Optional, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     binary_cross_entropy_with_logits,
     check_broadcast,
@@ -46,12 +47,13 @@ def bce_with_logits_loss(
     x, t = upcast(input), upcast(target)
     if weight is not None:
         check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(x)
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     if pos_weight is not None:
         check_broadcast(pos_weight, input, 'pos_weight', 'input')
-        pos_weight = pos_weight.to(x.dtype)
+        pos_weight = pos_weight.to(x)
     loss = binary_cross_entropy_with_logits(x, t, pos_weight)
-    return loss if weight is None else loss * weight.to(loss.dtype)
+    return loss if weight is None else loss * weight
 
 
 @LOSSES.register_module()
@@ -89,11 +91,12 @@ class BCEWithLogitsLoss(nn.Module):
         pos_weight: Optional[Union[Tensor, Sequence[Any]]] = None,
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
-        self.register_buffer('pos_weight', as_weight(pos_weight), persistent=False)
+        self.register_buffer('pos_weight', as_weight(pos_weight))
+        allow_missing(self, 'weight', 'pos_weight')
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Computes the loss."""
@@ -124,4 +127,5 @@ BCEWithLogitsLoss.spec = LossSpec(
             'tests/test_torch_regression.py',
         ),
     ),
+    constants=('weight', 'pos_weight'),
 )

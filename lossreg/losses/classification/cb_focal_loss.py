@@ -12,6 +12,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_size,
+    indices,
     poison,
     softplus,
     total,
@@ -45,6 +46,7 @@ def class_balanced_focal_loss(
     """
     check_dim(cls_score, 2, 'cls_score')
     check_class_map(label, cls_score, 'label', 'cls_score')
+    label = indices(label, 'label')
     legal = check_labels(label, cls_score.size(1), None, 'label')
     x = upcast(cls_score)
     positive = torch.arange(cls_score.size(1), device=label.device) == label.unsqueeze(1)
@@ -53,7 +55,7 @@ def class_balanced_focal_loss(
     loss = softplus(z) * torch.exp(-gamma * softplus(-z))
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        loss = loss * class_weight.to(x.dtype)[torch.where(legal, label, 0).long()].unsqueeze(1)
+        loss = loss * class_weight.to(x)[torch.where(legal, label, 0)].unsqueeze(1)
     return poison(loss, legal.unsqueeze(1))
 
 

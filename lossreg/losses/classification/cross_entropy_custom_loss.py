@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import accuracy
+from lossreg.arith import accuracy, indices
 from lossreg.losses.classification.cross_entropy_loss import (
     CrossEntropyLoss,
     binary_cross_entropy,
@@ -17,7 +17,7 @@ from lossreg.losses.classification.cross_entropy_loss import (
 )
 from lossreg.losses.detection.focal_custom_loss import check_class_count
 from lossreg.registry import LOSSES
-from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 
 
 @LOSSES.register_module()
@@ -110,6 +110,7 @@ class CrossEntropyCustomLoss(nn.Module):
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
         """How many per cent of the samples that are not background have the largest score at their class."""
         check_class_count(self.num_classes)
+        labels = indices(labels, 'labels')
         return {'acc_classes': accuracy(cls_score[:, : self.num_classes], labels, labels < self.num_classes)}
 
 
@@ -132,6 +133,7 @@ CrossEntropyCustomLoss.spec = LossSpec(
     },
     sizes=lambda loss: CrossEntropyLoss.spec.sizes(loss.criterion),
     references=('https://arxiv.org/abs/2304.03752',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass('mmdet.CrossEntropyCustomLoss'),),
     differences=(
         *(replace(d, host='mmdet.CrossEntropyCustomLoss') for d in CrossEntropyLoss.spec.differences),

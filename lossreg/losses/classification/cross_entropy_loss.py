@@ -20,6 +20,7 @@ from lossreg.arith import (
     check_same_shape,
     check_size,
     check_weight_shape,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -28,7 +29,7 @@ from lossreg.arith import (
 )
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def cross_entropy(
@@ -64,6 +65,7 @@ def cross_entropy(
         check_same_shape(weight, label, 'weight', 'label')
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
+    label = indices(label, 'label')
     legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
     return label_cross_entropy(cls_score, label, legal, weight, class_weight, ignore_index, label_smoothing)
 
@@ -83,12 +85,12 @@ def label_cross_entropy(
     ``legal`` tells which labels are; ``normalised`` that the scores are log-probabilities.
     """
     valid = label != ignore_index
-    index = torch.where(legal & valid, label, 0).long()
+    index = torch.where(legal & valid, label, 0)
     logits = upcast(scores)
     if weight is not None:
         weight = upcast(weight)
     if class_weight is not None:
-        class_weight = class_weight.to(logits.dtype)
+        class_weight = class_weight.to(logits)
         if label_smoothing == 0.0:
             # c_y is one more weight of the sample
             weight = class_weight[index] if weight is None else weight * class_weight[index]
@@ -140,11 +142,13 @@ def binary_cross_entropy(
     dense = label.dim() == cls_score.dim()
     if dense:
         check_same_shape(label, cls_score, 'label', 'cls_score')
+        label = upcast(label)
     else:
         check_class_map(label, cls_score, 'label', 'cls_score')
         check_dim(cls_score, 2, 'cls_score')
+        label = indices(label, 'label')
     if pos_weight is not None:
-        pos_weight = pos_weight.to(logits.dtype)
+        pos_weight = pos_weight.to(logits)
         if pos_weight.dim() > 0:
             check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'class weights')
     # NaN fails every comparison, yet a NaN target must count
@@ -158,7 +162,7 @@ def binary_cross_entropy(
         weight = upcast(weight)
         counted = valid & (weight != 0)
     if dense:
-        loss = binary_cross_entropy_with_logits(keep(logits, counted), keep(upcast(label), counted), pos_weight)
+        loss = binary_cross_entropy_with_logits(keep(logits, counted), keep(label, counted), pos_weight)
     else:
         classes = cls_score.size(1)
         # negative labels are ignored, so only those above C are illegal
@@ -219,6 +223,7 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
     check_dim(label, 1, 'label')
     check_leading_shape(label, mask_pred, 1, 'label', 'mask_pred')
     classes = mask_pred.size(1)
+    label = indices(label, 'label')
     legal = check_labels(label, classes, None, 'label')
     index = torch.where(legal, label, 0)
     rows = torch.arange(mask_pred.size(0), device=label.device) * classes + index
@@ -416,6 +421,7 @@ CrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
         'https://mmdetection.readthedocs.io/en/latest/api.html#module-mmdet.models.losses',
     ),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(
         HostClass(
             'mmdet.CrossEntropyLoss',

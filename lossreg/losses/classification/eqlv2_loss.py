@@ -14,6 +14,8 @@ from lossreg.arith import (
     check_labels,
     check_same_shape,
     check_size,
+    check_state,
+    indices,
     poison,
     sigmoid,
     softplus,
@@ -56,6 +58,7 @@ def eqlv2_loss(
     check_class_map(label, cls_score, 'label', 'cls_score')
     channels = cls_score.size(1)
     check_size(pos_neg, 0, channels - 1, 'pos_neg', 'classes of cls_score')
+    label = indices(label, 'label')
     legal = check_labels(label, channels, None, 'label').unsqueeze(1)
     x = upcast(cls_score)
     # sigmoid(gamma (r - mu)), and 1 for background
@@ -156,6 +159,9 @@ class EQLV2Loss(nn.Module):
         """Computes the loss and, in training mode, adds the gradients; ``weight`` and ``avg_factor`` do not count."""
         if reduction_override is not None and reduction_override != 'mean':
             raise ValueError(f"the only reduction is 'mean', got reduction_override='{reduction_override}'")
+        check_state(self.pos_grad, 'pos_grad')
+        check_state(self.neg_grad, 'neg_grad')
+        check_state(self.pos_neg, 'pos_neg')
         loss, pos_grad, neg_grad, pos_neg = self.step(cls_score, label, self.pos_grad, self.neg_grad, self.pos_neg)
         if self.training:
             self.pos_grad, self.neg_grad, self.pos_neg = pos_grad, neg_grad, pos_neg

@@ -104,7 +104,7 @@ def label_smooth_cross_entropy(
     legal: Optional[Tensor] = None
     if label.dim() == 1:
         check_class_map(label, cls_score, 'label', 'cls_score')
-        label = class_indices(label)
+        label = class_indices(label, 'label')
         legal = check_labels(label, cls_score.size(1), None, 'label')
         if not use_sigmoid and mode != 'multi_label':
             # no label is ignored here, so that what is illegal becomes -1, which is illegal there too
@@ -125,11 +125,11 @@ def label_smooth_cross_entropy(
     target = smooth_label(target, eps, mode)
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        class_weight = class_weight.to(x.dtype)
+        class_weight = class_weight.to(x)
     if use_sigmoid:
         if pos_weight is not None:
             check_size(cls_score, 1, pos_weight.numel(), 'cls_score', 'positive weights')
-            pos_weight = pos_weight.to(x.dtype)
+            pos_weight = pos_weight.to(x)
         if class_weight is not None:
             x, weight = keep(x, class_weight != 0), class_weight if weight is None else class_weight * weight
         loss = binary_cross_entropy_with_logits(x, target, pos_weight)

@@ -10,6 +10,7 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_reduction,
+    indices,
     poison,
     reduce_loss,
     upcast,
@@ -52,9 +53,10 @@ def multi_class_hinge_loss(
     check_formulation(formulation)
     check_dim(input, 2, 'input')
     check_class_map(target, input, 'target', 'input')
+    target = indices(target, 'target')
     legal = check_labels(target, input.size(1), None, 'target')
     scores = upcast(input)
-    label = torch.where(legal, target, 0).long().unsqueeze(1)
+    label = torch.where(legal, target, 0).unsqueeze(1)
     wrong = torch.arange(input.size(1), device=input.device) != label
     # max(0, m + s_j - s_y)
     hinges = torch.where(wrong, (scores - scores.gather(1, label) + margin).clamp(min=0.0), 0.0)

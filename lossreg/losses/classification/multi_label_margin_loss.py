@@ -10,6 +10,7 @@ from lossreg.arith import (
     check_labels,
     check_same_shape,
     choose,
+    indices,
     keep,
     legacy_reduction,
     poison,
@@ -45,11 +46,14 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     """
     check_same_shape(target, input, 'target', 'input')
     classes = input.size(-1)
+    target = indices(target, 'target')
     legal = check_labels(target, classes, -1, 'target')
-    counted = (target < 0).to(torch.int64).cumsum(-1) == 0
+    # counted from the front: on a sharded dimension, DTensor of torch 2.13 adds up wrongly along -1
+    last = target.dim() - 1
+    counted = (target < 0).to(torch.int64).cumsum(last) == 0
     legal_sample = legal.all(-1, keepdim=True)
     # how often each class is in the set; one class more takes what does not count
-    index = torch.where(counted & legal, target, classes).long()
+    index = torch.where(counted & legal, target, classes)
     ones = torch.ones_like(index, dtype=torch.float64)
     none = torch.zeros_like(input[..., :1], dtype=torch.float64)
     times = torch.cat([torch.zeros_like(ones), none], -1).scatter_add(-1, index, ones)[..., :classes]
@@ -63,12 +67,12 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     # equal values violate nothing: those of the set are put a little higher, by a product, as exporters drop + 1e-30
     key = value.detach()
     key = key + keep(key.abs().clamp(1e-17, 1e30) * 1e-13, positive)
-    order = torch.sort(key, dim=-1, descending=True)[1]
+    order = torch.sort(key, dim=last, descending=True)[1]
     value, times, positive = value.gather(-1, order), times.gather(-1, order), positive.gather(-1, order)
-    above = (~positive).double().cumsum(-1)
+    above = (~positive).double().cumsum(last)
     violated = positive & (above > 0)
     # sum_k x_k - n (x_j - m), over the n classes above
-    summed = keep(keep(value, ~positive).cumsum(-1), violated) - above * keep(value, violated)
+    summed = keep(keep(value, ~positive).cumsum(last), violated) - above * keep(value, violated)
     loss = (times * summed).sum(-1) / classes
     # runtimes sort NaN anywhere
     loss = poison(loss, (scores == scores).all(-1) & legal_sample.squeeze(-1))

@@ -5,6 +5,7 @@ from typing import ClassVar, Optional, Sequence, Union
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average_over,
     binary_cross_entropy_with_logits,
@@ -41,12 +42,12 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
     x, t = upcast(input), upcast(target)
     if weight is not None:
         check_size(input, -1, weight.numel(), 'input', 'class weights')
-        weight = weight.to(x.dtype)
+        weight = weight.to(x)
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     loss = binary_cross_entropy_with_logits(x, t)
     if weight is not None:
         loss = loss * weight
-    return loss.sum(-1) / input.size(-1)
+    return average_over(loss.sum(-1), input.size(-1))
 
 
 @LOSSES.register_module()
@@ -81,7 +82,8 @@ class MultiLabelSoftMarginLoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -124,4 +126,5 @@ MultiLabelSoftMarginLoss.spec = LossSpec(
             'tests/test_torch_classification.py',
         ),
     ),
+    constants=('weight',),
 )

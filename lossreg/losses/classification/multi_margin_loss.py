@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average_over,
     check_class_map,
     check_dim,
     check_labels,
     check_size,
+    indices,
     keep,
     legacy_reduction,
     poison,
@@ -52,12 +54,13 @@ def multi_margin_loss(
     check_dim(scores, 2, 'input')
     check_class_map(label, scores, 'target', 'input')
     classes = scores.size(1)
+    label = indices(label, 'target')
     legal = check_labels(label, classes, None, 'target')
-    index = torch.where(legal, label, 0).long()
+    index = torch.where(legal, label, 0)
     x = upcast(scores)
     if weight is not None:
         check_size(scores, 1, weight.numel(), 'input', 'class weights')
-        weight = weight.to(x.dtype)[index]
+        weight = weight.to(x)[index]
         x = keep(x, ((weight != 0) | ~legal).unsqueeze(1))
     # into the scores too: the gradient would stop where a hinge is 0
     x = poison(x, legal.unsqueeze(1))
@@ -115,7 +118,8 @@ class MultiMarginLoss(nn.Module):
             raise ValueError(f'p must be 1 or 2, got {p}')
         self.p = int(p)
         self.margin = float(margin)
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)
@@ -159,4 +163,5 @@ MultiMarginLoss.spec = LossSpec(
             'tests/test_torch_classification.py',
         ),
     ),
+    constants=('weight',),
 )

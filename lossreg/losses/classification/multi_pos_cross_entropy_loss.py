@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     keep,
+    log_sum_exp,
     poison,
     reduce_loss,
     softplus,
@@ -45,7 +46,8 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
     """
     check_dim(cls_score, 2, 'cls_score')
     check_same_shape(label, cls_score, 'label', 'cls_score')
-    x, positive, negative = upcast(cls_score), label >= 1, label == 0
+    x, label = upcast(cls_score), upcast(label)
+    positive, negative = label >= 1, label == 0
     legal = check_numbers(label, positive | negative, 'label', 'labels are 0, or at least 1')
     if weight is not None:
         check_dim(weight, 1, 'weight')
@@ -55,16 +57,12 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
         legal = legal | (~counted & (label != label))
         x = keep(x, counted | ~legal)
     # a finite stand-in for -inf: a sum of nothing has a gradient, 0
-    log_positives = _log_sum_exp(torch.where(positive, -x, -1e30))
-    log_negatives = _log_sum_exp(torch.where(negative, x, -1e30))
+    least_positive, positives = log_sum_exp(F.pad(torch.where(positive, -x, -1e30), [0, 1], value=-1e30))
+    largest_negative, negatives = log_sum_exp(F.pad(torch.where(negative, x, -1e30), [0, 1], value=-1e30))
     # log(1 + sum e^-x_p sum e^x_n)
-    loss = poison(softplus(log_positives + log_negatives), legal.all(1))
+    z = (least_positive + largest_negative) + (positives + negatives)
+    loss = poison(softplus(z), legal.all(1))
     return loss if weight is None else loss * weight
-
-
-def _log_sum_exp(x: Tensor) -> Tensor:
-    """log sum_j e^x_ij of each row, and -1e30 of none."""
-    return torch.logsumexp(F.pad(x, [0, 1], value=-1e30), dim=1)
 
 
 @LOSSES.register_module()

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     as_weight,
     average,
     check_class_map,
     check_dim,
     check_labels,
     check_size,
+    indices,
     legacy_reduction,
     total,
 )
@@ -65,12 +67,13 @@ def weighted_label_losses(
     check_class_map(label, scores, target_name, input_name)
     if weight is not None:
         check_size(scores, 1, weight.numel(), input_name, 'class weights')
+    label = indices(label, target_name)
     legal = check_labels(label, scores.size(1), ignore_index, target_name)
     loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
     share = valid.to(loss.dtype)
     if weight is not None:
         # w_y
-        share = share * weight.to(loss.dtype)[torch.where(legal & valid, label, 0).long()]
+        share = share * weight.to(loss)[torch.where(legal & valid, label, 0)]
     if input.dim() == 1:
         return loss.squeeze(0), share.squeeze(0)
     return loss, share
@@ -120,7 +123,8 @@ class NLLLoss(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -155,6 +159,8 @@ NLLLoss.spec = LossSpec(
         indices_call('labels', Role.LOG_PROBABILITIES, 'N C', 'N'),
         indices_call('pixels', Role.LOG_PROBABILITIES, 'N C H W', 'N H W'),
         indices_call('unbatched', Role.LOG_PROBABILITIES, 'C', '', batch=''),
+        indices_call('sequences', Role.LOG_PROBABILITIES, 'N C L', 'N L'),
+        indices_call('volumes', Role.LOG_PROBABILITIES, 'N C D H W', 'N D H W'),
     ),
     variants={
         'default': {},
@@ -167,4 +173,5 @@ NLLLoss.spec = LossSpec(
     sizes=class_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
     stands_in_for=(HostClass('torch.NLLLoss'),),
+    constants=('weight',),
 )

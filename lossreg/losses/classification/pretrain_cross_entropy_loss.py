@@ -64,7 +64,7 @@ def soft_cross_entropy(
         x, t = keep(x, counted), keep(t, counted)
     if class_weight is not None:
         check_size(cls_score, axis, class_weight.numel(), 'cls_score', 'class weights')
-        t = t * class_weight.to(t.dtype).view([-1] + [1] * (x.dim() - 1 - axis))
+        t = t * class_weight.to(t).view([-1] + [1] * (x.dim() - 1 - axis))
     # -sum_k c_k t_k log p_k, each product left out where its factor is 0
     loss = -torch.where(t == 0, 0.0, t * F.log_softmax(x, dim=axis)).sum(axis)
     return loss if weight is None else loss * weight
@@ -104,12 +104,12 @@ def multi_label_cross_entropy(
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     if class_weight is not None:
         check_size(cls_score, -1, class_weight.numel(), 'cls_score', 'class weights')
-        class_weight = class_weight.to(x.dtype)
+        class_weight = class_weight.to(x)
         x, t = keep(x, class_weight != 0), keep(t, class_weight != 0)
         weight = class_weight if weight is None else class_weight * weight
     if pos_weight is not None:
         check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'positive weights')
-        pos_weight = pos_weight.to(x.dtype)
+        pos_weight = pos_weight.to(x)
     loss = binary_cross_entropy_with_logits(x, t, pos_weight)
     return loss if weight is None else loss * weight
 

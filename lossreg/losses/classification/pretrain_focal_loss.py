@@ -68,7 +68,7 @@ def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tu
     if target.dim() == 1:
         check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
-        target = class_indices(target)
+        target = class_indices(target, 'target')
         return target, check_labels(target, pred.size(1), None, 'target')
     check_same_shape(target, pred, 'target', 'pred')
     return target, None

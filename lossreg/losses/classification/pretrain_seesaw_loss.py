@@ -6,7 +6,7 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_labels, check_reduction, check_size, reduce_loss
+from lossreg.arith import check_labels, check_reduction, check_size, indices, reduce_loss
 from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.seesaw_loss import check_seesaw_options, count_samples, seesaw_loss
 from lossreg.registry import LOSSES
@@ -65,7 +65,7 @@ class PretrainSeesawLoss(nn.Module):
         self.eps = float(eps)
         self.reduction = reduction
         self.loss_weight = float(loss_weight)
-        self.register_buffer('cum_samples', torch.zeros(num_classes))
+        self.register_buffer('cum_samples', torch.zeros(num_classes, dtype=torch.int64))
 
     def forward(
         self,
@@ -93,6 +93,7 @@ class PretrainSeesawLoss(nn.Module):
         """The loss, and the samples counted after this batch. Changes nothing."""
         reduction = self.reduction if reduction_override is None else reduction_override
         check_size(cls_score, -1, cum_samples.size(0), 'cls_score', 'classes of cum_samples')
+        labels = indices(labels, 'labels')
         legal = check_labels(labels, self.num_classes, None, 'labels')
         next_cum_samples = count_samples(cum_samples, labels, legal)
         loss = seesaw_loss(cls_score, labels, next_cum_samples, weight, self.p, self.q, self.eps)
@@ -114,7 +115,7 @@ PretrainSeesawLoss.spec = LossSpec(
                 Input('labels', Role.LABELS, 'N', classes='C'),
                 Input('weight', Role.WEIGHTS, 'N', optional=True),
                 AVG_FACTOR,
-                Input('cum_samples', Role.COUNTS, 'C', state=True),
+                Input('cum_samples', Role.TALLIES, 'C', state=True),
             ),
             method='step',
         ),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_class_map, check_dim, check_labels, poison, total, upcast
+from lossreg.arith import average_over, check_class_map, check_dim, check_labels, indices, poison, total, upcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -33,8 +33,9 @@ def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0
     """
     check_dim(input, 2, 'input')
     check_class_map(target, input, 'target', 'input')
+    target = indices(target, 'target')
     legal = check_labels(target, input.size(1), None, 'target')
-    index = torch.where(legal, target, 0).long().unsqueeze(1)
+    index = torch.where(legal, target, 0).unsqueeze(1)
     log_p = F.log_softmax(upcast(input), dim=1)
     loss = torch.zeros_like(log_p[:, 0])
     # -(1 - s) log p_y - s / (C - 1) sum of the others' log p_k; a part of 0 is left out: 0 log 0 = 0

@@ -17,6 +17,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -68,13 +69,14 @@ def seesaw_loss(
     check_dim(cls_score, 2, 'cls_score')
     check_class_map(labels, cls_score, 'labels', 'cls_score')
     check_size(cum_samples, 0, cls_score.size(1), 'cum_samples', 'classes')
+    labels = indices(labels, 'labels')
     legal = check_labels(labels, cls_score.size(1), ignore_index, 'labels')
     counted = torch.ones_like(legal) if ignore_index is None else labels != ignore_index
     if weight is not None:
         check_same_shape(weight, labels, 'weight', 'labels')
         counted = (counted & (weight != 0)) | ~legal
     x = keep(upcast(cls_score), counted.unsqueeze(1))
-    index = torch.where(counted & legal, labels, 0).long()
+    index = torch.where(counted & legal, labels, 0)
     log_weight = torch.zeros_like(x)
     if p > 0:
         log_count = cum_samples.to(x.dtype).clamp(min=1.0).log()
@@ -93,7 +95,7 @@ def seesaw_loss(
 
 def count_samples(cum_samples: Tensor, label: Tensor, legal: Tensor) -> Tensor:
     """The samples of each class so far, this batch's among them; illegal labels are not counted."""
-    index = torch.where(legal, label, 0).long()
+    index = torch.where(legal, label, 0)
     return cum_samples.detach().scatter_add(0, index, legal.to(cum_samples.dtype))
 
 
@@ -171,7 +173,7 @@ class SeesawLoss(nn.Module):
         self.custom_cls_channels = True
         self.custom_activation = True
         self.custom_accuracy = True
-        self.register_buffer('cum_samples', torch.zeros(num_classes + 1))
+        self.register_buffer('cum_samples', torch.zeros(num_classes + 1, dtype=torch.int64))
 
     def forward(
         self,
@@ -206,6 +208,7 @@ class SeesawLoss(nn.Module):
         check_size(cum_samples, 0, self.num_classes + 1, 'cum_samples', 'classes, with background,')
         if label_weights is not None:
             check_same_shape(label_weights, labels, 'label_weights', 'labels')
+        labels = indices(labels, 'labels')
         legal = check_labels(labels, self.num_classes + 1, None, 'labels')
         background = labels == self.num_classes
         next_cum_samples = count_samples(cum_samples, labels, legal)
@@ -264,6 +267,7 @@ class SeesawLoss(nn.Module):
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
         """How many per cent are right: of all samples by objectness, and of those not background by class."""
+        labels = indices(labels, 'labels')
         background = labels == self.num_classes
         return {
             'acc_objectness': accuracy(cls_score[:, -2:], background.long(), torch.ones_like(background)),
@@ -280,7 +284,7 @@ def _call(name: str, returns_dict: bool) -> Call:
             Input('labels', Role.LABELS, 'N', classes='C', background=True),
             Input('label_weights', Role.WEIGHTS, 'N', optional=True),
             AVG_FACTOR,
-            Input('cum_samples', Role.COUNTS, 'L', state=True),
+            Input('cum_samples', Role.TALLIES, 'L', state=True),
         ),
         when=lambda loss: loss.return_dict == returns_dict,
         outputs=('loss_cls_objectness', 'loss_cls_classes') if returns_dict else ('loss',),

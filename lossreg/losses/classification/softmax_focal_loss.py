@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -57,15 +58,16 @@ def softmax_focal_loss(
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
     check_class_map(target, pred, 'target', 'pred')
+    target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     valid = target != ignore_index
-    index = torch.where(legal & valid, target, 0).long()
+    index = torch.where(legal & valid, target, 0)
     x = upcast(pred)
     if weight is not None:
         check_same_shape(weight, target, 'weight', 'target')
         weight = upcast(weight)
     if alpha is not None:
-        alpha = alpha.to(x.dtype)
+        alpha = alpha.to(x)
         if alpha.dim() > 0:
             check_size(pred, 1, alpha.numel(), 'pred', 'class weights')
             alpha = alpha[index]

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, check_same_shape, check_size, keep, legacy_reduction, upcast
+from lossreg.arith import (
+    allow_missing,
+    as_weight,
+    check_at_least,
+    check_same_shape,
+    check_size,
+    keep,
+    legacy_reduction,
+    upcast,
+)
 from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -50,13 +59,14 @@ def torch_cross_entropy(
     if ignore_index >= 0:
         raise ValueError(f'class probabilities cannot be ignored; ignore_index must be negative, got {ignore_index}')
     axis = 0 if input.dim() == 1 else 1
+    check_at_least(input, axis, 1, 'input', 'a distribution over classes')
     logits, t = upcast(input), upcast(target)
     if label_smoothing > 0.0:
         # (1 - eps) t + eps / C
         t = t * (1.0 - label_smoothing) + label_smoothing / input.size(axis)
     if weight is not None:
         check_size(input, axis, weight.numel(), 'input', 'class weights')
-        t = t * weight.to(t.dtype).view([-1] + [1] * (input.dim() - 1 - axis))
+        t = t * weight.to(t).view([-1] + [1] * (input.dim() - 1 - axis))
     log_p = F.log_softmax(logits, dim=axis)
     # a product is left out where its factor is 0 and log p is -inf
     loss = -(t * keep(log_p, (t != 0) | (log_p != -torch.inf))).sum(axis)
@@ -108,7 +118,8 @@ class TorchCrossEntropyLoss(nn.Module):
         super().__init__()
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
-        self.register_buffer('weight', as_weight(weight), persistent=False)
+        self.register_buffer('weight', as_weight(weight))
+        allow_missing(self, 'weight')
         self.size_average = size_average
         self.ignore_index = ignore_index
         self.reduce = reduce
@@ -140,6 +151,9 @@ TorchCrossEntropyLoss.spec = LossSpec(
         _probabilities('probabilities', Role.DISTRIBUTION, 'N C'),
         _probabilities('pixel_probabilities', Role.TARGETS, 'N C H W'),
         _probabilities('unbatched_probabilities', Role.DISTRIBUTION, 'C', batch=''),
+        indices_call('sequences', Role.LOGITS, 'N C L', 'N L'),
+        indices_call('volumes', Role.LOGITS, 'N C D H W', 'N D H W'),
+        _probabilities('sequence_probabilities', Role.TARGETS, 'N C L'),
     ),
     variants={
         'default': {},
@@ -157,4 +171,5 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
     ),
     stands_in_for=(HostClass('torch.CrossEntropyLoss'), HostClass('mmocr.CrossEntropyLoss')),
+    constants=('weight',),
 )

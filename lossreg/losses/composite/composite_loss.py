@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.objective import Dimensions, Term, sum_of, term_of
+from lossreg.objective import Dimensions, Term, check_names, sum_of, term_of
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
 
@@ -32,7 +32,8 @@ class CompositeLoss(nn.Module):
 
     Raises:
         ValueError: a term is incomplete, names an input or call that its loss does not have, has only a call with
-            state, or two terms need different shapes of one input; also what the losses raise.
+            state, two terms need different shapes of one input, or two of the objective's inputs and results (``loss``,
+            the terms, ``grad_<input>``) would have one name; also what the losses raise.
 
     Reference:
         Vapnik, Principles of Risk Minimization for Learning Theory, NIPS 1991.
@@ -55,6 +56,7 @@ class CompositeLoss(nn.Module):
             *(term_of(name, term, penalty=True) for name, term in (self.penalties or {}).items()),
         ]
         Dimensions(terms).sizes(least=False)
+        check_names(terms)
         self.terms = sum_of(terms)
 
     def forward(self, inputs: Dict[str, Tensor]) -> Dict[str, Tensor]:

@@ -43,7 +43,7 @@ def alpha_iou_loss(
 
     I is the area of the intersection, U that of the union, E that of the smallest box around both and c its diagonal,
     :math:`\rho` the distance of the centres; :math:`\beta` and v are those of :func:`ciou_loss`, where they are called
-    alpha and v. The denominators U, E and :math:`c^2` are kept at or above ``eps``.
+    alpha, without gradient, and v. The denominators U, E and :math:`c^2` are kept at or above ``eps``.
 
     Args:
         pred: boxes, (N, 4).

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_reduction,
@@ -55,6 +56,8 @@ def chamfer_distance(
     check_dim(target, 3, 'target')
     check_leading_shape(target, source, 1, 'target', 'source')
     check_size(target, 2, source.size(2), 'target', 'coordinates in source and')
+    check_at_least(source, 1, 1, 'source', 'the nearest point')
+    check_at_least(target, 1, 1, 'target', 'the nearest point')
     s, t = upcast(source), upcast(target)
     # all pairs are looked at without gradient; the distances of the chosen ones are taken again
     pairwise = _distance(s.detach().double().unsqueeze(2) - t.detach().double().unsqueeze(1), mode)

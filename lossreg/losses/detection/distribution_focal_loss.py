@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_numbers,
@@ -45,6 +46,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
     check_dim(pred, 2, 'pred')
     check_dim(target, 1, 'target')
     check_leading_shape(target, pred, 1, 'target', 'pred')
+    check_at_least(pred, 1, 1, 'pred', 'a distribution over bins')
     x, t, last = upcast(pred), upcast(target), pred.size(1) - 1
     counted = torch.ones_like(t, dtype=torch.bool)
     if weight is not None:
@@ -52,7 +54,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
         counted, weight = weight != 0, upcast(weight)
     # what has no weight may be NaN, but no illegal number
     t = torch.where(counted | (t == t), t, 0.0)
-    legal = check_numbers(t, (t > -1) & (t < last), 'target', f'the distances of {last + 1} bins are below {last}')
+    legal = check_numbers(t, (t > -1) & (t < last), 'target', 'distances are below {}', last)
     left = keep(t, legal).long()
     on_left, on_right = (left + 1).to(t.dtype) - t, t - left.to(t.dtype)
     log_p = F.log_softmax(keep(x, (counted | ~legal).unsqueeze(1)), dim=1)

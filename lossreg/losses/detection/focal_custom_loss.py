@@ -5,7 +5,7 @@ from typing import ClassVar, Dict, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import accuracy, check_class_map, check_reduction, reduce_loss
+from lossreg.arith import accuracy, check_class_map, check_reduction, indices, reduce_loss
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
 from lossreg.registry import LOSSES
@@ -107,6 +107,7 @@ class FocalCustomLoss(nn.Module):
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
         """How many per cent of the samples that are not background have the largest score at their class."""
         check_class_count(self.num_classes)
+        labels = indices(labels, 'labels')
         return {'acc_classes': accuracy(cls_score[:, : self.num_classes], labels, labels < self.num_classes)}
 
 

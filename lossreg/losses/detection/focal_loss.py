@@ -15,8 +15,10 @@ from lossreg.arith import (
     check_same_shape,
     check_weight_shape,
     choose,
+    indices,
     keep,
     negative_log,
+    negative_log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -79,6 +81,7 @@ def sigmoid_focal_loss(
     else:
         check_dim(pred, 2, 'pred')
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
         positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
         if weight is not None:
@@ -89,7 +92,7 @@ def sigmoid_focal_loss(
 
 
 def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
-    """Focal loss against hard targets: one logarithm an element, exact at any logit.
+    """Focal loss against hard targets: exact at any logit and any probability.
 
     Args:
         x: logits, or probabilities if ``activated``.
@@ -99,9 +102,9 @@ def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float,
         activated: see ``x``.
     """
     if activated:
-        p_t = torch.where(positive, x, 1.0 - x)
+        miss = torch.where(positive, 1.0 - x, x)
         # alpha_t (1 - p_t)^gamma (-log p_t)
-        return alpha_t * power(1.0 - p_t, gamma) * negative_log(p_t)
+        return alpha_t * power(miss, gamma) * torch.where(positive, negative_log(x), negative_log_of_rest(x))
     z = torch.where(positive, -x, x)
     # 1 - p_t = sigmoid(z) and -log p_t = softplus(z); sigmoid(z)^gamma = exp(-gamma softplus(-z))
     loss = alpha_t * softplus(z)

@@ -10,7 +10,9 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
+    log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -94,9 +96,10 @@ def gaussian_focal_loss_at(
     check_dim(pos_inds, 1, 'pos_inds')
     check_same_shape(pos_labels, pos_inds, 'pos_labels', 'pos_inds')
     p, t = upcast(pred), upcast(target)
+    pos_inds, pos_labels = indices(pos_inds, 'pos_inds'), indices(pos_labels, 'pos_labels')
     legal = check_labels(pos_inds, pred.size(0), None, 'pos_inds')
     legal = legal & check_labels(pos_labels, pred.size(1), None, 'pos_labels')
-    place = torch.where(legal, pos_inds * pred.size(1) + pos_labels, 0).long()
+    place = torch.where(legal, pos_inds * pred.size(1) + pos_labels, 0)
     positives = _miss(p.flatten().index_select(0, place), alpha)
     return poison(positives, legal), _negatives(p, t, alpha, gamma)
 
@@ -108,7 +111,7 @@ def _miss(p: Tensor, alpha: float) -> Tensor:
 
 def _negatives(p: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
     """-(1 - t)^gamma p^alpha log(1 - p + eps)."""
-    return -(1.0 - t).pow(gamma) * power(p, alpha) * torch.log(1.0 - p + 1e-12)
+    return -(1.0 - t).pow(gamma) * power(p, alpha) * log_of_rest(p, 1e-12)
 
 
 @LOSSES.register_module()

@@ -47,7 +47,7 @@ def gd_loss(
     * ``jd``: the mean of KL(p, t) and KL(t, p), or its square root;
     * ``kld_symmax``, ``kld_symmin``: the larger or smaller of what ``kld`` is of (p, t) and of (t, p).
 
-    What stands under a square root is at least 1e-7.
+    What stands under a square root is at least 1e-7. Second derivatives of ``gwd`` raise RuntimeError.
 
     Args:
         pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes count as at least 1e-7 and at most 1e7.

@@ -37,7 +37,8 @@ def gd_loss_v1(
       (\Sigma_p + \Sigma_t) / 2`.
 
     f is the root (``sqrt``), or :math:`\log(1 + D)` (``log1p``). With an empty ``fun``, f is log1p for ``kld`` and D
-    itself for ``bcd``, and the loss is :math:`w \log(1 + \sqrt{D} / 2 \sqrt{s})` for ``gwd``.
+    itself for ``bcd``, and the loss is :math:`w \log(1 + \sqrt{D} / 2 \sqrt{s})` for ``gwd``. Second
+    derivatives of ``gwd`` raise RuntimeError.
 
     Args:
         pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes count as at least 1e-7 and at most 1e7.

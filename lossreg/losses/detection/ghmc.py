@@ -13,6 +13,8 @@ from lossreg.arith import (
     check_dim,
     check_labels,
     check_same_shape,
+    check_state,
+    indices,
     keep,
     poison,
     total,
@@ -58,12 +60,13 @@ def ghmc_loss(
     check_dim(pred, 2, 'pred')
     check_same_shape(label_weight, target, 'label_weight', 'target')
     legal = torch.ones_like(pred[:, :1], dtype=torch.bool)
-    counted = label_weight > 0
+    counted = upcast(label_weight) > 0
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
         t = (torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)).to(upcast(pred).dtype)
         counted = counted.unsqueeze(1).expand_as(pred)
@@ -92,7 +95,7 @@ def harmonised(
         The weights, of the shape of ``length``, and the densities after the batch, (B).
     """
     bins = edges.numel() - 1
-    edges = edges.to(length.dtype)
+    edges = edges.to(length)
     known = keep(length, counted & (length == length))
     # equally wide, so multiplication finds the bin, or, by rounding, the one beside it
     at = (known * bins).clamp(max=bins - 0.5).long()
@@ -189,6 +192,8 @@ class GHMC(nn.Module):
         ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
         """
         acc_sum = self.acc_sum
+        if acc_sum is not None:
+            check_state(acc_sum, 'acc_sum')
         loss, density = self._harmonised(pred, target, label_weight, acc_sum, reduction_override)
         if self.training and acc_sum is not None:
             self.acc_sum = density.to(acc_sum.dtype)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from lossreg.arith import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    check_at_least,
     check_class_map,
     check_dim,
     check_labels,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
-    negative_log,
+    negative_log_of_rest,
     poison,
     power,
     reduce_loss,
@@ -62,7 +64,9 @@ def quality_focal_loss(
     check_dim(pred, 2, 'pred')
     check_class_map(label, pred, 'label', 'pred')
     check_same_shape(score, label, 'score', 'label')
+    check_at_least(pred, 1, 1, 'pred', 'the choice of a class')
     x, classes = upcast(pred), pred.size(1)
+    label = indices(label, 'label')
     legal = check_labels(label, classes + 1, None, 'label')
     own = legal & (label < classes)
     if weight is not None:
@@ -70,12 +74,12 @@ def quality_focal_loss(
         counted = (weight != 0) | ~legal
         x, own = keep(x, counted.unsqueeze(1)), own & counted
         weight = upcast(weight)
-    index = torch.where(own, label, 0).long().unsqueeze(1)
+    index = torch.where(own, label, 0).unsqueeze(1)
     positive = own.unsqueeze(1) & (torch.arange(classes, device=label.device) == index)
     # p^beta BCE(p, 0) elsewhere; at the class p is 0 for now
     z = torch.where(positive, 0.0 if activated else -torch.inf, x)
     negatives = power(z if activated else torch.sigmoid(z), beta) * (
-        negative_log(1.0 - z) if activated else softplus(z)
+        negative_log_of_rest(z) if activated else softplus(z)
     )
     # |q - p|^beta BCE(p, q) at the class
     at_class = _quality_focal(keep(x.gather(1, index).squeeze(1), own), keep(upcast(score), own), beta, activated)

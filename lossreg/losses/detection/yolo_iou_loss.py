@@ -37,9 +37,9 @@ def yolo_iou(
 
     I is the area of the intersection, U that of the union, E that of the smallest box around both;
     :math:`\epsilon` is added to U and E. :math:`\rho` is the distance of the centres, c the diagonal of that smallest
-    box, v the squared difference of the angles of the diagonals, times :math:`4 / \pi^2`. In the last quotient one v
-    has a gradient. For SIoU, with the paper's sign, see :func:`lossreg.functional.siou_loss`; the box around both has
-    no smallest size here.
+    box, v the squared difference of the angles of the diagonals, times :math:`4 / \pi^2`. The last quotient is
+    v times a factor without gradient. For SIoU, with the paper's sign, see :func:`lossreg.functional.siou_loss`; the
+    box around both has no smallest size here.
 
     Args:
         pred: boxes, (N, 4).

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_leading_shape, matmul, total, upcast
+from lossreg.arith import average_over, check_leading_shape, matmul, total, upcast, upcast_alike
 from lossreg.losses.distillation.distance_wise_rkd import flat_features, relational_calls
 from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
@@ -33,7 +33,8 @@ def angle_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) 
         ValueError: batches do not match.
     """
     check_leading_shape(preds_S, preds_T, 1, 'preds_S', 'preds_T')
-    error = _angles(preds_S, with_l2_norm) - _angles(preds_T, with_l2_norm)
+    student, teacher = upcast_alike(_angles(preds_S, with_l2_norm), _angles(preds_T, with_l2_norm))
+    error = student - teacher
     slope = error.clamp(-1.0, 1.0)
     # h(e) = c (e - c / 2) with c = e between -1 and 1
     return average_over(total(slope * (error - 0.5 * slope)), error.numel())

@@ -38,7 +38,7 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 def attention(x: Tensor) -> Tensor:
     """Mean square of the channels at each place, over the length of all of them: (N, H W)."""
     # where nothing follows the channels, one place
-    return normalize((x * x).mean(1).unsqueeze(-1).flatten(1))
+    return normalize(average_over((x * x).sum(1), x.size(1)).unsqueeze(-1).flatten(1))
 
 
 @LOSSES.register_module()

@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, matmul, softplus, total, upcast
+from lossreg.arith import (
+    average_over,
+    check_at_least,
+    check_dim,
+    check_same_shape,
+    matmul,
+    softplus,
+    total,
+    upcast,
+    upcast_alike,
+)
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
@@ -45,7 +55,7 @@ def contrastive_loss(
     """
     check_dim(feats, 2, 'feats')
     check_dim(contrast, 3, 'contrast')
-    f, c = upcast(feats), upcast(contrast)
+    f, c = upcast_alike(feats, contrast)
     score = matmul(c, f.unsqueeze(2)).squeeze(2) / temperature
     log_z = _log_mean(score.detach()) + math.log(sample_n) if z is None else torch.log(upcast(z))
     log_p = score - log_z
@@ -114,6 +124,8 @@ class ContrastiveRepresentationLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss of both networks' features against each other's embeddings."""
         check_same_shape(s_feats, t_feats, 's_feats', 't_feats')
+        check_at_least(s_contrast, 1, 1, 's_contrast', 'the positive, which comes first,')
+        check_at_least(t_contrast, 1, 1, 't_contrast', 'the positive, which comes first,')
         # each has as many negatives as it likes
         check_same_shape(s_contrast[:, 0], t_feats, 's_contrast[:, 0]', 't_feats')
         check_same_shape(t_contrast[:, 0], s_feats, 't_contrast[:, 0]', 's_feats')

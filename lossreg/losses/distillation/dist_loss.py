@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, keep, total, upcast
+from lossreg.arith import average_over, check_at_least, check_dim, check_same_shape, keep, total, upcast
 from lossreg.conventions.distillation import distillation_calls
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import root
@@ -47,6 +47,7 @@ def dist_loss(
     """
     check_dim(logits_S, 2, 'logits_S')
     check_same_shape(logits_S, logits_T, 'logits_S', 'logits_T')
+    check_at_least(logits_S, 1, 1, 'logits_S', 'a distribution over classes')
     s, t = torch.softmax(logits_S.double() / tau, dim=1), torch.softmax(logits_T.double() / tau, dim=1)
     of_samples, of_classes = 1.0 - correlation(s, t, 1), 1.0 - correlation(s, t, 0)
     # an empty batch has classes, but nothing to correlate

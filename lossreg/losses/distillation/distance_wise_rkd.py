@@ -21,7 +21,7 @@ def distance_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = Tru
         h(e) = \begin{cases} e^2 / 2 & |e| < 1 \\ |e| - 1/2 & \text{elsewhere} \end{cases}
 
     with :math:`d_{ij} = \sqrt{\max(\lVert x_i - x_j \rVert^2, 10^{-12})}`, and 0 for i = j. Distances are computed in
-    float64 and differentiated in closed form. Second derivatives are not right.
+    float64 and differentiated in closed form. Second derivatives raise RuntimeError.
 
     Args:
         preds_S: the student's features x, (N, d1, ..., dk).

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, poison, softplus, upcast
+from lossreg.arith import check_same_shape, log_sum_exp, poison, softplus, upcast_alike
 from lossreg.conventions.distillation import distillation_calls
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import (
@@ -54,7 +54,8 @@ def dkd_loss(
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
     own, legal = own_class(gt_labels, preds_S, 'preds_S')
-    s, t = upcast(preds_S) / tau, upcast(preds_T) / tau
+    s, t = upcast_alike(preds_S, preds_T)
+    s, t = s / tau, t / tau
     # log p_y = -softplus(z) and log (1 - p_y) = -softplus(-z), with z = log sum_k!=y exp(x_k) - x_y
     z_s, z_t = _log_odds(s, own), _log_odds(t, own)
     target = divergence(-softplus(z_t), -softplus(z_s)) + divergence(-softplus(-z_t), -softplus(-z_s))
@@ -66,8 +67,8 @@ def dkd_loss(
 def _log_odds(x: Tensor, own: Tensor) -> Tensor:
     """The logarithm of the odds against the own class, (N)."""
     # -1e30, not -inf: beside a class alone nothing else is left, and the gradient of that is NaN
-    others = torch.logsumexp(torch.where(own, -1e30, x), dim=1)
-    return others - torch.where(own, x, 0.0).sum(1)
+    largest, rest = log_sum_exp(torch.where(own, -1e30, x))
+    return rest + (largest - torch.where(own, x, 0.0).sum(1))
 
 
 def _without(x: Tensor, own: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import ClassVar, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
+from lossreg.arith import average_over, check_at_least, check_dim, check_same_shape, total, upcast
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import root
 from lossreg.registry import LOSSES
@@ -46,6 +46,8 @@ def fbkd_loss(
     s_spatial_mask, _, s_channel_pool_adapt, s_spatial_pool_adapt, s_relation_adapt, s_feat_adapt = s_input
     t_spatial_mask, _, t_spatial_pool, t_relation, t_feat = t_input
     check_dim(t_feat, 4, 't_feat')
+    check_at_least(t_feat, 2, 1, 't_feat', 'a pooled channel')
+    check_at_least(t_feat, 3, 1, 't_feat', 'a pooled channel')
     check_same_shape(s_feat_adapt, t_feat, 's_feat_adapt', 't_feat')
     check_same_shape(s_relation_adapt, t_relation, 's_relation_adapt', 't_relation')
     check_same_shape(t_relation, t_feat, 't_relation', 't_feat')

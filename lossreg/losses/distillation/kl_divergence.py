@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast
+from lossreg.arith import check_same_shape, upcast_alike
 from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
@@ -34,7 +34,8 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
         ValueError: shapes do not match.
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
-    log_s, log_t = log_softmax(upcast(preds_S), tau), log_softmax(upcast(preds_T), tau)
+    s, t = upcast_alike(preds_S, preds_T)
+    log_s, log_t = log_softmax(s, tau), log_softmax(t, tau)
     # tau^2 t (log t - log s)
     return tau * tau * divergence(log_t, log_s)
 

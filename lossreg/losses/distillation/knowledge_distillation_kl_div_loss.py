@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    average_over,
     check_dim,
     check_leading_shape,
     check_reduction,
@@ -61,7 +62,7 @@ def knowledge_distillation_kl_div_loss(
     log_t = torch.where(absent, 0.0, log_t)
     log_p = torch.where(absent & (log_p == -torch.inf), 0.0, log_p)
     # T^2 / C sum t (log t - log p)
-    loss = (t * (log_t - log_p)).mean(1) * (T * T)
+    loss = average_over((t * (log_t - log_p)).sum(1), pred.size(1)) * (T * T)
     return loss if weight is None else loss * weight
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_same_shape, upcast
+from lossreg.arith import check_dim, check_same_shape, upcast_alike
 from lossreg.conventions.distillation import distillation_calls
 from lossreg.losses.distillation.kl_divergence import kl_divergence
 from lossreg.ops.distillation import reduce_divergence, standardised
@@ -35,8 +35,8 @@ def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.
     """
     check_dim(preds_S, 2, 'preds_S')
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
-    s, t = standardised(upcast(preds_S), [1], 1e-7), standardised(upcast(preds_T), [1], 1e-7)
-    return kl_divergence(s, t, tau).sum(1)
+    s, t = upcast_alike(preds_S, preds_T)
+    return kl_divergence(standardised(s, [1], 1e-7), standardised(t, [1], 1e-7), tau).sum(1)
 
 
 @LOSSES.register_module()

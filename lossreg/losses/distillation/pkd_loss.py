@@ -5,7 +5,7 @@ from typing import ClassVar, List, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_leading_shape, total, upcast
+from lossreg.arith import average_over, check_at_least, check_dim, check_leading_shape, total, upcast
 from lossreg.ops.distillation import resized_like, standardised
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -36,6 +36,9 @@ def pkd_loss(preds_S: Tensor, preds_T: Tensor, resize_stu: bool = True) -> Tenso
     check_dim(preds_S, 4, 'preds_S')
     check_dim(preds_T, 4, 'preds_T')
     check_leading_shape(preds_S, preds_T, 2, 'preds_S', 'preds_T')
+    for dim in range(1, 4):
+        check_at_least(preds_S, dim, 1, 'preds_S', 'a map')
+        check_at_least(preds_T, dim, 1, 'preds_T', 'a map')
     s, t = upcast(preds_S), upcast(preds_T)
     if resize_stu:
         s = resized_like(s, t)

@@ -21,7 +21,7 @@ def pkt_loss(preds_S: Tensor, preds_T: Tensor, eps: float = 1e-7) -> Tensor:
 
     As in the authors' code a sample is among its own neighbours, and :math:`\epsilon` is added to the lengths that the
     cosine is divided by. Computed in float64, because 1 + cos of opposite directions cancels, and differentiated in
-    closed form. Second derivatives are not right.
+    closed form. Second derivatives raise RuntimeError.
 
     Args:
         preds_S: the student's features x, (N, d1, ..., dk).

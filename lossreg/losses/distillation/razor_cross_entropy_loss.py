@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, poison, reduce_loss, upcast
+from lossreg.arith import check_at_least, check_same_shape, poison, reduce_loss, upcast
 from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
@@ -31,7 +31,8 @@ def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
         ValueError: shapes do not match.
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
-    teacher = preds_T.detach()
+    check_at_least(preds_T, 1, 1, 'preds_T', 'a decision')
+    teacher = upcast(preds_T.detach())
     decision = teacher.argmax(1, keepdim=True)
     loss = -F.log_softmax(upcast(preds_S), dim=1).gather(1, decision).squeeze(1)
     # runtimes differ in what is larger than NaN

@@ -19,7 +19,7 @@ def similarity_preserving_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
         \ell = \frac{1}{N^2} \sum_{ij} (g^S_{ij} - g^T_{ij})^2, \qquad
         g_{ij} = \frac{x_i \cdot x_j}{\sqrt{\sum_k (x_i \cdot x_k)^2}}
 
-    Computed in float64 and differentiated in closed form. Second derivatives are not right.
+    Computed in float64 and differentiated in closed form. Second derivatives raise RuntimeError.
 
     Args:
         preds_S: the student's features x, (N, d1, ..., dk).

@@ -6,7 +6,7 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_reduction, check_size, reduce_loss, total, upcast
+from lossreg.arith import average_over, check_dim, check_reduction, check_size, check_state, reduce_loss, total, upcast
 from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 from lossreg.ops.margins import (
     check_angle,
@@ -172,6 +172,8 @@ class AdaFaceLoss(nn.Module):
 
     def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
         """Computes the loss and, in training mode, moves the statistics; ``weight`` replaces the module's own."""
+        check_state(self.batch_mean, 'batch_mean')
+        check_state(self.batch_std, 'batch_std')
         loss, next_mean, next_std = self.step(features, label, self.batch_mean, self.batch_std, weight)
         if self.training:
             self.batch_mean = next_mean.to(self.batch_mean.dtype)

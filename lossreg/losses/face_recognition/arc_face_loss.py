@@ -16,6 +16,7 @@ from lossreg.ops.margins import (
     class_weights,
     cosines,
     softmax_loss,
+    squared_sine,
     target_of,
     with_target,
 )
@@ -63,13 +64,14 @@ def arc_face_loss(
     logits = cosines(features, weight, s)
     # rounding leaves [-1, 1]
     cosine = (target_of(logits, index) / s).clamp(-1.0, 1.0)
-    logits = with_target(logits, index, s * arc_target(cosine, m, monotonic, easy_margin))
+    sine = squared_sine(features, weight.index_select(0, index), cosine)
+    logits = with_target(logits, index, s * arc_target(cosine, sine, m, monotonic, easy_margin))
     return logits, softmax_loss(logits, index, legal)
 
 
-def arc_target(cosine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
+def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
     """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place; see :func:`arc_face_loss`."""
-    shifted = add_angle(cosine, m)
+    shifted = add_angle(cosine, squared_sine, m)
     if easy_margin:
         return torch.where(cosine > 0, shifted, cosine)
     if monotonic:

@@ -6,7 +6,17 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_dim, check_reduction, check_size, keep, reduce_loss, total, upcast
+from lossreg.arith import (
+    average,
+    check_dim,
+    check_reduction,
+    check_size,
+    check_state,
+    keep,
+    reduce_loss,
+    total,
+    upcast,
+)
 from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
@@ -17,6 +27,7 @@ from lossreg.ops.margins import (
     class_weights,
     cosines,
     softmax_loss,
+    squared_sine,
     target_of,
     with_target,
 )
@@ -71,10 +82,11 @@ def curricular_face_loss(
     counted = total(legal.to(own.dtype))
     mean = average(total(keep(own.detach(), legal)), counted)
     next_t = torch.where(counted == 0, t, momentum * upcast(t) + (1.0 - momentum) * mean).detach()
+    sine = squared_sine(features, weight.index_select(0, index), own)
     # cos theta (t' + cos theta) of negatives above cos(theta_y + m)
-    hard = cosine > add_angle(own, m).unsqueeze(1)
+    hard = cosine > add_angle(own, sine, m).unsqueeze(1)
     modulated = torch.where(hard, cosine * (next_t + cosine), cosine)
-    logits = s * with_target(modulated, index, arc_target(own, m, True, False))
+    logits = s * with_target(modulated, index, arc_target(own, sine, m, True, False))
     return softmax_loss(logits, index, legal), next_t
 
 
@@ -138,6 +150,7 @@ class CurricularFaceLoss(nn.Module):
 
     def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
         """Computes the loss and, in training mode, moves ``t``; ``weight`` replaces the module's own."""
+        check_state(self.t, 't')
         loss, next_t = self.step(features, label, self.t, weight)
         if self.training:
             self.t = next_t.to(self.t.dtype)

@@ -16,6 +16,7 @@ from lossreg.ops.margins import (
     class_weights,
     cosines,
     softmax_loss,
+    squared_sine,
     target_of,
     with_target,
 )
@@ -63,13 +64,17 @@ def sub_center_arc_face_loss(
     each = cosines(features, weight.flatten(0, 1), s).view(-1, weight.size(0), k)
     # max over the centres, in a way that keeps NaN: a runtime's own maximum may drop it
     logits = each[:, :, 0]
+    nearest = torch.zeros_like(logits, dtype=torch.long)
     for at in range(1, k):
         centre = each[:, :, at]
-        logits = torch.where((logits >= centre) | logits.isnan(), logits, centre)
+        is_first = (logits >= centre) | logits.isnan()
+        logits, nearest = torch.where(is_first, logits, centre), torch.where(is_first, nearest, at)
     # rounding leaves [-1, 1]
     cosine = (target_of(logits, index) / s).clamp(-1.0, 1.0)
+    own = weight.flatten(0, 1).index_select(0, index * k + target_of(nearest, index))
     # s cos(theta_y + m)
-    logits = with_target(logits, index, s * arc_target(cosine, m, monotonic, easy_margin))
+    target = arc_target(cosine, squared_sine(features, own, cosine), m, monotonic, easy_margin)
+    logits = with_target(logits, index, s * target)
     return softmax_loss(logits, index, legal)
 
 

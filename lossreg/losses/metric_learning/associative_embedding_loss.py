@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_numbers,
     check_same_shape,
+    indices,
     keep,
     poison,
     upcast,
@@ -45,15 +47,16 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
     """
     check_dim(pred, 4, 'pred')
     check_same_shape(target, pred, 'target', 'pred')
+    check_at_least(pred, 2, 1, 'pred', 'a corner in the map')
+    check_at_least(pred, 3, 1, 'pred', 'a corner in the map')
     check_dim(match, 4, 'match')
     check_leading_shape(match, pred, 1, 'match', 'pred')
-    if match.is_floating_point():
-        raise ValueError(f'match must hold integers, got {match.dtype}')
+    match = indices(match, 'match')
     counted = match[:, :, 0, 0] != -1
     y, x = match[..., 0], match[..., 1]
     legal = torch.stack([(y >= 0) & (y < pred.size(2)), (x >= 0) & (x < pred.size(3))], 3)
     legal = check_numbers(match, legal | ~counted.unsqueeze(2).unsqueeze(3), 'match', 'places lie in the map')
-    place = torch.where(legal.all(3) & counted.unsqueeze(2), y * pred.size(3) + x, 0).long()
+    place = torch.where(legal.all(3) & counted.unsqueeze(2), y * pred.size(3) + x, 0)
     mine = counted.repeat([1, pred.size(1)])
     # one table of both maps, (N, 2, M, H W), and the start of each map in it: exported, shapes must fit as they do here
     maps = torch.stack([upcast(pred), upcast(target)], 1)

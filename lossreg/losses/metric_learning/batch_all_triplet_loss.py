@@ -33,7 +33,7 @@ def batch_all_triplet_loss(
 
     with :math:`d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, 10^{-12})}`. The sum is linear in the distances: each
     counts as often as it is in T. One sort of each anchor's d(a, p) + m and d(a, n) tells how often, in
-    :math:`O(N^2 \log N)`. Second derivatives are not right.
+    :math:`O(N^2 \log N)`. Second derivatives raise RuntimeError.
 
     Args:
         inputs: features f, (N, D).

@@ -6,7 +6,18 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_labels, check_leading_shape, check_size, poison, total, upcast
+from lossreg.arith import (
+    average_over,
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    check_size,
+    check_state,
+    indices,
+    poison,
+    total,
+    upcast,
+)
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -61,9 +72,9 @@ def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float 
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU).
     """
-    centers = centers.detach()
+    centers, label = centers.detach(), indices(label, 'label')
     difference, legal = _from_centers(features.detach(), label, centers)
-    index = torch.where(legal, label, 0).long()
+    index = torch.where(legal, label, 0)
     difference = torch.where(legal.unsqueeze(1), difference, 0.0)
     centers = centers.to(difference.dtype)
     moves = torch.zeros_like(centers).scatter_add(0, index.unsqueeze(1).expand_as(difference), difference)
@@ -79,9 +90,10 @@ def _from_centers(features: Tensor, label: Tensor, centers: Tensor) -> Tuple[Ten
     check_dim(centers, 2, 'centers')
     check_leading_shape(label, features, 1, 'label', 'features')
     check_size(features, 1, centers.size(1), 'features', 'columns of centers')
+    label = indices(label, 'label')
     legal = check_labels(label, centers.size(0), None, 'label')
     x = upcast(features)
-    return x - centers.to(x.dtype).index_select(0, torch.where(legal, label, 0).long()), legal
+    return x - centers.to(x.dtype).index_select(0, torch.where(legal, label, 0)), legal
 
 
 @LOSSES.register_module()
@@ -148,6 +160,7 @@ class CenterLoss(nn.Module):
         if self.running:
             if centers is not None:
                 raise ValueError('a loss with running centers takes none')
+            check_state(self.centers, 'centers')
             loss, moved = self.step(features, label, self.centers)
             if self.training:
                 self.centers = moved.to(self.centers.dtype)

@@ -33,7 +33,7 @@ def random_negative_triplet_loss(
 
     with :math:`d(a, b) = \lVert f_a - f_b \rVert^2`; n is number :math:`\lfloor u_{ap} |V_{ap}| \rfloor`, from 0, of
     V in order of distance, the lower index first among equals. Negatives are chosen without gradient in float64.
-    Second derivatives are not right.
+    Second derivatives raise RuntimeError.
 
     Args:
         inputs: features f, (N, D).

@@ -49,7 +49,7 @@ def semi_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.2,
 
     with :math:`d(a, b) = \lVert f_a - f_b \rVert^2`. Where no negative is farther than the positive, n is the farthest
     negative, as in TensorFlow Addons. Pairs without any negative do not count. Negatives are mined without gradient in
-    float64; sorting takes :math:`O(N^2 \log N)`. Second derivatives are not right.
+    float64; sorting takes :math:`O(N^2 \log N)`. Second derivatives raise RuntimeError.
 
     Args:
         inputs: features f, (N, D).

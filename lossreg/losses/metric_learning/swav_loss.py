@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_size, matmul, overwrite, total, upcast
+from lossreg.arith import (
+    average_over,
+    check_dim,
+    check_size,
+    check_state,
+    matmul,
+    overwrite,
+    total,
+    upcast,
+)
 from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
@@ -195,6 +204,7 @@ class SwAVLoss(nn.Module):
         queue = self.queue
         if queue is None:
             return self.loss(x, prototypes)
+        check_state(queue, 'queue')
         loss, next_queue = self.step(x, queue, prototypes)
         if self.training:
             self.queue = next_queue.to(queue.dtype)
@@ -212,8 +222,9 @@ class SwAVLoss(nn.Module):
         check_size(queue, 2, x.size(1), 'queue', 'columns of x')
         loss = self._loss(x, queue, prototypes)
         images = x.size(0) // self.crops
-        newest = [x.detach()[crop * images : (crop + 1) * images] for crop in self._assigned]
-        next_queue = torch.cat([torch.stack(newest).to(queue.dtype), queue.detach()], 1)
+        features = x.detach().to(queue.dtype)
+        newest = [features[crop * images : (crop + 1) * images] for crop in self._assigned]
+        next_queue = torch.cat([torch.stack(newest), queue.detach()], 1)
         return loss, next_queue[:, : queue.size(1)]
 
     def _loss(self, x: Tensor, queue: Optional[Tensor], prototypes: Optional[Tensor]) -> Tensor:

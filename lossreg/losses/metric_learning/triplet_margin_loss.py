@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
+from lossreg.arith import check_at_least, check_same_shape, legacy_reduction, reduce_loss, upcast
 from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -34,6 +34,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6)
     size = difference.abs()
     if p == 1.0:
         return size.sum(-1)
+    check_at_least(x1, x1.dim() - 1, 1, 'anchor', 'this norm')
     if p == torch.inf:
         # onnxruntime's maximum drops NaN
         return torch.where(torch.isnan(size).any(-1), torch.nan, size.amax(-1))

@@ -50,7 +50,7 @@ def bone_loss(
     if target_weight is not None:
         check_dim(target_weight, 2, 'target_weight')
         check_leading_shape(target_weight, output, 2, 'target_weight', 'output')
-        target_weight = upcast(target_weight).index_select(1, joints)
+        target_weight = upcast(target_weight).index_select(1, joints.to(target_weight.device))
     # stacked, so that a traced graph knows that both have one shape
     bones = bones_between(torch.stack([upcast(output), upcast(target)]), joints, parents)
     if target_weight is not None:
@@ -66,7 +66,7 @@ def bone_loss(
 
 def bones_between(x: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
     """From each parent to its joint: (..., B, D) of joints (..., K, D)."""
-    return x.index_select(-2, joints) - x.index_select(-2, parents)
+    return x.index_select(-2, joints.to(x.device)) - x.index_select(-2, parents.to(x.device))
 
 
 def length(x: Tensor) -> Tensor:

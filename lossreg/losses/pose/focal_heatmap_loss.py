@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, negative_log, power, total, upcast
+from lossreg.arith import check_same_shape, keep, negative_log, negative_log_of_rest, power, total, upcast
 from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
 from lossreg.losses.pose.keypoint_mse_loss import SHOWN_IN, heatmap_weight, masked_heatmap_calls, narrow_masks
 from lossreg.registry import LOSSES
@@ -53,10 +53,10 @@ def focal_heatmap_loss(
     if weight is not None:
         x, t = keep(x, weight != 0), keep(t, weight != 0)
     peak = t == 1
-    likelihood = torch.where(peak, x, 1.0 - x)
+    nll = torch.where(peak, negative_log(x), negative_log_of_rest(x))
     miss = torch.where(peak, 1.0 - x, x)
     factor = torch.where(peak, 1.0, torch.where(t > 1, 0.0, power(1.0 - t, beta)))
-    loss = factor * power(miss, alpha) * negative_log(likelihood)
+    loss = factor * power(miss, alpha) * nll
     peaks = peak.to(loss.dtype)
     if weight is not None:
         loss, peaks = loss * weight, peaks * weight

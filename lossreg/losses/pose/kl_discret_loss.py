@@ -61,7 +61,8 @@ def kl_discret_loss(
         weight = upcast(weight)
         counted = (weight != 0).unsqueeze(-1)
         pred, target = keep(pred, counted), keep(target, counted)
-    loss = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax).mean(-1)
+    divergence = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax)
+    loss = average_over(divergence.sum(-1), pred.size(-1))
     return loss if weight is None else loss * weight
 
 
@@ -193,7 +194,7 @@ class KLDiscretLoss(nn.Module):
             check_leading_shape(weight, x, 2, 'target_weight', f'{pred_name}_x')
         mask = self.mask
         if mask is not None:
-            factor = self._mask_factor(mask, x)
+            factor = self._mask_factor(mask.to(x.device), x)
             weight = factor if weight is None else weight * factor
         loss = kl_discret_loss(x, target_x, weight, self.beta, self.label_softmax, self.label_beta)
         return loss + kl_discret_loss(y, target_y, weight, self.beta, self.label_softmax, self.label_beta)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional, Union
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    check_at_least,
     check_dim,
     check_leading_shape,
     check_reduction,
@@ -22,6 +22,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.conventions.everywhere import nan_without_weight
+from lossreg.engine import Config
 from lossreg.losses.detection.iou_loss import check_iou_mode
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -71,6 +72,7 @@ def oks_loss(
     check_iou_mode(mode)
     check_dim(output, 3, 'output')
     check_same_shape(target, output, 'target', 'output')
+    check_at_least(output, 1, 1, 'output', 'the similarity of keypoints')
     x, t = upcast(output), upcast(target)
     check_sigmas(output, sigmas)
     weight = torch.ones_like(x[:, :, 0])
@@ -117,7 +119,7 @@ def squared_distances(
     squared = (difference * difference).sum(-1)
     if sigmas is None:
         return squared
-    scale = factor * sigmas.to(squared.dtype)
+    scale = factor * sigmas.to(squared)
     return squared / (scale * scale)
 
 

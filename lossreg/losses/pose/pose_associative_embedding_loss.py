@@ -9,11 +9,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
     check_multiple_size,
     check_size,
+    indices,
     keep,
     poison,
     upcast,
@@ -50,6 +52,8 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
     check_dim(keypoint_indices, 4, 'keypoint_indices')
     check_leading_shape(keypoint_indices, tags, 1, 'keypoint_indices', 'tags')
     check_size(keypoint_indices, 3, 2, 'keypoint_indices', 'numbers')
+    check_at_least(keypoint_indices, 2, 1, 'keypoint_indices', 'an instance with keypoints')
+    keypoint_indices = indices(keypoint_indices, 'keypoint_indices')
     keypoints = keypoint_indices.size(2)
     check_multiple_size(tags, 1, keypoints, 'tags', 'keypoints of keypoint_indices')
     # (B, K, N)
@@ -61,7 +65,7 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
     maps = upcast(tags).flatten(2)
     legal = check_labels(place, maps.size(2), None, 'keypoint_indices')
     maps = maps.unflatten(1, [-1, keypoints])  # type: ignore[no-untyped-call]
-    index = torch.where(legal, place, 0).long().unsqueeze(1).expand(-1, maps.size(1), -1, -1)
+    index = torch.where(legal, place, 0).unsqueeze(1).expand(-1, maps.size(1), -1, -1)
     seen = seen.unsqueeze(1)
     # tags of each picture, number, keypoint and instance, (B, L, K, N)
     h = keep(maps.gather(3, index), seen)
@@ -114,11 +118,11 @@ class PoseAssociativeEmbeddingLoss(nn.Module):
     def forward(self, tags: Tensor, keypoint_indices: Union[Tensor, List[Tensor]]) -> Tuple[Tensor, Tensor]:
         """Computes the pull and the push loss."""
         if isinstance(keypoint_indices, Tensor):
-            indices = keypoint_indices
+            places = keypoint_indices
         else:
             # what is filled up is not visible
-            indices = pad_sequence(keypoint_indices, batch_first=True)
-        pull, push = pose_associative_embedding_loss(tags, indices)
+            places = pad_sequence(keypoint_indices, batch_first=True)
+        pull, push = pose_associative_embedding_loss(tags, places)
         return self.loss_weight * pull.sum(), self.loss_weight * self.push_loss_factor * push.sum()
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    allow_missing,
     average_over,
     check_broadcast,
     check_dim,
@@ -132,13 +133,14 @@ class SemiSupervisionLoss(nn.Module):
         joints, parents = bones_of(self.joint_parents)
         self.register_buffer('joints', joints, persistent=False)
         self.register_buffer('parents', parents, persistent=False)
-        self.register_buffer('num_iterations', torch.zeros(()))
+        self.register_buffer('num_iterations', torch.zeros((), dtype=torch.int64))
+        allow_missing(self, 'num_iterations')  # mmpose's checkpoints do not hold it
 
     def forward(self, output: Dict[str, Tensor], target: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Computes both losses and, in training mode, counts the iteration."""
         results = self.step(output, target, self.num_iterations)
         if self.training:
-            self.num_iterations = results['next_num_iterations'].to(self.num_iterations.dtype)
+            self.num_iterations = results['next_num_iterations']
         return {'proj_loss': results['proj_loss'], 'bone_loss': results['bone_loss']}
 
     def step(self, output: Dict[str, Tensor], target: Dict[str, Tensor], num_iterations: Tensor) -> Dict[str, Tensor]:
@@ -156,7 +158,7 @@ class SemiSupervisionLoss(nn.Module):
         check_leading_shape(intrinsics, pose, 1, 'intrinsics', 'unlabeled_pose')
         check_size(labelled, 1, pose.size(1), 'labeled_pose', 'joints of unlabeled_pose')
         check_size(pose, 1, len(self.joint_parents), 'unlabeled_pose', 'joints')
-        next_iterations = (num_iterations + 1.0).detach()
+        next_iterations = (num_iterations + 1).detach()
         counted = next_iterations > self.warmup_iterations
         pose, labelled = keep(upcast(pose), counted), keep(upcast(labelled), counted)
         trajectory, intrinsics = keep(upcast(trajectory), counted), keep(upcast(intrinsics), counted)
@@ -179,7 +181,7 @@ def _call(name: str, numbers: int) -> Call:
             Input('labeled_pose', Role.LOGITS, 'M K 3', differentiable=True),
             Input('unlabeled_target_2d', Role.LOGITS, 'N K 2'),
             Input('intrinsics', Role.LOGITS, f'N {numbers}'),
-            Input('num_iterations', Role.SCALE, '', state=True),
+            Input('num_iterations', Role.TALLIES, '', state=True),
         ),
         arguments={
             'output': {name: name for name in ('labeled_pose', 'unlabeled_pose', 'unlabeled_traj')},

@@ -91,7 +91,7 @@ class SoftWeightSmoothL1Loss(nn.Module):
         if weight is None or self.supervise_empty:
             return self.loss_weight * reduce_loss(loss, 'mean', None)
         # sum over the losses / number of weights above 0, or / 1 where there is none
-        counted = total((weight > 0).to(loss.dtype))
+        counted = total((upcast(weight) > 0).to(loss.dtype))
         return self.loss_weight * total(loss) / counted.clamp(min=1.0)
 
 

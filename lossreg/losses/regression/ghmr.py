@@ -5,7 +5,14 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_by, check_same_shape, keep, total, upcast
+from lossreg.arith import (
+    average_by,
+    check_same_shape,
+    check_state,
+    keep,
+    total,
+    upcast,
+)
 from lossreg.losses.detection.ghmc import check_harmonised_reduction, check_momentum, equal_edges, harmonised
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -46,11 +53,12 @@ def ghmr_loss(
     """
     check_same_shape(target, pred, 'target', 'pred')
     check_same_shape(label_weight, pred, 'label_weight', 'pred')
+    label_weight = upcast(label_weight)
     counted = label_weight > 0
     d = keep(upcast(pred), counted) - keep(upcast(target), counted)
     root = torch.sqrt(d * d + mu * mu)
     length = (d / root).abs().detach()
-    number = total(upcast(label_weight)).clamp(min=1.0)
+    number = total(label_weight).clamp(min=1.0)
     weights, density = harmonised(length, counted, edges, number, acc_sum, momentum)
     # sqrt(d^2 + mu^2) - mu
     return (root - mu) * weights, number, density
@@ -121,6 +129,8 @@ class GHMR(nn.Module):
         ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
         """
         acc_sum = self.acc_sum
+        if acc_sum is not None:
+            check_state(acc_sum, 'acc_sum')
         loss, density = self._harmonised(pred, target, label_weight, acc_sum, reduction_override)
         if self.training and acc_sum is not None:
             self.acc_sum = density.to(acc_sum.dtype)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
+from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast_alike
 from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -31,7 +31,8 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     """
     check_same_shape(target, input, 'target', 'input')
     # torch's kernel takes a tenth of the time of the formula's operators
-    return F.huber_loss(upcast(input), upcast(target), reduction='none', delta=delta)
+    x, t = upcast_alike(input, target)
+    return F.huber_loss(x, t, reduction='none', delta=delta)
 
 
 @LOSSES.register_module()

@@ -51,7 +51,8 @@ def margin_l2_loss(
     counted = torch.ones_like(t, dtype=torch.bool)
     if weight is not None:
         check_same_shape(weight, pred, 'weight', 'pred')
-        counted, weight = weight > 0, upcast(weight)
+        weight = upcast(weight)
+        counted = weight > 0
     positive, negative = counted & (t == 1), counted & (t == 0)
     x, t = keep(x, counted), keep(t, counted)
     if pos_margin > 0:

@@ -15,7 +15,7 @@ from lossreg.arith import (
     check_size_among,
     poison,
     total,
-    upcast,
+    upcast_alike,
 )
 from lossreg.ops.resampling import cubic_enlargement, resample
 from lossreg.registry import LOSSES
@@ -63,14 +63,16 @@ def _map_loss(
     """The mean error of the map number i, which is ``factor`` times as large as the attention."""
     check_dim(features, 4, f'maps[{i}]')
     check_same_shape(texture, features, f'textures[{i}]', f'maps[{i}]')
-    error = upcast(features) - upcast(texture)
+    features, texture = upcast_alike(features, texture)
+    error = features - texture
     if soft_attention is not None:
         check_dim(soft_attention, 4, 'soft_attention')
         check_leading_shape(soft_attention, features, 1, 'soft_attention', f'maps[{i}]')
         check_size_among(soft_attention, 1, [1, features.size(1)], 'soft_attention', f'channels, as maps[{i}] have,')
         fits = check_factor(features, soft_attention, 2, factor, f'maps[{i}]', 'soft_attention')
         fits = fits & check_factor(features, soft_attention, 3, factor, f'maps[{i}]', 'soft_attention')
-        error = error * poison(_enlarged(upcast(soft_attention), factor, features), fits)
+        error, attention = upcast_alike(error, soft_attention)
+        error = error * poison(_enlarged(attention, factor, features), fits)
     loss = error.abs() if criterion == 'l1' else error * error
     return average_over(total(loss), loss.numel())
 

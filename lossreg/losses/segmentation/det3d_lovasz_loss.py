@@ -17,7 +17,7 @@ from lossreg.losses.segmentation.lovasz_loss import (
     lovasz_softmax,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec
+from lossreg.spec import IGNORE_INDEX_TOO, HostClass, LossSpec
 
 
 @LOSSES.register_module()
@@ -122,6 +122,7 @@ Det3DLovaszLoss.spec = LossSpec(
     sizes=lambda loss: {'B': 2, **class_sizes(loss)},
     at_least=least_sizes,
     references=('https://arxiv.org/abs/1705.08790',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=lovasz_differences(HOST, 'per_sample', 'tests/openmmlab/test_mmseg.py'),
 )

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_labels,
     check_reduction,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -53,13 +54,14 @@ def huasdorff_disstance_loss(
     """
     check_class_map(target, pred, 'target', 'pred')
     check_dim(pred, 4, 'pred')
+    target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     p = torch.softmax(upcast(pred), 1)
     classes = torch.arange(pred.size(1), device=pred.device)
     weight = (classes > 0).to(p.dtype)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        weight = weight * class_weight.to(p.dtype)
+        weight = weight * class_weight.to(p)
     label = target
     if ignore_index is not None:
         label = torch.where(target == ignore_index, 0, target)

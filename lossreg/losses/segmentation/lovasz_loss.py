@@ -17,6 +17,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -24,7 +25,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
@@ -92,6 +93,7 @@ def lovasz_softmax(
         IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN), or a class.
     """
     check_class_map(label, cls_score, 'label', 'cls_score')
+    label = indices(label, 'label')
     legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
     valid = torch.ones_like(legal) if ignore_index is None else label != ignore_index
     p = torch.softmax(keep(upcast(cls_score), valid.unsqueeze(1)), 1)
@@ -112,7 +114,7 @@ def lovasz_softmax(
     loss = rows.view(errors.size(0), errors.size(1))
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        loss = loss * class_weight.to(loss.dtype).index_select(0, chosen)
+        loss = loss * class_weight.to(loss).index_select(0, chosen)
     if present:
         there = positives.view(loss.shape) > 0
         loss = average(keep(loss, there).sum(1), there.sum(1).to(loss.dtype))
@@ -152,6 +154,7 @@ def lovasz_hinge(
         check_class_map(label, cls_score, 'label', 'cls_score')
         check_size(cls_score, 1, 1, 'cls_score', 'class')
         x = x.squeeze(1)
+    label = indices(label, 'label')
     legal = check_labels(label, 2, ignore_index, 'label')
     valid = torch.ones_like(legal) if ignore_index is None else label != ignore_index
     foreground = label == 1
@@ -369,6 +372,7 @@ LovaszLoss.spec = LossSpec(
     sizes=lambda loss: {'B': 2, **class_sizes(loss)},
     at_least=least_sizes,
     references=('https://arxiv.org/abs/1705.08790',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=lovasz_differences(HOST, 'per_image', 'tests/openmmlab/test_mmseg.py'),
 )

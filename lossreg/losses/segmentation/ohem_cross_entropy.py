@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, average, check_class_map, check_labels, check_size, keep, kth_largest, total
+from lossreg.arith import (
+    as_weight,
+    average,
+    check_class_map,
+    check_labels,
+    check_size,
+    indices,
+    keep,
+    kth_largest,
+    total,
+)
 from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -45,10 +55,11 @@ def ohem_cross_entropy(
         IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN).
     """
     check_class_map(target, score, 'target', 'score')
+    target = indices(target, 'target')
     legal = check_labels(target, score.size(1), ignore_label, 'target')
     loss, valid = label_cross_entropy(score, target, legal, None, None, ignore_label)
     # chosen in float64, so that float32 and float64 choose alike; NaN is as hard as can be
-    index = torch.where(legal & valid, target, 0).long()
+    index = torch.where(legal & valid, target, 0)
     p = torch.softmax(score.detach().double(), 1).gather(1, index.unsqueeze(1)).squeeze(1)
     unknown = loss.detach() != loss.detach()
     # one element more, so that there is always a largest one
@@ -59,7 +70,7 @@ def ohem_cross_entropy(
     hard = valid & ((p < least.clamp(min=thres)) | unknown)
     if class_weight is not None:
         check_size(score, 1, class_weight.numel(), 'score', 'class weights')
-        loss = loss * class_weight.to(loss.dtype)[index]
+        loss = loss * class_weight.to(loss)[index]
     # mean of -c_y log p over the hard pixels
     return average(total(keep(loss, hard)), hard.sum().to(loss.dtype))
 

@@ -13,6 +13,7 @@ from lossreg.arith import (
     check_leading_shape,
     check_same_shape,
     check_size,
+    class_indices,
     keep,
     poison,
     total_per_sample,
@@ -68,7 +69,7 @@ def pan_emb_loss_v1(
     check_same_shape(kernel, instance, 'kernel', 'instance')
     check_same_shape(training_mask, instance, 'training_mask', 'instance')
     # mmocr gives labels as floats
-    labels = instance.long()
+    labels = class_indices(instance, 'instance')
     legal = check_labels(labels, max_instances + 1, None, 'instance')
     label = torch.where(legal & (training_mask > 0.5), labels, 0)
     core = torch.where(kernel > 0.5, label, 0)

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     reduce_loss,
     total,
     upcast,
@@ -27,7 +28,7 @@ from lossreg.losses.classification.cross_entropy_loss import (
     one_against_rest_cross_entropy,
 )
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def pixel_binary_cross_entropy(
@@ -61,6 +62,7 @@ def pixel_binary_cross_entropy(
         IndexError: a label out of range (eager on the CPU; elsewhere that pixel's loss is NaN).
     """
     check_class_map(label, cls_score, 'label', 'cls_score')
+    label = indices(label, 'label')
     classes = cls_score.size(1)
     per_class = [-1] + [1] * (cls_score.dim() - 2)
     # 1 for one class, 0 for more: an index is the class itself, or with one class the class plus 1
@@ -77,7 +79,7 @@ def pixel_binary_cross_entropy(
     logits = upcast(cls_score)
     if pos_weight is not None:
         check_size(cls_score, 1, pos_weight.numel(), 'cls_score', 'class weights')
-        pos_weight = pos_weight.to(logits.dtype).view(per_class)
+        pos_weight = pos_weight.to(logits).view(per_class)
     loss = one_against_rest_cross_entropy(
         logits, positive, counted.unsqueeze(1), legal.unsqueeze(1), weight, pos_weight
     )
@@ -102,7 +104,7 @@ def counted_weight(
     known = (label >= 0) & (label < class_weight.numel())
     if avg_non_ignore:
         known = known & valid
-    return total(torch.where(known, class_weight.to(like.dtype)[torch.where(known, label, 0).long()], 0.0))
+    return total(torch.where(known, class_weight.to(like)[torch.where(known, label, 0)], 0.0))
 
 
 @LOSSES.register_module()
@@ -202,6 +204,7 @@ class SegCrossEntropyLoss(nn.Module):
         else:
             loss, valid = cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
             if averaged:
+                label = indices(label, 'label')
                 count = counted_weight(label, valid, self.class_weight, self.avg_non_ignore, loss)
                 return self.loss_weight * average_by(total(loss), count)
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
@@ -291,6 +294,7 @@ SegCrossEntropyLoss.spec = LossSpec(
     },
     sizes=_class_count,
     references=('https://mmsegmentation.readthedocs.io/en/latest/api.html#module-mmseg.models.losses',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),

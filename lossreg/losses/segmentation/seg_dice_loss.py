@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_leading_shape,
     check_reduction,
     check_same_shape,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -23,7 +24,7 @@ from lossreg.arith import (
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import REDUCTION_OVERRIDE, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def seg_dice_loss(
@@ -71,6 +72,7 @@ def seg_dice_loss(
         legal = torch.ones_like(target, dtype=torch.bool)
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, void, 'target')
     legal_sample = all_per_sample(legal)
     per_class = [-1] + [1] * (pred.dim() - 2)
@@ -158,6 +160,7 @@ class SegDiceLoss(nn.Module):
         self.naive_dice = naive_dice
         self.loss_weight = float(loss_weight)
         self.ignore_index = ignore_index
+        self.void = ignore_index
         self.eps = float(eps)
         self.loss_name = loss_name
         self.activation = ('sigmoid' if use_sigmoid else 'softmax') if activate else 'none'
@@ -177,18 +180,18 @@ class SegDiceLoss(nn.Module):
         which is a class.
         """
         reduction = self.reduction if reduction_override is None else reduction_override
-        void = self.ignore_index if ignore_index is None else ignore_index
+        void = self.void if ignore_index is None else ignore_index
         loss = seg_dice_loss(pred, target, weight, self.eps, self.naive_dice, self.activation, self.ignore_index, void)
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
 
 
 def _with_void(loss: SegDiceLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The ignored label in every other row, in the place of C: both mean no class."""
+    """The label without class in every other row, in the place of C: both mean no class."""
     target = drawn['target']
-    if loss.ignore_index is None or target.is_floating_point():
+    if loss.void is None or target.is_floating_point():
         return {}
     odd = torch.arange(target.size(1)).unsqueeze(1) % 2 == 1
-    return {'target': torch.where(odd & (target == drawn['pred'].size(1)), loss.ignore_index, target)}
+    return {'target': torch.where(odd & (target == drawn['pred'].size(1)), loss.void, target)}
 
 
 def _call(name: str, shape: str, target: Input, activate: bool) -> Call:
@@ -232,6 +235,7 @@ SegDiceLoss.spec = LossSpec(
         'none': {'reduction': 'none', 'activate': False, 'ignore_index': 2},
     },
     references=('https://arxiv.org/abs/1606.04797',),
+    overrides={**REDUCTION_OVERRIDE, 'ignore_index': 'void'},
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),

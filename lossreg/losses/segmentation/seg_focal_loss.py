@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     as_weight,
+    check_at_least,
     check_class_map,
     check_labels,
     check_reduction,
     check_same_shape,
     check_size,
     choose,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -23,7 +25,7 @@ from lossreg.arith import (
 from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def seg_focal_loss(
@@ -62,6 +64,7 @@ def seg_focal_loss(
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that pixel's loss is NaN).
     """
+    check_at_least(pred, 1, 1, 'pred', 'the choice of a class')
     classes = pred.size(1)
     per_class = [-1] + [1] * (pred.dim() - 2)
     x, t = upcast(pred), target
@@ -76,6 +79,7 @@ def seg_focal_loss(
         positive = legal
     else:
         check_class_map(target, pred, 'target', 'pred')
+        target = indices(target, 'target')
         legal = check_labels(target, classes + 1, ignore_index, 'target').unsqueeze(1)
         t = target.unsqueeze(1)
         counted = t != ignore_index
@@ -91,13 +95,13 @@ def seg_focal_loss(
             weight = weight_per_element(weight, pixels, 'weight', 'target').unsqueeze(1)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        class_weight = class_weight.to(x.dtype).view(per_class)
+        class_weight = class_weight.to(x).view(per_class)
         weight = class_weight if weight is None else weight * class_weight
     if weight is not None:
         counted = counted & (weight != 0)
     if alphas is not None:
         check_size(pred, 1, alphas.numel(), 'pred', 'alphas')
-        alphas = alphas.to(x.dtype).view(per_class)
+        alphas = alphas.to(x).view(per_class)
     counted = counted | ~legal
     x = keep(x, counted)
     if dense:
@@ -238,6 +242,7 @@ SegFocalLoss.spec = LossSpec(
     },
     sizes=_class_count,
     references=('https://arxiv.org/abs/1708.02002',),
+    overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),
     differences=(
         zero_avg_factor(HOST),

@@ -14,6 +14,7 @@ from lossreg.arith import (
     check_class_map,
     check_labels,
     check_size,
+    indices,
     keep,
     poison,
     total,
@@ -58,13 +59,14 @@ def tversky_loss(
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's losses are NaN).
     """
     check_class_map(target, pred, 'target', 'pred')
+    target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     classes = torch.arange(pred.size(1), device=pred.device)
     counted = torch.ones_like(legal)
     weight = torch.ones_like(classes).to(upcast(pred).dtype)
     if class_weight is not None:
         check_size(pred, 1, class_weight.numel(), 'pred', 'class weights')
-        weight = class_weight.to(weight.dtype)
+        weight = class_weight.to(weight)
     if ignore_index is not None:
         counted = target != ignore_index
         weight = keep(weight, classes != ignore_index)

@@ -140,6 +140,7 @@ BinaryLogisticRegressionLoss.spec = LossSpec(
         'strict': {'threshold': 0.9, 'ratio_range': (1.5, 3.0), 'eps': 1e-3},
     },
     references=('https://arxiv.org/abs/1806.02964',),
+    overrides={'threshold': 'threshold', 'ratio_range': 'ratio_range', 'eps': 'eps'},
     stands_in_for=(
         HostClass(
             'mmaction.BinaryLogisticRegressionLoss',

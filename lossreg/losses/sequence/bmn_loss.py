@@ -69,7 +69,7 @@ def bmn_loss(
     """
     check_dim(pred_bm, 4, 'pred_bm')
     check_size(pred_bm, 1, 2, 'pred_bm', 'scores of a proposal')
-    score, confidence = pred_bm.unbind(1)
+    score, confidence = upcast(pred_bm).unbind(1)
     check_same_shape(gt_iou_map, score, 'gt_iou_map', 'pred_bm')
     check_same_shape(noise_middle, gt_iou_map, 'noise_middle', 'gt_iou_map')
     check_same_shape(noise_low, gt_iou_map, 'noise_low', 'gt_iou_map')
@@ -81,12 +81,12 @@ def bmn_loss(
     mask = upcast(bm_mask)
     overlap = keep(upcast(gt_iou_map), mask != 0) * mask
     sound = (overlap == overlap).all()
-    regression = poison(_regression(upcast(score), overlap, mask, upcast(noise_middle), upcast(noise_low)), sound)
+    regression = poison(_regression(score, overlap, mask, upcast(noise_middle), upcast(noise_low)), sound)
     positive = (overlap > 0.9).to(overlap.dtype)
     negative = (1.0 - positive) * mask
     # mmaction counts one positive at least
     entries = total(positive).clamp(min=1.0) + total(negative)
-    classification = balanced_cross_entropy(upcast(confidence), positive, negative, entries, (1.05, 21.0), 1e-5)
+    classification = balanced_cross_entropy(confidence, positive, negative, entries, (1.05, 21.0), 1e-5)
     classification = poison(classification, sound)
     evaluation = binary_logistic_regression_loss(pred_start, gt_start) + binary_logistic_regression_loss(
         pred_end, gt_end

@@ -1,12 +1,14 @@
 """Connectionist temporal classification."""
 
-from typing import ClassVar, Dict, Mapping
+from typing import ClassVar, Dict, List, Mapping, Union
 
 import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
+    as_lengths,
     average_over,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
@@ -14,6 +16,7 @@ from lossreg.arith import (
     check_reduction,
     check_same_shape,
     check_size,
+    indices,
     keep,
     poison,
     reduce_loss,
@@ -28,8 +31,8 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
+    input_lengths: Union[Tensor, List[int]],
+    target_lengths: Union[Tensor, List[int]],
     blank: int = 0,
     zero_infinity: bool = False,
 ) -> Tensor:
@@ -42,14 +45,14 @@ def ctc_loss(
     log-softmax, so that the parts of a frame sum to 0.
 
     Eager mode runs torch's kernel. TorchScript and exported graphs run the recursion forwards and backwards, in
-    float64, and have the gradient in closed form.
+    float64, and have the gradient in closed form. Second derivatives raise RuntimeError.
 
     Args:
         log_probs: log p, the log-softmax of scores, (T, N, C).
         targets: labels y, (N, S), or all behind one another, (sum of ``target_lengths``). What stands behind a
             sample's length does not count.
-        input_lengths: the number of frames that count, (N), 0 to T.
-        target_lengths: the number of labels, (N), 0 to S.
+        input_lengths: the number of frames that count, (N), 0 to T; a tensor, list or tuple.
+        target_lengths: the number of labels, (N), 0 to S, likewise.
         blank: the class of no label.
         zero_infinity: whether a sample without any alignment contributes 0 instead of infinity.
 
@@ -60,11 +63,32 @@ def ctc_loss(
         ValueError: shapes do not match.
         IndexError: a label or length out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
+    return _losses_of_samples(
+        log_probs,
+        targets,
+        as_lengths(input_lengths, log_probs, 'input_lengths'),
+        as_lengths(target_lengths, log_probs, 'target_lengths'),
+        blank,
+        zero_infinity,
+    )
+
+
+def _losses_of_samples(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    zero_infinity: bool,
+) -> Tensor:
+    """:func:`ctc_loss` of lengths from :func:`lossreg.arith.as_lengths`."""
     check_dim(log_probs, 3, 'log_probs')
+    check_at_least(log_probs, 0, 1, 'log_probs', 'an alignment')
     check_dim(input_lengths, 1, 'input_lengths')
     check_dim(target_lengths, 1, 'target_lengths')
     check_size(log_probs, 1, input_lengths.size(0), 'log_probs', 'input_lengths')
     check_same_shape(target_lengths, input_lengths, 'target_lengths', 'input_lengths')
+    targets = indices(targets, 'targets')
     if targets.dim() == 1:
         targets = padded_targets(targets, target_lengths)
     check_dim(targets, 2, 'targets')
@@ -95,8 +119,9 @@ class CTCLoss(nn.Module):
             gradient. Otherwise it is infinite.
 
     Shapes:
-        Log-probabilities (T, N, C), targets (N, S) or all behind one another, lengths (N); or one sample: (T, C), (S)
-        and scalars. Returns a scalar, or (N) with reduction ``none``. An empty batch gives 0.
+        Log-probabilities (T, N, C), targets (N, S) or all behind one another, lengths (N), which may be lists or tuples
+        of ints; or one sample: (T, C), (S) and scalars. Returns a scalar, or (N) with reduction ``none``.
+        An empty batch gives 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -116,25 +141,35 @@ class CTCLoss(nn.Module):
         self.reduction = reduction
         self.zero_infinity = zero_infinity
 
-    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
-        """Computes the loss. Lengths are tensors."""
+    def forward(
+        self,
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Union[Tensor, List[int]],
+        target_lengths: Union[Tensor, List[int]],
+    ) -> Tensor:
+        """Computes the loss. Lengths are tensors, or lists or tuples of ints."""
+        frames, labels = (
+            as_lengths(input_lengths, log_probs, 'input_lengths'),
+            as_lengths(target_lengths, log_probs, 'target_lengths'),
+        )
         if log_probs.dim() == 2:
             check_dim(targets, 1, 'targets')
-            loss = ctc_loss(
+            loss = _losses_of_samples(
                 log_probs.unsqueeze(1),
                 targets.unsqueeze(0),
-                input_lengths.view(-1),
-                target_lengths.view(-1),
+                frames.view(-1),
+                labels.view(-1),
                 self.blank,
                 self.zero_infinity,
             )
             if self.reduction == 'none':
                 return loss.squeeze(0)
         else:
-            loss = ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank, self.zero_infinity)
+            loss = _losses_of_samples(log_probs, targets, frames, labels, self.blank, self.zero_infinity)
         if self.reduction == 'mean':
             # mean over samples of the loss per label
-            return average_over(total(loss / target_lengths.view(-1).clamp(min=1)), loss.size(0))
+            return average_over(total(loss / labels.view(-1).clamp(min=1)), loss.size(0))
         return reduce_loss(loss, self.reduction, None)
 
 
@@ -146,7 +181,11 @@ def _consistent(loss: CTCLoss, drawn: Mapping[str, Tensor]) -> Dict[str, Tensor]
     if loss.zero_infinity:
         return {'targets': labels}
     frames = frames.clamp(min=3).clamp(max=drawn['log_probs'].shape[0])
-    return {'targets': labels, 'input_lengths': frames, 'target_lengths': torch.minimum(lengths, (frames - 1) // 2)}
+    return {
+        'targets': labels,
+        'input_lengths': frames,
+        'target_lengths': torch.minimum(lengths, (frames - 1).clamp(min=0) // 2),
+    }
 
 
 CTCLoss.spec = LossSpec(

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
     check_size,
+    indices,
     keep,
     poison,
     total,
@@ -38,6 +40,7 @@ def activity_loss(activity_score: Tensor, proposal_type: Tensor, labels: Tensor)
         ValueError: shapes do not match.
         IndexError: a type or label out of range (eager on the CPU; elsewhere NaN).
     """
+    proposal_type, labels = indices(proposal_type, 'proposal_type'), indices(labels, 'labels')
     legal = check_labels(proposal_type, 3, None, 'proposal_type')
     index = torch.where(proposal_type == 1, -100, labels)
     loss, share = weighted_label_losses(activity_score, index, None, -100, 0.0, False, 'activity_score', 'labels')
@@ -76,6 +79,7 @@ def completeness_loss(
     """
     check_dim(completeness_score, 2, 'completeness_score')
     check_leading_shape(labels, completeness_score, 1, 'labels', 'completeness_score')
+    proposal_type, labels = indices(proposal_type, 'proposal_type'), indices(labels, 'labels')
     legal = check_labels(proposal_type, 3, None, 'proposal_type')
     counted = proposal_type != 2
     index, legal_label = _class_index(labels, counted, completeness_score.size(1))
@@ -125,6 +129,7 @@ def location_loss(bbox_pred: Tensor, proposal_type: Tensor, labels: Tensor, bbox
     check_size(bbox_pred, 2, 2, 'bbox_pred', 'numbers of a location')
     check_leading_shape(labels, bbox_pred, 1, 'labels', 'bbox_pred')
     check_leading_shape(bbox_targets, bbox_pred, 1, 'bbox_targets', 'bbox_pred')
+    proposal_type, labels = indices(proposal_type, 'proposal_type'), indices(labels, 'labels')
     legal = check_labels(proposal_type, 3, None, 'proposal_type')
     counted = proposal_type == 0
     index, legal_label = _class_index(labels, counted, bbox_pred.size(1))
@@ -138,7 +143,7 @@ def _class_index(labels: Tensor, counted: Tensor, classes: int) -> Tuple[Tensor,
     """Columns of the proposals' classes, which are labelled from 1, and which are legal; 0 for what does not count."""
     index = torch.where(counted, labels - 1, 0)
     legal = check_labels(index, classes, None, 'labels - 1')
-    return torch.where(legal, index, 0).long(), legal
+    return torch.where(legal, index, 0), legal
 
 
 @LOSSES.register_module()
@@ -213,6 +218,7 @@ class SSNLoss(nn.Module):
         positive, incomplete = per_video(num, positive_ratio, background_ratio, incomplete_ratio)
         types, labels = proposal_type.flatten(), labels.flatten()
         check_leading_shape(types, labels, 1, 'proposal_type', 'labels')
+        check_at_least(completeness_score, 1, 1, 'completeness_score', 'the choice of a class')
         if bbox_pred is not None:
             check_dim(bbox_pred, 3, 'bbox_pred')
             check_leading_shape(bbox_pred, completeness_score, 2, 'bbox_pred', 'completeness_score')

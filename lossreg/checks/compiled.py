@@ -1,0 +1,39 @@
+"""The loss under torch.compile, held against eager on every case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lossreg.checks.backends import compare_rows, expected_cases
+from lossreg.checks.rows import Row, RowMaker, Status
+from lossreg.compare import Agreement, disagreement
+from lossreg.errors import MissingBackendError
+from lossreg.exporters.trace import require_export_layer
+from lossreg.formats import COMPILERS
+from lossreg.runtimes import Compiled, Eager
+from lossreg.samples import draw
+from lossreg.unit import Unit
+
+LATER_SIZES = (4, 9, 6, 8, 10)
+"""Sizes that no case has: graphs compiled for the cases must do for them."""
+
+
+def compiled_rows(unit: Unit, backend: str, grad: bool, device: str, host: str) -> Iterator[Row]:
+    """All rows of one unit under torch.compile: one graph of symbolic sizes, without breaks."""
+    maker = RowMaker(unit, backend, grad, host)
+    try:
+        require_export_layer('torch.compile of every loss')
+    except MissingBackendError as error:
+        yield maker.row('load', Status.MISSING, str(error))
+        return
+    runtime = Compiled(unit, grad, COMPILERS[backend], device)
+    yield from compare_rows(maker, runtime, expected_cases(unit, Eager(unit, grad, device=device)))
+    yield maker.judge('no more graphs', _no_more_graphs, unit, runtime)
+
+
+def _no_more_graphs(unit: Unit, runtime: Compiled) -> Agreement:
+    """Whether sizes not met before need no compilation: otherwise training would compile for every batch."""
+    before = runtime.graphs
+    runtime(draw(unit, sizes=unit.sizes(LATER_SIZES), seed=8))
+    more = runtime.graphs - before
+    return disagreement(f'{more} more compiled for sizes not met before') if more else Agreement(0.0, 0.0)

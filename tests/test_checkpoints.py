@@ -1,0 +1,85 @@
+"""Checkpoints go both ways between a loss and the torch.nn class whose name and numbers it has."""
+
+import copy
+import inspect
+import io
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from lossreg.registry import build_loss, load_losses
+from lossreg.request import variants_of
+
+TWINS = [
+    (request, getattr(nn, host.name.removeprefix('torch.')))
+    for name, cls in load_losses().items()
+    for host in cls.spec.stands_in_for
+    if host.name.startswith('torch.')
+    for request in variants_of(name)
+]
+
+
+def test_there_are_twins_with_weights():
+    holding = {request.loss.spec.stands_in_for[0].name for request, _ in TWINS if request.loss.state_dict()}
+    assert {'torch.CrossEntropyLoss', 'torch.NLLLoss', 'torch.BCELoss', 'torch.BCEWithLogitsLoss'} < holding
+
+
+def theirs(cls, config):
+    """torch.nn's loss from the same options, of which it takes weights as tensors and lacks a few."""
+    known = inspect.signature(cls).parameters
+    options = {name: value for name, value in config.items() if name in known}
+    tensors = {n: torch.tensor(v) for n, v in options.items() if n.endswith('weight') and isinstance(v, list)}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # torch's own, of deprecated arguments
+        return cls(**{**options, **tensors})
+
+
+@pytest.mark.parametrize(
+    ('request_', 'cls'), TWINS, ids=lambda x: f'{type(x.loss).__name__}-{x.variant}' if hasattr(x, 'loss') else ''
+)
+def test_both_ways(request_, cls):
+    ours, host = copy.deepcopy(request_.loss), theirs(cls, request_.config)
+    with torch.no_grad():
+        for value in host.state_dict().values():
+            value.mul_(3.0)
+    ours.load_state_dict(host.state_dict())
+    assert list(ours.state_dict()) == list(host.state_dict())
+    for key, value in host.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    theirs(cls, request_.config).load_state_dict(request_.loss.state_dict())
+
+
+@pytest.mark.parametrize('prefix', ['', 'head.loss.'])
+def test_checkpoints_without_the_weights_load(prefix):
+    """As earlier versions wrote them; inside a model too. What else is missing or unknown is still an error."""
+    loss = build_loss({'type': 'BCEWithLogitsLoss', 'weight': [2.0, 3.0], 'pos_weight': [4.0, 5.0]})
+    model = nn.ModuleDict({'head': nn.ModuleDict({'loss': loss})}) if prefix else loss
+    given = {}
+    model.load_state_dict(given)
+    assert not given
+    assert loss.weight.tolist() == [2.0, 3.0]
+    model.load_state_dict({f'{prefix}pos_weight': torch.tensor([6.0, 7.0])})
+    assert (loss.weight.tolist(), loss.pos_weight.tolist()) == ([2.0, 3.0], [6.0, 7.0])
+    with pytest.raises(RuntimeError, match='Unexpected key'):
+        model.load_state_dict({f'{prefix}weights': torch.ones(2)})
+    # the copy's own values stay, not those of the module that it was copied from
+    twin = copy.deepcopy(loss)
+    twin.weight.zero_()
+    twin.load_state_dict({})
+    assert twin.weight.tolist() == [0.0, 0.0]
+
+
+def test_a_loss_without_weights_refuses_them_as_torch_does():
+    for loss in (build_loss('NLLLoss'), nn.NLLLoss()):
+        with pytest.raises(RuntimeError, match='Unexpected key'):
+            loss.load_state_dict({'weight': torch.ones(3)})
+
+
+def test_losses_that_may_lack_a_key_still_script():
+    loss = torch.jit.script(build_loss({'type': 'NLLLoss', 'weight': [1.0, 2.0]}))
+    saved = io.BytesIO()
+    torch.jit.save(loss, saved)
+    saved.seek(0)
+    assert torch.jit.load(saved).weight.tolist() == [1.0, 2.0]
