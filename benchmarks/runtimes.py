@@ -139,7 +139,9 @@ def kind_of(case: str) -> str:
         return 'ordinary'
     if case.startswith(('all sizes 1', 'extreme')):
         return 'extreme'
-    return 'empty' if case == 'empty' or case.endswith('=0') else 'NaN and infinite' if re.match('NaN|-?inf', case) else 'switched off'
+    if case == 'empty' or case.endswith('=0'):
+        return 'empty'
+    return 'NaN and infinite' if re.match('NaN|-?inf', case) else 'switched off'
 
 
 def verdict_of(detail: str) -> str:
