@@ -24,4 +24,4 @@ fi
 echo "torch==$version" >>"$pins"
 "$venv/bin/pip" install --quiet --constraint "$pins" "torch==$version" --editable "$layer"
 "$venv/bin/lossreg" env
-"$venv/bin/lossreg" check --all "${backends[@]}"
+"$venv/bin/lossreg" check --all --jobs "${JOBS:-2}" "${backends[@]}"
