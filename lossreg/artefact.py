@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not os.path.lexists(path):
         return {'schema': MANIFEST_SCHEMA, 'artefacts': {}}
-    manifest = parse_json(read_file(path, MAX_TEXT), str(path))
+    manifest = parse_json(read_file(path, MAX_TEXT), str(path), finite=False)
     if not isinstance(manifest, dict) or not isinstance(manifest.get('artefacts'), dict):
         raise ConfigError(f'{path} is not a manifest of lossreg: it needs an object with "artefacts", an object')
     if type(manifest.get('schema')) is not int or manifest['schema'] != MANIFEST_SCHEMA:
@@ -198,7 +198,7 @@ def parse_metadata(text: str) -> dict[str, Any]:
         MetadataError: it is something else.
     """
     try:
-        found = parse_json(text, 'its metadata')
+        found = parse_json(text, 'its metadata', finite=False)
         if not isinstance(found, dict):
             raise ConfigError('its metadata is no JSON object')
         for name in field(found, 'outputs', list):

@@ -36,7 +36,7 @@ class Expect(str, Enum):
     NUMBERS = 'numbers'  # the same numbers everywhere, right against float64
     VALUE = 'value'  # the same loss; the gradient is not defined
     ZERO = 'zero'  # exactly 0, and gradients exactly 0
-    DEFINED = 'defined'  # finite numbers, alike everywhere, or ValueError in eager and an error or NaN elsewhere
+    DEFINED = 'defined'  # finite numbers, alike everywhere, or ValueError in eager; then an artefact need not refuse it
     BAD_LABEL = 'bad label'  # IndexError in eager, NaN elsewhere
     BAD_SHAPE = 'bad shape'  # ValueError naming both inputs in eager, an error or NaN elsewhere
 

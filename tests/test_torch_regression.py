@@ -141,9 +141,9 @@ def test_weights_broadcast_as_in_torch(name, option, shape):
 
 
 @pytest.mark.parametrize('name', ['BCELoss', 'BCEWithLogitsLoss'])
-def test_weights_are_no_part_of_a_checkpoint(name):
+def test_weights_are_part_of_a_checkpoint_as_torchs_are(name):
     loss = build_loss({'type': name, 'weight': [1, 2]})
-    assert not loss.state_dict()
+    assert loss.state_dict().keys() == getattr(torch.nn, name)(weight=torch.ones(2)).state_dict().keys()
     assert loss.weight.dtype == torch.float32
     with pytest.raises(ValueError, match=r'weight has shape \[2\] and input has shape \[4, 3\]'):
         loss(torch.full((4, 3), 0.5), torch.ones(4, 3))

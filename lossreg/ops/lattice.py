@@ -63,7 +63,7 @@ def _closed_form(
     index = states.unsqueeze(0).expand(log_probs.size(0), -1, -1)
     emissions = log_probs.gather(2, index)
     # a state may be reached from the one before the last, unless that is the same label or both are blanks
-    skip = F.pad(states[:, 2:] != states[:, :-2], [2, 0])
+    skip = states != F.pad(states, [2, 0], value=float(blank))[:, :-2]
     place = torch.arange(states.size(1), device=states.device)
     last = 2 * target_lengths.unsqueeze(1)
     counted = torch.arange(log_probs.size(0), device=log_probs.device).unsqueeze(1) < input_lengths
@@ -73,7 +73,7 @@ def _closed_form(
     _, backward = _recursion(
         _log_of(place == last).flip(1),
         emissions.flip(0, 2),
-        F.pad(skip.flip(1)[:, :-2], [2, 0]),
+        F.pad(skip.flip(1), [2, 0])[:, :-2],
         counted.flip(0),
     )
     # both contain the frame's own emission; their product over the likelihood is the share of alignments so

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average,
+    check_at_least,
     check_same_shape,
     check_shape_or_one,
     keep,
@@ -56,6 +57,7 @@ def mpjpe_velocity_joint_loss(
     if output.dim() < 3:
         raise ValueError(f'output has shape {list(output.shape)}, but must have frames, joints and coordinates')
     check_same_shape(target, output, 'target', 'output')
+    check_at_least(output, -3, 1, 'output', 'a pose')
     x, t = upcast(output), upcast(target)
     weight: Optional[Tensor] = None
     if target_weight is not None:

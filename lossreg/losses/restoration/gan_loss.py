@@ -9,6 +9,7 @@ from lossreg.arith import (
     average,
     average_over,
     binary_cross_entropy_with_logits,
+    check_at_least,
     check_dim,
     check_leading_shape,
     keep,
@@ -83,6 +84,9 @@ def _soft_mask_loss(x: Tensor, mask: Tensor, label: float, target_is_real: bool,
     check_dim(x, 4, 'input')
     check_dim(mask, 4, 'mask')
     check_leading_shape(mask, x, 2, 'mask', 'input')
+    for dim in (2, 3):
+        check_at_least(x, dim, 1, 'input', 'resizing')
+        check_at_least(mask, dim, 1, 'mask', 'resizing')
     m = upcast(mask).to(x.dtype)
     finite = x.abs() < torch.inf
     rows = linear_resizing(x.size(2), m.size(2), x)

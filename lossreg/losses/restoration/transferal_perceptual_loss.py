@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     average_over,
+    check_at_least,
     check_dim,
     check_factor,
     check_leading_shape,
@@ -63,6 +64,8 @@ def _map_loss(
     """The mean error of the map number i, which is ``factor`` times as large as the attention."""
     check_dim(features, 4, f'maps[{i}]')
     check_same_shape(texture, features, f'textures[{i}]', f'maps[{i}]')
+    for dim in (2, 3):
+        check_at_least(features, dim, 1, f'maps[{i}]', 'a texture')
     features, texture = upcast_alike(features, texture)
     error = features - texture
     if soft_attention is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lossreg.arith import (
     as_weight,
     average_over,
+    check_at_least,
     check_class_map,
     check_dim,
     check_labels,
@@ -57,6 +58,8 @@ def huasdorff_disstance_loss(
     target = indices(target, 'target')
     legal = check_labels(target, pred.size(1), ignore_index, 'target')
     p = torch.softmax(upcast(pred), 1)
+    check_at_least(pred, 2, 1, 'pred', 'a distance')
+    check_at_least(pred, 3, 1, 'pred', 'a distance')
     classes = torch.arange(pred.size(1), device=pred.device)
     weight = (classes > 0).to(p.dtype)
     if class_weight is not None:
