@@ -213,6 +213,8 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
         got = evaluate(loss, {**arguments_of(unit, inputs, dtype), **options}, unit.call)
         for name, ours in got.items():
             assert np.isfinite(ours).all(), f'{what} {dtype}: {name} is not finite'
+        if not want:  # the host's numbers are declared to be others here
+            continue
         lost = [~np.isfinite(want[name]) for name in unit.call.losses if name in want]
         agreement = compare(got, {n: fill(w, got[n], lost) for n, w in want.items()}, tolerance, extreme)
         assert agreement, f'{what} {dtype}: {agreement.detail}'
