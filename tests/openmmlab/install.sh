@@ -37,6 +37,7 @@ fi
 install scipy shapely six terminaltables tqdm prettytable einops mat4py modelindex json-tricks munkres ordered-set ftfy \
   regex joblib pycocotools importlib-metadata matplotlib numba rapidfuzz pyclipper lmdb scikit-image trimesh
 if [ "$flavour" = onedl ]; then
+    install --no-deps imaug imageio lazy_loader networkx tifffile faster_coco_eval
     install --no-deps onedl-mmdetection==3.5.1 onedl-mmsegmentation==1.4.2 onedl-mmpretrain==1.3.6 onedl-mmrotate==1.2.1
 else
     # The wheel of this dependency of mmpose is built for numpy 1.
