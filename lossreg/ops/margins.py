@@ -91,8 +91,9 @@ def squared_sine(features: Tensor, own: Tensor, cosine: Tensor) -> Tensor:
     # 1 - |cos| = |x -+ w|^2 / 2
     difference = x - torch.where(c < 0, -1.0, 1.0).to(x.dtype).unsqueeze(1) * w
     near = 0.5 * (difference * difference).sum(1)
-    exact = torch.where(c * c < 0.5, (1.0 - c) * (1.0 + c), near * (2.0 - near))
-    return exact + (c * c - cosine * cosine)
+    square = (1.0 - cosine) * (1.0 + cosine)
+    exact = torch.where(c * c < 0.9, square.detach(), near * (2.0 - near))
+    return exact + (square - square.detach())
 
 
 def add_angle(cosine: Tensor, squared_sine: Tensor, m: float) -> Tensor:
