@@ -3,6 +3,11 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from lossreg.errors import MissingBackendError
+
+OLDEST_TORCH = (2, 11)
+"""The oldest torch that exports gradients to ONNX and pt2, and compiles all losses."""
+
 PACKAGES = (
     'lossreg',
     'torch',
@@ -20,6 +25,16 @@ PACKAGES = (
 def versions() -> dict[str, str | None]:
     """The version of Python and of each package, None for what is not installed."""
     return {'python': platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def require_export_layer(what: str = 'exporting to ONNX and pt2') -> None:
+    """Raises MissingBackendError on a torch older than :data:`OLDEST_TORCH`."""
+    torch = version('torch')
+    if tuple(int(part) for part in torch.split('+')[0].split('.')[:2]) < OLDEST_TORCH:
+        oldest = '.'.join(map(str, OLDEST_TORCH))
+        raise MissingBackendError(
+            f'{what} needs torch >= {oldest}, found {torch}; eager and TorchScript work with this one'
+        )
 
 
 def _version(package: str) -> str | None:

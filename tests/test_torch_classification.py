@@ -331,6 +331,5 @@ def test_weights_are_lists_or_tensors_and_in_checkpoints_as_torchs_are(name):
     listed, given = (build_loss({'type': name, 'weight': w}) for w in (WEIGHT, torch.tensor(WEIGHT)))
     torch.testing.assert_close(listed.weight, given.weight)
     assert listed.double().weight.dtype == torch.float64
-    assert (
-        listed.state_dict().keys() == getattr(nn, name.removeprefix('Torch'))(torch.tensor(WEIGHT)).state_dict().keys()
-    )
+    torchs = getattr(nn, name.removeprefix('Torch'))(weight=torch.tensor(WEIGHT))
+    assert listed.state_dict().keys() == torchs.state_dict().keys()

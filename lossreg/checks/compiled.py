@@ -8,11 +8,11 @@ from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.compare import Agreement, disagreement
 from lossreg.errors import MissingBackendError
-from lossreg.exporters.trace import require_export_layer
 from lossreg.formats import COMPILERS
 from lossreg.runtimes import Compiled, Eager
 from lossreg.samples import draw
 from lossreg.unit import Unit
+from lossreg.versions import require_export_layer
 
 LATER_SIZES = (4, 9, 6, 8, 10)
 """Sizes that no case has: graphs compiled for the cases must do for them."""

@@ -26,7 +26,7 @@ from lossreg.request import Request
 from lossreg.samples import draw
 from lossreg.spec import EMPTY
 from lossreg.unit import Unit, with_cotangent, with_fixed
-from lossreg.versions import versions
+from lossreg.versions import require_export_layer, versions
 
 Format = Literal['onnx', 'torchscript', 'pt2']
 
@@ -132,6 +132,7 @@ def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_O
         if format == 'torchscript':
             built[format] = to_torchscript(unit, grad)
             continue
+        require_export_layer()  # an older torch cannot even import what follows
         from lossreg.exporters import onnx, pt2
         from lossreg.exporters.trace import trace
 

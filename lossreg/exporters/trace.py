@@ -22,25 +22,13 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from lossreg.errors import DeclinedError, MissingBackendError
+from lossreg.errors import DeclinedError
 from lossreg.exporters.signature import Signature
 from lossreg.samples import draw
 from lossreg.unit import FlatLoss, Unit
 
-OLDEST_TORCH = (2, 11)
-
 IDENTIFIER = re.compile(r'\W')
 """What a Python name cannot hold, such as the dots of parameters' names."""
-
-
-def require_export_layer(what: str = 'exporting to ONNX and pt2') -> None:
-    """Raises MissingBackendError on a torch too old to export gradients to ONNX and pt2, and to compile all losses."""
-    found = tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2])
-    if found < OLDEST_TORCH:
-        raise MissingBackendError(
-            f'{what} needs torch >= {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}, found {torch.__version__}; '
-            'eager and TorchScript work with this one'
-        )
 
 
 def trace(unit: Unit, grad: bool) -> ExportedProgram:
@@ -53,7 +41,6 @@ def trace_module(
     module: nn.Module, examples: tuple[Tensor, ...], signature: Signature, decompositions: Mapping[Any, Any]
 ) -> ExportedProgram:
     """The exported program of a module that takes and returns the tensors of ``signature``, and may run autograd."""
-    require_export_layer()
     # symbolic sizes seldom meet again: what the cache of fake tensors costs is a fifth of the time
     with warnings.catch_warnings(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         warnings.simplefilter('ignore', FutureWarning)
