@@ -273,3 +273,10 @@ def test_waivers_are_names_of_losses(capsys):
 def test_a_found_loss_with_a_fault_is_no_request():
     with pytest.raises(ConfigError, match='no such'):
         Found('c.py:loss', 'FocalLos', {}, fault='no such').request()
+
+
+def test_places_are_printed_as_they_are(folder, capsys):
+    """Not as emoji: rich takes ``:a:`` for one."""
+    (folder / 'y.py').write_text("a=dict(type='lossreg.FocalLos')")
+    assert main(['check', 'y.py', '--backend', 'eager']) == 1
+    assert 'y.py:a: no loss is known' in capsys.readouterr().out

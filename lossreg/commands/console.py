@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar('Item')
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)  # `:a:` is a place, no emoji
 
 
 class Bar:
