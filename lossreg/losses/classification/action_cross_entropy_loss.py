@@ -49,7 +49,9 @@ def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optiona
 
 @LOSSES.register_module()
 class ActionCrossEntropyLoss(nn.Module):
-    """Cross-entropy with mmaction's call and numbers; see :func:`action_cross_entropy` for the formula.
+    """Classification of videos: cross-entropy of class indices or class probabilities.
+
+    It has mmaction's call and numbers; see :func:`action_cross_entropy` for the formula.
 
     Args:
         loss_weight: factor of the result.

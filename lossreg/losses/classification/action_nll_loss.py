@@ -32,7 +32,9 @@ def action_nll_loss(cls_score: Tensor, label: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ActionNLLLoss(nn.Module):
-    """Negative log-likelihood with mmaction's call and numbers; see :func:`action_nll_loss` for the formula.
+    """Classification of videos by log-probabilities.
+
+    It has mmaction's call and numbers; see :func:`action_nll_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

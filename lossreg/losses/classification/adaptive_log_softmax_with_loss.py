@@ -89,7 +89,9 @@ def adaptive_log_softmax(
 
 @LOSSES.register_module()
 class AdaptiveLogSoftmaxWithLoss(nn.Module):
-    """Adaptive softmax with torch.nn's call, numbers and parameters; see :func:`adaptive_log_softmax` for the formula.
+    """Softmax over very many classes, such as words: rare classes are predicted in clusters, to save time.
+
+    It has torch.nn's call, numbers and parameters; see :func:`adaptive_log_softmax` for the formula.
 
     Labels are sorted by frequency: class 0 is the most frequent. The classes below the first cutoff are predicted
     directly, those between two cutoffs by a cluster of their own, of fewer features the rarer they are. torch.nn

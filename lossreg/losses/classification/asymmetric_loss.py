@@ -75,7 +75,9 @@ def asymmetric_loss(
 
 @LOSSES.register_module()
 class AsymmetricLoss(nn.Module):
-    """Asymmetric loss with mmpretrain's call and numbers; see :func:`asymmetric_loss` for the formula.
+    """Multi-label classification with few positives: easy negatives count less than easy positives.
+
+    It has mmpretrain's call and numbers; see :func:`asymmetric_loss` for the formula.
 
     Args:
         gamma_pos: focusing exponent of positives, >= 0.

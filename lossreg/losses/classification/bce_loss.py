@@ -53,7 +53,9 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
 
 @LOSSES.register_module()
 class BCELoss(nn.Module):
-    """Binary cross-entropy with torch.nn.BCELoss's call and numbers; see :func:`bce_loss` for the formula.
+    """Binary cross-entropy of probabilities, for labels that do not exclude each other.
+
+    It has torch.nn.BCELoss's call and numbers; see :func:`bce_loss` for the formula.
 
     The input is the probability of each class by itself: the result of a sigmoid, not of a softmax, whose
     probabilities exclude each other. For logits use ``BCEWithLogitsLoss``, which is also exact at any logit.

@@ -14,7 +14,9 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 @LOSSES.register_module()
 class BCELossWithLogits(nn.Module):
-    """Binary cross-entropy with mmaction's call and numbers.
+    """Multi-label classification of videos: binary cross-entropy of logits.
+
+    It has mmaction's call and numbers.
 
     See :func:`lossreg.functional.multi_label_cross_entropy` for the formula. The mean is over all elements, whatever
     their weight.

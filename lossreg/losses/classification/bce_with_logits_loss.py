@@ -58,7 +58,9 @@ def bce_with_logits_loss(
 
 @LOSSES.register_module()
 class BCEWithLogitsLoss(nn.Module):
-    """Binary cross-entropy with torch.nn.BCEWithLogitsLoss's call and numbers; see :func:`bce_with_logits_loss`.
+    """Binary cross-entropy of logits, for labels that do not exclude each other.
+
+    It has torch.nn.BCEWithLogitsLoss's call and numbers; see :func:`bce_with_logits_loss`.
 
     Args:
         weight: weights, a tensor or list that broadcasts to the input, such as (C); kept as a buffer.

@@ -86,7 +86,9 @@ def class_balanced_weights(samples_per_cls: Sequence[int], beta: float) -> Tenso
 
 @LOSSES.register_module()
 class CBFocalLoss(nn.Module):
-    """Class-balanced focal loss with mmaction's call and numbers.
+    """Classification of long-tailed classes: focal loss, weighted by each class's effective number of samples.
+
+    It has mmaction's call and numbers.
 
     See :func:`class_balanced_focal_loss` and :func:`class_balanced_weights` for the formulas. The losses of the classes
     are added up, and those sums averaged over the samples.

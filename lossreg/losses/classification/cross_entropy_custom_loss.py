@@ -22,7 +22,9 @@ from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 
 @LOSSES.register_module()
 class CrossEntropyCustomLoss(nn.Module):
-    """Cross-entropy with mmdet's call and numbers: that of ``CrossEntropyLoss``, which it holds.
+    """Cross-entropy for detectors of very many classes (V3Det), whose box head asks the loss for its channels.
+
+    It has mmdet's call and numbers: that of ``CrossEntropyLoss``, which it holds.
 
     ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to ask
     ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, which need ``num_classes``. Background is a channel

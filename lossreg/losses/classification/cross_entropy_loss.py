@@ -235,7 +235,9 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
 
 @LOSSES.register_module()
 class CrossEntropyLoss(nn.Module):
-    """Cross-entropy with mmdet's call and numbers, in three modes.
+    """Cross-entropy of detectors: over classes (softmax), independent labels (sigmoid) or instance masks.
+
+    It has mmdet's call and numbers, in three modes.
 
     * softmax (default): :func:`cross_entropy`;
     * ``use_sigmoid``: :func:`binary_cross_entropy`;

@@ -78,7 +78,9 @@ def eqlv2_loss(
 
 @LOSSES.register_module()
 class EQLV2Loss(nn.Module):
-    """Equalization loss v2 with mmdet's call and numbers; see :func:`eqlv2_loss` for the formula.
+    """Detection of long-tailed classes: balances the positive and negative gradients of each class.
+
+    It has mmdet's call and numbers; see :func:`eqlv2_loss` for the formula.
 
     The gradients of each class so far are buffers: ``pos_grad``, ``neg_grad``, and their ratio ``pos_neg``, which
     starts at 100, so that all count alike at first. ``forward`` computes with the ratio before the batch, and adds its

@@ -32,7 +32,9 @@ def exponential_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ExponentialLoss(nn.Module):
-    """Exponential loss, the one that AdaBoost minimises; see :func:`exponential_loss` for the formula.
+    """Exponential loss of two classes, the one that AdaBoost minimises.
+
+    See :func:`exponential_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.

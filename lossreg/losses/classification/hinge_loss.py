@@ -51,7 +51,9 @@ def hinge_loss(input: Tensor, target: Tensor, margin: float = 1.0, squared: bool
 
 @LOSSES.register_module()
 class HingeLoss(nn.Module):
-    """Hinge loss, that of support vector machines; see :func:`hinge_loss` for the formula.
+    """Hinge loss of two classes, that of support vector machines.
+
+    See :func:`hinge_loss` for the formula.
 
     Args:
         margin: how far on the right side a score should be.

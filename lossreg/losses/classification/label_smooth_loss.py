@@ -145,7 +145,9 @@ def label_smooth_cross_entropy(
 
 @LOSSES.register_module()
 class LabelSmoothLoss(nn.Module):
-    """Cross-entropy against smoothed labels, with mmpretrain's call and numbers.
+    """Classification with label smoothing, over classes (softmax) or independent labels (sigmoid).
+
+    It has mmpretrain's call and numbers.
 
     See :func:`label_smooth_cross_entropy` and :func:`smooth_label` for the formulas.
 

@@ -32,7 +32,9 @@ def logistic_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class LogisticLoss(nn.Module):
-    """Logistic loss, that of logistic regression; see :func:`logistic_loss` for the formula.
+    """Logistic loss of two classes, that of logistic regression.
+
+    See :func:`logistic_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.

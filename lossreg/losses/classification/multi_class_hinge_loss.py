@@ -76,7 +76,9 @@ def check_formulation(formulation: str) -> None:
 
 @LOSSES.register_module()
 class MultiClassHingeLoss(nn.Module):
-    """Hinge loss of many classes, after either paper; see :func:`multi_class_hinge_loss` for the formula.
+    """Hinge loss of several classes, after Crammer and Singer or after Weston and Watkins.
+
+    See :func:`multi_class_hinge_loss` for the formula.
 
     torch's ``MultiMarginLoss`` is the second, divided by the number of classes.
 

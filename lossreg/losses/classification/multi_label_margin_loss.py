@@ -81,7 +81,9 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
 
 @LOSSES.register_module()
 class MultiLabelMarginLoss(nn.Module):
-    """Multi-label margin loss with torch.nn's call and numbers; see :func:`multi_label_margin_loss` for the formula.
+    """Multi-label hinge loss: the score of every label should exceed all other scores by 1.
+
+    It has torch.nn's call and numbers; see :func:`multi_label_margin_loss` for the formula.
 
     Args:
         size_average: deprecated, see ``reduction``.

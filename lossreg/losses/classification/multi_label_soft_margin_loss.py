@@ -52,7 +52,9 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
 
 @LOSSES.register_module()
 class MultiLabelSoftMarginLoss(nn.Module):
-    """Multi-label soft margin loss with torch.nn's call and numbers; see :func:`multi_label_soft_margin_loss`.
+    """Multi-label classification: binary cross-entropy of logits, averaged over the classes.
+
+    It has torch.nn's call and numbers; see :func:`multi_label_soft_margin_loss`.
 
     Args:
         weight: a weight for each class.

@@ -79,7 +79,9 @@ def multi_margin_loss(
 
 @LOSSES.register_module()
 class MultiMarginLoss(nn.Module):
-    """Multi-class margin loss with torch.nn's call and numbers; see :func:`multi_margin_loss` for the formula.
+    """Multi-class hinge loss: the label's score should exceed every other by a margin.
+
+    It has torch.nn's call and numbers; see :func:`multi_margin_loss` for the formula.
 
     Args:
         p: exponent, 1 or 2.

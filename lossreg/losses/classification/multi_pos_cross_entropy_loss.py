@@ -67,7 +67,9 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
 
 @LOSSES.register_module()
 class MultiPosCrossEntropyLoss(nn.Module):
-    """Cross-entropy with several positives, mmdet's call and numbers: :func:`multi_pos_cross_entropy_loss`.
+    """Cross-entropy with several positives a sample, as in matching tracked objects (QDTrack).
+
+    It has mmdet's call and numbers; see :func:`multi_pos_cross_entropy_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over the N samples, or by ``avg_factor``) or ``sum``.

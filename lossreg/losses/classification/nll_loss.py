@@ -88,7 +88,9 @@ def reduce_by_share(loss: Tensor, share: Tensor, reduction: str) -> Tensor:
 
 @LOSSES.register_module()
 class NLLLoss(nn.Module):
-    """Negative log-likelihood with torch.nn's call and numbers; see :func:`nll_loss` for the formula.
+    """Classification by log-probabilities.
+
+    It has torch.nn's call and numbers; see :func:`nll_loss` for the formula.
 
     The mean is weighted: the sum of the losses over the sum of the weights of the labels that are not ignored.
 

@@ -116,7 +116,9 @@ def multi_label_cross_entropy(
 
 @LOSSES.register_module()
 class PretrainCrossEntropyLoss(nn.Module):
-    """Cross-entropy with mmpretrain's call and numbers, in three modes.
+    """Classification of images: cross-entropy of class indices, class probabilities or independent labels.
+
+    It has mmpretrain's call and numbers, in three modes.
 
     * softmax (default): :func:`lossreg.functional.cross_entropy` of class indices, of which -100 is ignored, or
       :func:`soft_cross_entropy` of class probabilities, which are floats of the shape of the scores;

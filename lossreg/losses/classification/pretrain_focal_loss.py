@@ -76,7 +76,9 @@ def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tu
 
 @LOSSES.register_module()
 class PretrainFocalLoss(nn.Module):
-    """Sigmoid focal loss with mmpretrain's call and numbers; see :func:`pretrain_focal_loss` for the shapes.
+    """Multi-label classification with many easy negatives: focal loss of each label.
+
+    It has mmpretrain's call and numbers; see :func:`pretrain_focal_loss` for the shapes.
 
     Args:
         gamma: focusing exponent, >= 0.

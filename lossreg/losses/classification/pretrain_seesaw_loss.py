@@ -15,7 +15,9 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 @LOSSES.register_module()
 class PretrainSeesawLoss(nn.Module):
-    """Seesaw loss with mmpretrain's call and numbers; see :func:`~lossreg.functional.seesaw_loss` for the formula.
+    """Classification of long-tailed classes: frequent classes punish rare ones less.
+
+    It has mmpretrain's call and numbers; see :func:`~lossreg.functional.seesaw_loss` for the formula.
 
     ``cum_samples``, a buffer, counts the samples of each class, whatever their weight. ``forward`` counts in training
     mode only, and always computes with the batch counted. Artefacts take ``cum_samples`` and return

@@ -50,7 +50,9 @@ def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0
 
 @LOSSES.register_module()
 class SeedLabelSmoothLoss(nn.Module):
-    """Label smoothing over the other classes; see :func:`seed_label_smooth_loss` for the formula.
+    """Classification with label smoothing, all of it spread over the other classes.
+
+    See :func:`seed_label_smooth_loss` for the formula.
 
     Args:
         smoothing: the part of the label that belongs to the other classes, from 0 to 1.

@@ -109,7 +109,9 @@ def check_seesaw_options(use_sigmoid: bool, eps: float) -> None:
 
 @LOSSES.register_module()
 class SeesawLoss(nn.Module):
-    """Seesaw loss with mmdet's call and numbers; see :func:`seesaw_loss` for the formula.
+    """Detection of long-tailed classes: frequent classes punish rare ones less.
+
+    It has mmdet's call and numbers; see :func:`seesaw_loss` for the formula.
 
     The classifier has two channels beside the classes, object and background: their softmax cross-entropy is the loss
     of objectness. The seesaw loss is that of the classes, over the samples that are not background.

@@ -33,7 +33,9 @@ def soft_margin_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SoftMarginLoss(nn.Module):
-    """Logistic loss with torch.nn.SoftMarginLoss's call and numbers; see :func:`soft_margin_loss` for the formula.
+    """Logistic loss of two classes, given as -1 and 1.
+
+    It has torch.nn.SoftMarginLoss's call and numbers; see :func:`soft_margin_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -102,7 +102,9 @@ def _odds_against(x: Tensor, index: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SoftmaxFocalLoss(nn.Module):
-    """Focal loss of classes that exclude each other; see :func:`softmax_focal_loss` for the formula.
+    """Classification with many easy samples: focal loss of classes that exclude each other.
+
+    See :func:`softmax_focal_loss` for the formula.
 
     With ``gamma=0`` and no ``alpha`` it is the softmax cross-entropy. The sigmoid form is :class:`FocalLoss`.
 

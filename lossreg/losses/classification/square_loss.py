@@ -33,7 +33,9 @@ def square_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SquareLoss(nn.Module):
-    """Square loss, that of least squares classification; see :func:`square_loss` for the formula.
+    """Square loss of two classes, that of least squares classification.
+
+    See :func:`square_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.

@@ -13,7 +13,9 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, calls_of, spec_of
 
 @LOSSES.register_module()
 class CombinedLoss(nn.Module):
-    """Losses by name with mmpose's interface: each is an attribute, and is called by itself::
+    """Several losses by name, of which a head calls each by itself.
+
+    It has mmpose's interface: each loss is an attribute, and is called by itself::
 
         combined = CombinedLoss(losses=dict(keypoint_loss=dict(type='lossreg.PoseBCELoss'), tag_loss=...))
         combined.keypoint_loss(output, target)

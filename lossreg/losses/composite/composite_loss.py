@@ -11,7 +11,7 @@ from lossreg.spec import Call, LossSpec
 
 @LOSSES.register_module()
 class CompositeLoss(nn.Module):
-    r"""A weighted sum of losses over named inputs, plus penalties over named inputs.
+    r"""A whole objective as one loss: a weighted sum of losses and penalties over named inputs.
 
     .. math::
         L = \sum_i w_i\, \ell_i(\text{inputs}_i) + \sum_j v_j \sum_{x \in \text{inputs}_j} \Phi_j(x)

@@ -17,7 +17,9 @@ WEIGHTS = 'keypoint_weights'
 
 @LOSSES.register_module()
 class MultipleLossWrapper(nn.Module):
-    """One loss for each output of a head, with mmpose's call::
+    """Several losses in one, one for each output of a head.
+
+    It has mmpose's call::
 
         losses = wrapper([output, heatmap], [target, target_heatmap], keypoint_weights)
 

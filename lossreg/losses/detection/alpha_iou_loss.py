@@ -100,7 +100,9 @@ def check_alpha_iou_mode(mode: str) -> None:
 
 @LOSSES.register_module()
 class AlphaIoULoss(nn.Module):
-    """Alpha-IoU loss; see :func:`alpha_iou_loss` for the formula.
+    """Box regression: powers of the IoU, or of a refined IoU, which weigh well placed boxes more.
+
+    See :func:`alpha_iou_loss` for the formula.
 
     Args:
         alpha: the exponent, > 0.

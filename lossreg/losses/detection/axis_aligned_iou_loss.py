@@ -55,7 +55,9 @@ def _overlap(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class AxisAlignedIoULoss(nn.Module):
-    """IoU loss in space with mmdet3d's call and numbers; see :func:`axis_aligned_iou_loss` for the formula.
+    """Regression of 3-D boxes without heading: 1 - IoU.
+
+    It has mmdet3d's call and numbers; see :func:`axis_aligned_iou_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.

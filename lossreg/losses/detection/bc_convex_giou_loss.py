@@ -72,7 +72,9 @@ def _aspect(x: Tensor, y: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class BCConvexGIoULoss(nn.Module):
-    """GIoU loss of convex hulls and their landmarks with mmrotate's call and numbers; see :func:`bc_convex_giou_loss`.
+    """Oriented detection by point sets (SASM): GIoU of convex hulls, mixed with distances of centres and corners.
+
+    It has mmrotate's call and numbers; see :func:`bc_convex_giou_loss`.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

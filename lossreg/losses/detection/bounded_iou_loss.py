@@ -71,7 +71,9 @@ def bounded_iou_loss(
 
 @LOSSES.register_module()
 class BoundedIoULoss(nn.Module):
-    """Bounded IoU loss with mmdet's call and numbers; see :func:`bounded_iou_loss` for the formula.
+    """Box regression: the best IoU that each coordinate by itself still permits.
+
+    It has mmdet's call and numbers; see :func:`bounded_iou_loss` for the formula.
 
     Args:
         beta: where the loss turns from a square into a line; 0 for the line alone.

@@ -112,7 +112,9 @@ def _to_nearest(
 
 @LOSSES.register_module()
 class ChamferDistance(nn.Module):
-    """Chamfer distance with mmdet3d's call and numbers; see :func:`chamfer_distance` for the formula.
+    """Distance of two sets of points: of each point to the nearest one of the other set.
+
+    It has mmdet3d's call and numbers; see :func:`chamfer_distance` for the formula.
 
     Args:
         mode: ``l2``, ``l1`` or ``smooth_l1``.

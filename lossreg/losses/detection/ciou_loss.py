@@ -69,7 +69,9 @@ def ciou_loss(
 
 @LOSSES.register_module()
 class CIoULoss(nn.Module):
-    """CIoU loss with mmdet's call and numbers; see :func:`ciou_loss` for the formula.
+    """Box regression: IoU, distance of the centres and difference of the aspect ratios.
+
+    It has mmdet's call and numbers; see :func:`ciou_loss` for the formula.
 
     Args:
         eps: added to the denominators.

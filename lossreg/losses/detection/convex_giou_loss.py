@@ -84,7 +84,9 @@ def convex_giou(pred: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ConvexGIoULoss(nn.Module):
-    """GIoU loss of convex hulls with mmrotate's call and numbers; see :func:`convex_giou_loss` for the formula.
+    """Oriented detection by point sets: GIoU of their convex hull and a quadrilateral.
+
+    It has mmrotate's call and numbers; see :func:`convex_giou_loss` for the formula.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

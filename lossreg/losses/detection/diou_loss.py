@@ -62,7 +62,9 @@ def diou_loss(
 
 @LOSSES.register_module()
 class DIoULoss(nn.Module):
-    """DIoU loss with mmdet's call and numbers; see :func:`diou_loss` for the formula.
+    """Box regression: IoU and distance of the centres.
+
+    It has mmdet's call and numbers; see :func:`diou_loss` for the formula.
 
     Args:
         eps: added to the denominators.

@@ -67,7 +67,9 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
 
 @LOSSES.register_module()
 class DistributionFocalLoss(nn.Module):
-    """Distribution focal loss with mmdet's call and numbers; see :func:`distribution_focal_loss` for the formula.
+    """Box regression by distributions (GFL): cross-entropy of the two bins beside each distance.
+
+    It has mmdet's call and numbers; see :func:`distribution_focal_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over the N distances, or by ``avg_factor``) or ``sum``.

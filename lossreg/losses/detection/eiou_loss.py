@@ -67,7 +67,9 @@ def eiou_loss(
 
 @LOSSES.register_module()
 class EIoULoss(nn.Module):
-    """Extended-IoU loss with mmdet's call and numbers; see :func:`eiou_loss` for the formula.
+    """Box regression: an IoU extended to boxes that do not overlap, with a smooth end.
+
+    It has mmdet's call and numbers; see :func:`eiou_loss` for the formula.
 
     Args:
         eps: added to the union.

@@ -22,7 +22,9 @@ def check_class_count(num_classes: int, head: Optional[int] = None) -> None:
 
 @LOSSES.register_module()
 class FocalCustomLoss(nn.Module):
-    """Sigmoid focal loss with mmdet's call and numbers; see :func:`~lossreg.functional.sigmoid_focal_loss`.
+    """Focal loss for detectors of very many classes (V3Det), whose box head asks the loss for its channels.
+
+    It has mmdet's call and numbers; see :func:`~lossreg.functional.sigmoid_focal_loss`.
 
     ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to ask
     ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, which need ``num_classes``.

@@ -125,7 +125,9 @@ def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activa
 
 @LOSSES.register_module()
 class FocalLoss(nn.Module):
-    """Sigmoid focal loss with mmdet's call and numbers; see :func:`sigmoid_focal_loss` for the formula and shapes.
+    """Dense detection: binary cross-entropy of each class, in which easy samples count less.
+
+    It has mmdet's call and numbers; see :func:`sigmoid_focal_loss` for the formula and shapes.
 
     Args:
         use_sigmoid: must be True, as in mmdet.

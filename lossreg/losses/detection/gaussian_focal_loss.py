@@ -116,7 +116,9 @@ def _negatives(p: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
 
 @LOSSES.register_module()
 class GaussianFocalLoss(nn.Module):
-    """Focal loss of heatmaps with mmdet's two calls and numbers; see :func:`gaussian_focal_loss` for the formula.
+    """Detection by heatmaps (CornerNet, CenterNet): focal loss around Gaussian peaks.
+
+    It has mmdet's two calls and numbers; see :func:`gaussian_focal_loss` for the formula.
 
     CenterNet's, CornerNet's and CenterPoint's heads give heatmaps. CenterNet2's gives flat predictions and the place of
     each positive: the loss is then ``pos_weight`` times the mean of the positives plus ``neg_weight`` times the mean of

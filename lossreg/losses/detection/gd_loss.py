@@ -124,7 +124,9 @@ def _root(x: Tensor, wanted: bool) -> Tensor:
 
 @LOSSES.register_module()
 class GDLoss(nn.Module):
-    """Gaussian distance of rotated boxes with mmrotate's call and numbers; see :func:`gd_loss` for the formula.
+    """Regression of rotated boxes as Gaussians: Wasserstein and Kullback-Leibler distances.
+
+    It has mmrotate's call and numbers; see :func:`gd_loss` for the formula.
 
     Args:
         loss_type: ``gwd``, ``kld``, ``jd``, ``kld_symmax`` or ``kld_symmin``.

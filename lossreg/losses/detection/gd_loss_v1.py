@@ -88,7 +88,9 @@ def check_options(loss_type: str, fun: str) -> None:
 
 @LOSSES.register_module()
 class GDLoss_v1(nn.Module):  # noqa: N801 - the host's name
-    """Gaussian distance of rotated boxes with mmrotate's call and formulas; see :func:`gd_loss_v1`.
+    """Regression of rotated boxes as Gaussians, with the formulas of mmrotate's first version.
+
+    It has mmrotate's call and formulas; see :func:`gd_loss_v1`.
 
     mmrotate's class ignores ``reduction``, ``avg_factor`` and the size of weights: it returns one number for each box
     whose weight is above 0, and the trainer takes their mean. Here they count, as its documentation says.

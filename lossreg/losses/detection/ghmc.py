@@ -127,7 +127,9 @@ def check_harmonised_reduction(reduction: str) -> None:
 
 @LOSSES.register_module()
 class GHMC(nn.Module):
-    """Gradient harmonising classification loss with mmdet's call and numbers; see :func:`ghmc_loss` for the formula.
+    """Dense detection: binary cross-entropy in which gradient lengths that many elements share count less.
+
+    It has mmdet's call and numbers; see :func:`ghmc_loss` for the formula.
 
     The bins are [i / B, (i + 1) / B): ``edges``, a buffer, holds them. With ``momentum`` the densities of gradients are
     a buffer too: ``acc_sum``. ``forward`` moves it in training mode only, and always computes with the moved one.

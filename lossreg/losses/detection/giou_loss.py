@@ -62,7 +62,9 @@ def giou_loss(
 
 @LOSSES.register_module()
 class GIoULoss(nn.Module):
-    """GIoU loss with mmdet's call and numbers; see :func:`giou_loss` for the formula.
+    """Box regression: an IoU with a gradient also where boxes do not overlap.
+
+    It has mmdet's call and numbers; see :func:`giou_loss` for the formula.
 
     Args:
         eps: smallest area of union and hull.

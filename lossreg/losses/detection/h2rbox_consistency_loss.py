@@ -19,7 +19,9 @@ ANGLE: Dict[str, Any] = {'type': 'lossreg.L1Loss', 'loss_weight': 1.0}
 
 @LOSSES.register_module()
 class H2RBoxConsistencyLoss(nn.Module):
-    r"""Loss of aligned pairs of rotated boxes that may have exchanged width and height, with mmrotate's numbers.
+    r"""Rotated detection from horizontal boxes (H2RBox): boxes agree with those of a rotated view.
+
+    Pairs are aligned, and may have exchanged width and height; the numbers are mmrotate's.
 
     .. math::
         L = L_c(c_p, c_t) + \min\left(

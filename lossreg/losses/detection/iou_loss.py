@@ -69,7 +69,9 @@ def check_iou_mode(mode: str) -> None:
 
 @LOSSES.register_module()
 class IoULoss(nn.Module):
-    """IoU loss with mmdet's call and numbers; see :func:`iou_loss` for the formula.
+    """Box regression: the IoU itself, linear, squared or as a logarithm.
+
+    It has mmdet's call and numbers; see :func:`iou_loss` for the formula.
 
     Args:
         linear: deprecated: means ``mode='linear'``.

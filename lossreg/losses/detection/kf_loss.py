@@ -86,7 +86,9 @@ def _smooth(x: Tensor, beta: float) -> Tensor:
 
 @LOSSES.register_module()
 class KFLoss(nn.Module):
-    """Kalman-filter IoU loss with mmrotate's call and numbers; see :func:`kf_loss` for the formula.
+    """Regression of rotated boxes as Gaussians: distance of the centres and Kalman-filter IoU.
+
+    It has mmrotate's call and numbers; see :func:`kf_loss` for the formula.
 
     Args:
         fun: of the overlap: ``none``, ``ln`` or ``exp``.

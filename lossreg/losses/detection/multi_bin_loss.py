@@ -66,7 +66,9 @@ def multi_bin_loss(pred: Tensor, target: Tensor, num_dir_bins: int = 4) -> Tenso
 
 @LOSSES.register_module()
 class MultiBinLoss(nn.Module):
-    """Multi-bin loss of angles with mmdet3d's call; see :func:`multi_bin_loss` for the formula.
+    """Heading of 3-D boxes: which bins hold the angle, and where in these it is.
+
+    It has mmdet3d's call; see :func:`multi_bin_loss` for the formula.
 
     All bins count. mmdet3d's class returns after the first of them, and its head lacks the number of bins.
 

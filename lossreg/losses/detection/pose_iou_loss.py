@@ -13,7 +13,9 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 @LOSSES.register_module()
 class PoseIoULoss(nn.Module):
-    """IoU loss with mmpose.IoULoss's call and numbers; see :func:`lossreg.functional.iou_loss` for the formula.
+    """Box regression in pose estimators: the IoU, linear, squared or as a logarithm.
+
+    It has mmpose.IoULoss's call and numbers; see :func:`lossreg.functional.iou_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over boxes, whatever their weight) or ``sum``.

@@ -128,7 +128,9 @@ def _quality_focal(x: Tensor, t: Tensor, beta: float, activated: bool) -> Tensor
 
 @LOSSES.register_module()
 class QualityFocalLoss(nn.Module):
-    """Quality focal loss with mmdet's two calls and numbers; see :func:`quality_focal_loss` for the formula.
+    """Dense detection (GFL): class scores that learn the quality of their box.
+
+    It has mmdet's two calls and numbers; see :func:`quality_focal_loss` for the formula.
 
     The target is a pair ``(label, score)``, as GFL's and RTMDet's heads give it, or a tensor of the shape of the
     predictions (:func:`dense_quality_focal_loss`).

@@ -58,7 +58,9 @@ def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
 
 @LOSSES.register_module()
 class RotatedIoU3DLoss(nn.Module):
-    """IoU loss of upright boxes in space with mmdet3d's call and numbers; see :func:`rotated_iou_3d_loss`.
+    """Regression of upright 3-D boxes with a heading: 1 - IoU.
+
+    It has mmdet3d's call and numbers; see :func:`rotated_iou_3d_loss`.
 
     It runs on every device; mmdet3d's needs compiled CUDA code.
 

@@ -60,7 +60,9 @@ def rotated_iou_loss(
 
 @LOSSES.register_module()
 class RotatedIoULoss(nn.Module):
-    """IoU loss of rotated boxes with mmrotate's call and numbers; see :func:`rotated_iou_loss` for the formula.
+    """Regression of rotated boxes: the exact IoU of the two rectangles.
+
+    It has mmrotate's call and numbers; see :func:`rotated_iou_loss` for the formula.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

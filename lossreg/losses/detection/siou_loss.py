@@ -95,7 +95,9 @@ def _shape_cost(p: Tensor, t: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SIoULoss(nn.Module):
-    """SIoU loss with mmdet's call and numbers; see :func:`siou_loss` for the formula.
+    """Box regression: IoU with costs of direction, distance and shape.
+
+    It has mmdet's call and numbers; see :func:`siou_loss` for the formula.
 
     Args:
         eps: keeps quotients finite.

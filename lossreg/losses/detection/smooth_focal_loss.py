@@ -39,7 +39,9 @@ def smooth_focal_loss(
 
 @LOSSES.register_module()
 class SmoothFocalLoss(nn.Module):
-    """Focal loss against soft targets, with mmrotate's call and numbers; see :func:`smooth_focal_loss`.
+    """Angles by classification (circular smooth labels): focal loss against soft targets.
+
+    It has mmrotate's call and numbers; see :func:`smooth_focal_loss`.
 
     Args:
         gamma: focusing exponent, >= 0.

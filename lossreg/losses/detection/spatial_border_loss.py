@@ -57,7 +57,9 @@ def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SpatialBorderLoss(nn.Module):
-    """Penalty for points outside their box with mmrotate's call and numbers; see :func:`spatial_border_loss`.
+    """Oriented detection by point sets: pulls points that left their box back into it.
+
+    It has mmrotate's call and numbers; see :func:`spatial_border_loss`.
 
     Args:
         loss_weight: factor of the result.

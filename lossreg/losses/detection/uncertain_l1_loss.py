@@ -59,7 +59,9 @@ def weighted_by_uncertainty(error: Tensor, sigma: Tensor, weight: Optional[Tenso
 
 @LOSSES.register_module()
 class UncertainL1Loss(nn.Module):
-    """L1 loss under an uncertainty, with mmdet3d's call and numbers; see :func:`uncertain_l1_loss` for the formula.
+    """Regression with a predicted uncertainty, such as that of depths: absolute error.
+
+    It has mmdet3d's call and numbers; see :func:`uncertain_l1_loss` for the formula.
 
     Args:
         alpha: weight of the uncertainty.

@@ -48,7 +48,9 @@ def uncertain_smooth_l1_loss(
 
 @LOSSES.register_module()
 class UncertainSmoothL1Loss(nn.Module):
-    """Smooth L1 loss under an uncertainty, with mmdet3d's call and numbers; see :func:`uncertain_smooth_l1_loss`.
+    """Regression with a predicted uncertainty, such as that of depths: smooth L1 loss.
+
+    It has mmdet3d's call and numbers; see :func:`uncertain_smooth_l1_loss`.
 
     Args:
         alpha: weight of the uncertainty.

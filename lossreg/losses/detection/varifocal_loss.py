@@ -52,7 +52,9 @@ def varifocal_loss(
 
 @LOSSES.register_module()
 class VarifocalLoss(nn.Module):
-    """Varifocal loss with mmdet's call and numbers; see :func:`varifocal_loss` for the formula.
+    """Dense detection: class scores that learn the IoU of their box; easy negatives count less.
+
+    It has mmdet's call and numbers; see :func:`varifocal_loss` for the formula.
 
     Args:
         use_sigmoid: must be True, as in mmdet.

@@ -97,7 +97,9 @@ def check_iou_options(iou_mode: str, bbox_format: str) -> None:
 
 @LOSSES.register_module()
 class YOLOIoULoss(nn.Module):
-    """1 - IoU with mmyolo.IoULoss's call and numbers; see :func:`yolo_iou` for the formulas.
+    """Box regression in YOLO heads: the IoU or one of its refinements.
+
+    It has mmyolo.IoULoss's call and numbers; see :func:`yolo_iou` for the formulas.
 
     Args:
         iou_mode: ``ciou``, ``giou`` or ``siou``, or plain ``iou``.

@@ -39,7 +39,9 @@ def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor
 
 @LOSSES.register_module()
 class ABLoss(nn.Module):
-    """Transfer of activation boundaries with mmrazor's call and numbers; see :func:`ab_loss` for the formula.
+    """Distillation of features: a student's neurons should be active where the teacher's are.
+
+    It has mmrazor's call and numbers; see :func:`ab_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

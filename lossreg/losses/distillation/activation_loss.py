@@ -32,7 +32,9 @@ def activation_loss(feat_T: Tensor, norm_type: str = 'abs') -> Tensor:
 
 @LOSSES.register_module()
 class ActivationLoss(nn.Module):
-    """Activation of features with mmrazor's call and numbers; see :func:`activation_loss` for the formula.
+    """Data-free distillation: generated images should activate the teacher's features.
+
+    It has mmrazor's call and numbers; see :func:`activation_loss` for the formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

@@ -51,7 +51,9 @@ def _angles(x: Tensor, with_l2_norm: bool) -> Tensor:
 
 @LOSSES.register_module()
 class AngleWiseRKD(nn.Module):
-    """Relational distillation of angles with mmrazor's call and numbers; see :func:`angle_wise_rkd` for the formula.
+    """Relational distillation: angles between samples should be equal.
+
+    It has mmrazor's call and numbers; see :func:`angle_wise_rkd` for the formula.
 
     Args:
         loss_weight: factor of the result.

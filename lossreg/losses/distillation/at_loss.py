@@ -43,7 +43,9 @@ def attention(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ATLoss(nn.Module):
-    """Attention transfer with mmrazor's call and numbers; see :func:`at_loss` for the formula.
+    """Distillation of features: attention maps of student and teacher should be equal.
+
+    It has mmrazor's call and numbers; see :func:`at_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -46,7 +46,9 @@ def _log_shares(x: Tensor, tau: float) -> Tensor:
 
 @LOSSES.register_module()
 class ChannelWiseDivergence(nn.Module):
-    """Channel-wise divergence with mmrazor's call and numbers; see :func:`channel_wise_divergence` for the formula.
+    """Distillation of dense predictions: divergence of channels as distributions over a map.
+
+    It has mmrazor's call and numbers; see :func:`channel_wise_divergence` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -76,7 +76,9 @@ def _log_mean(score: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ContrastiveRepresentationLoss(nn.Module):
-    """Contrastive representation distillation of given embeddings; see :func:`contrastive_loss` for the formula.
+    """Contrastive distillation (CRD): a sample's embeddings in both networks are told from all others.
+
+    See :func:`contrastive_loss` for the formula.
 
     mmrazor's ``CRDLoss`` holds a memory of both networks' embeddings of the whole data set, from which it draws the
     negatives by the indices in ``data_samples``. That is no function of tensors; the rest of it is, and is here. The

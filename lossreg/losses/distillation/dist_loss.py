@@ -69,7 +69,9 @@ def correlation(a: Tensor, b: Tensor, dim: int, eps: float = 1e-8) -> Tensor:
 
 @LOSSES.register_module()
 class DISTLoss(nn.Module):
-    """DIST with mmrazor's call and numbers; see :func:`dist_loss` for the formula.
+    """Distillation from stronger teachers: predictions should correlate, over classes and over samples.
+
+    It has mmrazor's call and numbers; see :func:`dist_loss` for the formula.
 
     Args:
         inter_loss_weight: weight of the correlations over the classes, one a sample.

@@ -74,7 +74,9 @@ def _gradient_only(x: Tensor, squared: Tensor, u: Tensor, mean: Tensor, slope: T
 
 @LOSSES.register_module()
 class DistanceWiseRKD(nn.Module):
-    """Relational distillation of distances with mmrazor's call and numbers; see :func:`distance_wise_rkd`.
+    """Relational distillation: distances between samples should be proportional.
+
+    It has mmrazor's call and numbers; see :func:`distance_wise_rkd`.
 
     Args:
         loss_weight: factor of the result.

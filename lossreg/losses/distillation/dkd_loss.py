@@ -77,7 +77,9 @@ def _without(x: Tensor, own: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class DKDLoss(nn.Module):
-    """Decoupled knowledge distillation with mmrazor's call and numbers; see :func:`dkd_loss` for the formula.
+    """Distillation of logits, with the labelled class and the other classes weighted apart.
+
+    It has mmrazor's call and numbers; see :func:`dkd_loss` for the formula.
 
     Args:
         tau: temperature, > 0.

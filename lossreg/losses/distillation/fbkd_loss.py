@@ -77,7 +77,9 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class FBKDLoss(nn.Module):
-    """Feature-based distillation of detectors with mmrazor's call and numbers; see :func:`fbkd_loss` for the formula.
+    """Distillation of detectors' features, guided by attention and by relations between pixels.
+
+    It has mmrazor's call and numbers; see :func:`fbkd_loss` for the formula.
 
     Args:
         mask_l2_weight: weight of the masked features' distance.

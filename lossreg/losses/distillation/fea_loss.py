@@ -54,7 +54,9 @@ def fea_loss(
 
 @LOSSES.register_module()
 class FeaLoss(nn.Module):
-    """DWPose's distillation of features with mmpose's call and numbers; see :func:`fea_loss` for the formula.
+    """Distillation of pose estimators' features (DWPose): squared distance of feature maps.
+
+    It has mmpose's call and numbers; see :func:`fea_loss` for the formula.
 
     The loss holds the convolution ``align``, with mmpose's names and initialisation, where the numbers of channels
     differ. ``forward`` takes other parameters in their place.

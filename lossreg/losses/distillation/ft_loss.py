@@ -43,7 +43,9 @@ def _factor(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class FTLoss(nn.Module):
-    """Factor transfer with mmrazor's call and numbers; see :func:`ft_loss` for the formula.
+    """Distillation of features (factor transfer): compressed features of unit length should be equal.
+
+    It has mmrazor's call and numbers; see :func:`ft_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

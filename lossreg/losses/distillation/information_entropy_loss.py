@@ -37,7 +37,9 @@ def information_entropy_loss(preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class InformationEntropyLoss(nn.Module):
-    """Balance of classes with mmrazor's call and numbers; see :func:`information_entropy_loss` for the formula.
+    """Data-free distillation: generated images should use all classes alike.
+
+    It has mmrazor's call and numbers; see :func:`information_entropy_loss` for the formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

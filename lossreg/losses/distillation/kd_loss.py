@@ -53,7 +53,9 @@ def _scaled(x: Tensor, beta: Union[float, Tensor]) -> Tensor:
 
 @LOSSES.register_module()
 class KDLoss(nn.Module):
-    r"""DWPose's distillation of logits with mmpose's call, over the x and the y axis::
+    r"""Distillation of SimCC pose heads (DWPose): divergence of both coordinate axes.
+
+    It has mmpose's call::
 
         loss((pred_x, pred_y), (pred_t_x, pred_t_y), beta, target_weight)
 

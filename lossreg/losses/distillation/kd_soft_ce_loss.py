@@ -54,7 +54,9 @@ def kd_soft_cross_entropy(
 
 @LOSSES.register_module()
 class KDSoftCELoss(nn.Module):
-    """Cross-entropy against soft labels with mmrazor's call; see :func:`kd_soft_cross_entropy` for the formula.
+    """Distillation of logits: cross-entropy against the teacher's softened classes.
+
+    It has mmrazor's call; see :func:`kd_soft_cross_entropy` for the formula.
 
     mmrazor's class fails wherever mmcls, long since renamed, is not installed. Its numbers are those that it gives with
     mmpretrain's ``soft_cross_entropy`` in the place of mmcls's.

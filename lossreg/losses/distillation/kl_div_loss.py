@@ -47,7 +47,9 @@ def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tens
 
 @LOSSES.register_module()
 class KLDivLoss(nn.Module):
-    """Kullback-Leibler divergence with torch.nn.KLDivLoss's call and numbers; see :func:`kl_div_loss`.
+    """Kullback-Leibler divergence of log-probabilities from a target distribution.
+
+    It has torch.nn.KLDivLoss's call and numbers; see :func:`kl_div_loss`.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

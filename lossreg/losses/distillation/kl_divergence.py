@@ -42,7 +42,9 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
 
 @LOSSES.register_module()
 class KLDivergence(nn.Module):
-    """Kullback-Leibler divergence with mmrazor's call and numbers; see :func:`kl_divergence` for the formula.
+    """Distillation of logits after Hinton: Kullback-Leibler divergence at a temperature.
+
+    It has mmrazor's call and numbers; see :func:`kl_divergence` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -68,7 +68,9 @@ def knowledge_distillation_kl_div_loss(
 
 @LOSSES.register_module()
 class KnowledgeDistillationKLDivLoss(nn.Module):
-    """KL divergence to a teacher with mmdet's call and numbers: :func:`knowledge_distillation_kl_div_loss`.
+    """Distillation of detectors (LD): Kullback-Leibler divergence of softened predictions.
+
+    It has mmdet's call and numbers; see :func:`knowledge_distillation_kl_div_loss`.
 
     Args:
         reduction: ``none``, ``mean`` (over the N samples, or by ``avg_factor``) or ``sum``.

@@ -41,7 +41,9 @@ def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.
 
 @LOSSES.register_module()
 class LogitStandardizationLoss(nn.Module):
-    """Distillation of standardised logits; see :func:`logit_standardization_loss` for the formula.
+    """Distillation of standardised logits: their relations count, not their range.
+
+    See :func:`logit_standardization_loss` for the formula.
 
     The student need not match the range of its teacher's logits, only their relations.
 

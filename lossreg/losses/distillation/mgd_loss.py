@@ -30,7 +30,9 @@ def mgd_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class MGDLoss(nn.Module):
-    """Masked generative distillation's loss with mmrazor's call and numbers; see :func:`mgd_loss` for the formula.
+    """Masked generative distillation: squared error of the features generated from masked ones.
+
+    It has mmrazor's call and numbers; see :func:`mgd_loss` for the formula.
 
     Masking and generation are the connector's work (mmrazor's ``MGDConnector``).
 

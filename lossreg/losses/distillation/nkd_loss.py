@@ -61,7 +61,9 @@ def _expected(log_t: Tensor, log_s: Tensor, counted: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class NKDLoss(nn.Module):
-    """Normalised knowledge distillation; see :func:`nkd_loss` for the formula.
+    """Distillation of logits, with the classes beside the label normalised by themselves.
+
+    See :func:`nkd_loss` for the formula.
 
     Args:
         tau: temperature of the other classes, > 0.

@@ -35,7 +35,9 @@ def ofd_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class OFDLoss(nn.Module):
-    """Partial squared error of features with mmrazor's call and numbers; see :func:`ofd_loss` for the formula.
+    """Distillation of features: squared error, except where the student stays below an inactive teacher.
+
+    It has mmrazor's call and numbers; see :func:`ofd_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -25,7 +25,9 @@ def onehot_like_loss(preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class OnehotLikeLoss(nn.Module):
-    """One-hot-likeness with mmrazor's call and numbers; see :func:`onehot_like_loss` for the formula.
+    """Data-free distillation: generated images should be classified with certainty.
+
+    It has mmrazor's call and numbers; see :func:`onehot_like_loss` for the formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

@@ -51,7 +51,9 @@ def pkd_loss(preds_S: Tensor, preds_T: Tensor, resize_stu: bool = True) -> Tenso
 
 @LOSSES.register_module()
 class PKDLoss(nn.Module):
-    """PKD with mmrazor's call and numbers; see :func:`pkd_loss` for the formula.
+    """Distillation of detectors' features: squared error of standardised feature maps.
+
+    It has mmrazor's call and numbers; see :func:`pkd_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

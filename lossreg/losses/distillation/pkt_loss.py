@@ -62,7 +62,9 @@ def _neighbourhoods(rows: Tensor) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class PKTLoss(nn.Module):
-    """Probabilistic knowledge transfer by the cosine kernel; see :func:`pkt_loss` for the formula.
+    """Distillation of features: samples should be near the same neighbours, by the cosine.
+
+    See :func:`pkt_loss` for the formula.
 
     Args:
         loss_weight: factor of the result; 30000 is common.

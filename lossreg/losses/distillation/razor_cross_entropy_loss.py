@@ -41,7 +41,9 @@ def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class RazorCrossEntropyLoss(nn.Module):
-    """Cross-entropy against a teacher's decisions, with the call and numbers of mmrazor's CrossEntropyLoss.
+    """Distillation of logits: cross-entropy against the class that the teacher decides for.
+
+    It has the call and numbers of mmrazor's CrossEntropyLoss.
 
     See :func:`decision_cross_entropy` for the formula.
 

@@ -30,7 +30,9 @@ def razor_l1_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class RazorL1Loss(nn.Module):
-    """Absolute error of features with the call and numbers of mmrazor's L1Loss.
+    """Distillation of features: absolute error.
+
+    It has the call and numbers of mmrazor's L1Loss.
 
     Args:
         loss_weight: factor of the result.

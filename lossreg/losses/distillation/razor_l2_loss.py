@@ -41,7 +41,9 @@ def razor_l2_loss(s_feature: Tensor, t_feature: Tensor, normalize: bool = True, 
 
 @LOSSES.register_module()
 class RazorL2Loss(nn.Module):
-    """Squared error of features with the call and numbers of mmrazor's L2Loss; see :func:`razor_l2_loss`.
+    """Distillation of features: squared error or distance.
+
+    It has the call and numbers of mmrazor's L2Loss; see :func:`razor_l2_loss`.
 
     Args:
         loss_weight: factor of the result.

@@ -39,7 +39,9 @@ def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> 
 
 @LOSSES.register_module()
 class SegKLDivLoss(nn.Module):
-    """Distillation loss with mmseg's call and numbers; see :func:`seg_kl_div_loss`, which is not the divergence.
+    """Distillation of segmentation, by what mmseg calls the Kullback-Leibler divergence.
+
+    It has mmseg's call and numbers; see :func:`seg_kl_div_loss`, which is not the divergence.
 
     For the divergence, use :class:`KLDivLoss` on log-probabilities.
 

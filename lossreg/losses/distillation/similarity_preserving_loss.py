@@ -51,7 +51,9 @@ def _similarities(x: Tensor) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class SimilarityPreservingLoss(nn.Module):
-    """Similarity-preserving distillation; see :func:`similarity_preserving_loss` for the formula.
+    """Distillation of features: samples should be as similar to each other as for the teacher.
+
+    See :func:`similarity_preserving_loss` for the formula.
 
     Args:
         loss_weight: factor of the result; the authors take 3000.

@@ -52,7 +52,9 @@ def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) 
 
 @LOSSES.register_module()
 class WSLD(nn.Module):
-    """Weighted soft labels with mmrazor's call and numbers; see :func:`wsld` for the formula.
+    """Distillation of logits, with more weight for samples that the student knows less well than the teacher.
+
+    It has mmrazor's call and numbers; see :func:`wsld` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -107,7 +107,9 @@ def add_angles(cosine: Tensor, angle: Tensor, eps: float) -> Tensor:
 
 @LOSSES.register_module()
 class AdaFaceLoss(nn.Module):
-    """AdaFace; see :func:`ada_face_loss` for the formula.
+    """Face recognition: an angular margin that adapts to the quality of the image.
+
+    See :func:`ada_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule, and running statistics of the norms: ``batch_mean`` and ``batch_std``, buffers, 20 and 100 at the

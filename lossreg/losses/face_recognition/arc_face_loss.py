@@ -82,7 +82,9 @@ def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, 
 
 @LOSSES.register_module()
 class ArcFaceLoss(nn.Module):
-    """ArcFace; see :func:`arc_face_loss` for the formula.
+    """Face recognition: a margin added to the angle between a feature and its class.
+
+    See :func:`arc_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule. ``forward`` takes another in its place.

@@ -54,7 +54,9 @@ def center_softmax_loss(
 
 @LOSSES.register_module()
 class CenterSoftmaxLoss(nn.Module):
-    """Softmax cross-entropy with center loss; see :func:`center_softmax_loss` for the formula.
+    """Face recognition: softmax cross-entropy plus center loss.
+
+    See :func:`center_softmax_loss` for the formula.
 
     The class weights and the centres are parameters, to be trained with the network.
 

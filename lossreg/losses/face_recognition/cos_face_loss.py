@@ -49,7 +49,9 @@ def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64
 
 @LOSSES.register_module()
 class CosFaceLoss(nn.Module):
-    """CosFace, the large margin cosine loss; see :func:`cos_face_loss` for the formula.
+    """Face recognition: a margin taken from the cosine between a feature and its class.
+
+    See :func:`cos_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule. ``forward`` takes another in its place.

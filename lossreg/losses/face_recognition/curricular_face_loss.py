@@ -92,7 +92,9 @@ def curricular_face_loss(
 
 @LOSSES.register_module()
 class CurricularFaceLoss(nn.Module):
-    """CurricularFace; see :func:`curricular_face_loss` for the formula.
+    """Face recognition: ArcFace in which hard negatives gain weight as training goes on.
+
+    See :func:`curricular_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule, and the stage of the training: ``t``, a buffer, 0 at the start. ``forward`` moves it in training mode

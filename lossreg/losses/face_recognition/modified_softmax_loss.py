@@ -40,7 +40,9 @@ def modified_softmax_loss(features: Tensor, label: Tensor, weight: Tensor) -> Te
 
 @LOSSES.register_module()
 class ModifiedSoftmaxLoss(nn.Module):
-    """Softmax loss over classes of unit length; see :func:`modified_softmax_loss` for the formula.
+    """Face recognition: softmax cross-entropy with class vectors of unit length.
+
+    See :func:`modified_softmax_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule. ``forward`` takes another in its place.

@@ -39,7 +39,9 @@ def norm_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 1
 
 @LOSSES.register_module()
 class NormFaceLoss(nn.Module):
-    """NormFace; see :func:`norm_face_loss` for the formula.
+    """Face recognition: softmax cross-entropy of scaled cosines, without a margin.
+
+    See :func:`norm_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
     uniform rule. ``forward`` takes another in its place.

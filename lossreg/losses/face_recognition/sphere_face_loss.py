@@ -69,7 +69,9 @@ def falling_cosine(cosine: Tensor, m: int) -> Tensor:
 
 @LOSSES.register_module()
 class SphereFaceLoss(nn.Module):
-    """SphereFace's A-Softmax loss; see :func:`sphere_face_loss` for the formula.
+    """Face recognition: the angle between a feature and its class is multiplied (A-Softmax).
+
+    See :func:`sphere_face_loss` for the formula.
 
     This is the paper's equation 7: features keep their length, so there is no scale, and the annealing of its authors'
     training code, which mixes in the loss without margin, is not part of it.

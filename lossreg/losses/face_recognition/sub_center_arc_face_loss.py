@@ -80,7 +80,9 @@ def sub_center_arc_face_loss(
 
 @LOSSES.register_module()
 class SubCenterArcFaceLoss(nn.Module):
-    """Sub-center ArcFace; see :func:`sub_center_arc_face_loss` for the formula.
+    """Face recognition with noisy labels: ArcFace with several centres a class.
+
+    See :func:`sub_center_arc_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, k, in_features), initialised by
     Xavier's uniform rule. ``forward`` takes another in its place.

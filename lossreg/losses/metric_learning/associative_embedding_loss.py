@@ -88,7 +88,9 @@ def padded_matches(match: List[List[List[List[int]]]], like: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class AssociativeEmbeddingLoss(nn.Module):
-    """Associative embedding of corners with mmdet's call and numbers.
+    """Grouping of corners (CornerNet): embeddings of one object attract each other, those of two repel.
+
+    It has mmdet's call and numbers.
 
     The sums of :func:`associative_embedding_loss` over the images.
 

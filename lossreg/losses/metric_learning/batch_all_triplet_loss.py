@@ -68,7 +68,9 @@ def batch_all_triplet_loss(
 
 @LOSSES.register_module()
 class BatchAllTripletLoss(nn.Module):
-    """Batch-all triplet loss; see :func:`batch_all_triplet_loss` for the formula.
+    """Embeddings: the mean over all triplets of a batch that violate the margin.
+
+    See :func:`batch_all_triplet_loss` for the formula.
 
     Args:
         margin: how much farther every negative must be than every positive.

@@ -98,7 +98,9 @@ def _from_centers(features: Tensor, label: Tensor, centers: Tensor) -> Tuple[Ten
 
 @LOSSES.register_module()
 class CenterLoss(nn.Module):
-    """Center loss; see :func:`center_loss` for the formula.
+    """Embeddings: distance of features to the centre of their class.
+
+    See :func:`center_loss` for the formula.
 
     The centres are a parameter, learned by the optimiser, or, with ``running``, a buffer that follows the features
     in training mode (:func:`move_centers`), as in the paper.

@@ -54,7 +54,9 @@ def _length(x: Tensor, eps: float = 9.999999960041972e-13) -> Tensor:
 
 @LOSSES.register_module()
 class CosineEmbeddingLoss(nn.Module):
-    """Cosine embedding loss with torch's call and numbers; see :func:`cosine_embedding_loss` for the formula.
+    """Embeddings of labelled pairs: cosine 1 if alike, below a margin if not.
+
+    It has torch's call and numbers; see :func:`cosine_embedding_loss` for the formula.
 
     Args:
         margin: the cosine up to which vectors that are not alike cost nothing; from -1 to 1, best from 0 to 0.5.

@@ -51,7 +51,9 @@ def cosine_similarity_loss(
 
 @LOSSES.register_module()
 class CosineSimilarityLoss(nn.Module):
-    """Cosine similarity loss of self-supervised learning, with mmpretrain's call and numbers.
+    """Self-supervised learning (SimSiam, BYOL): negative cosine of predicted and target features.
+
+    It has mmpretrain's call and numbers.
 
     See :func:`cosine_similarity_loss` for the formula.
 

@@ -39,7 +39,9 @@ def cross_correlation_loss(cross_correlation_matrix: Tensor, lambd: float = 0.00
 
 @LOSSES.register_module()
 class CrossCorrelationLoss(nn.Module):
-    """Cross-correlation loss with mmpretrain's call and numbers; see :func:`cross_correlation_loss` for the formula.
+    """Self-supervised learning (Barlow Twins): cross-correlations should be those of the identity matrix.
+
+    It has mmpretrain's call and numbers; see :func:`cross_correlation_loss` for the formula.
 
     Args:
         lambd: weight of the elements off the diagonal.

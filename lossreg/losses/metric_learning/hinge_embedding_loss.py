@@ -38,7 +38,9 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> 
 
 @LOSSES.register_module()
 class HingeEmbeddingLoss(nn.Module):
-    """Hinge embedding loss with torch's call and numbers; see :func:`hinge_embedding_loss` for the formula.
+    """Distances of labelled pairs: small if alike, above a margin if not.
+
+    It has torch's call and numbers; see :func:`hinge_embedding_loss` for the formula.
 
     Args:
         margin: how far apart samples that are not alike should be.

@@ -40,7 +40,9 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 
 @LOSSES.register_module()
 class MarginRankingLoss(nn.Module):
-    """Margin ranking loss with torch's call and numbers; see :func:`margin_ranking_loss` for the formula.
+    """Ranking: of two scores, the better one should exceed the other by a margin.
+
+    It has torch's call and numbers; see :func:`margin_ranking_loss` for the formula.
 
     Args:
         margin: by how much the higher score should exceed the other.

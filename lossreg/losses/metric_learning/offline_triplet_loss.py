@@ -41,7 +41,9 @@ def offline_triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, mar
 
 @LOSSES.register_module()
 class OfflineTripletLoss(nn.Module):
-    """Triplet loss of triplets chosen beforehand; see :func:`offline_triplet_loss` for the formula.
+    """Embeddings: triplet loss of triplets chosen beforehand, with squared distances.
+
+    See :func:`offline_triplet_loss` for the formula.
 
     Distances are squared, without a root, as in FaceNet; ``torch.nn.TripletMarginLoss`` takes the root.
 

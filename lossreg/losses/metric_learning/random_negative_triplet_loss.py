@@ -73,7 +73,9 @@ def random_negative_triplet_loss(
 
 @LOSSES.register_module()
 class RandomNegativeTripletLoss(nn.Module):
-    """Triplet loss with random violating negatives; see :func:`random_negative_triplet_loss` for the formula.
+    """Embeddings: triplet loss with a random negative among those that violate the margin.
+
+    See :func:`random_negative_triplet_loss` for the formula.
 
     Args:
         margin: how much farther a negative must be than the positive.

@@ -80,7 +80,9 @@ def semi_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.2,
 
 @LOSSES.register_module()
 class SemiHardTripletLoss(nn.Module):
-    """FaceNet's triplet loss with semi-hard negatives; see :func:`semi_hard_triplet_loss` for the formula.
+    """Embeddings (FaceNet): triplet loss with the nearest negative beyond the positive.
+
+    See :func:`semi_hard_triplet_loss` for the formula.
 
     Args:
         margin: how much farther the negative must be than the positive.

@@ -125,7 +125,9 @@ def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon
 
 @LOSSES.register_module()
 class SwAVLoss(nn.Module):
-    """SwAV loss with mmpretrain's call and numbers; see :func:`swav_loss` for the formula.
+    """Self-supervised learning (SwAV): each view of an image predicts the cluster of another one.
+
+    It has mmpretrain's call and numbers; see :func:`swav_loss` for the formula.
 
     The loss holds the prototypes: ``prototypes.weight``, a parameter of shape (num_prototypes, feat_dim). In training
     mode ``forward`` writes them back normalised, as mmpretrain does. It also keeps the queue: ``queue``, a buffer, or

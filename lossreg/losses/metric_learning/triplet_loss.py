@@ -78,7 +78,9 @@ def batch_hard_triplet_loss(
 
 @LOSSES.register_module()
 class TripletLoss(nn.Module):
-    """Batch-hard triplet loss with mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
+    """Embeddings: triplet loss with the farthest positive and the nearest negative of the batch.
+
+    It has mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
 
     Of the documents that describe it, one has the anchor paired with its farthest negative. It is the nearest: that is
     the hardest, and that document's own code takes it.

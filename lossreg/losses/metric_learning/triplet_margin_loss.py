@@ -115,7 +115,9 @@ def triplet_margin_loss(
 
 @LOSSES.register_module()
 class TripletMarginLoss(nn.Module):
-    """Triplet margin loss with torch's call and numbers; see :func:`triplet_margin_loss` for the formula.
+    """Embeddings: triplet loss of triplets chosen beforehand, with a p-norm.
+
+    It has torch's call and numbers; see :func:`triplet_margin_loss` for the formula.
 
     Args:
         margin: how much farther the negative must be than the positive, > 0.

@@ -98,7 +98,9 @@ def _check_shapes(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
 
 @LOSSES.register_module()
 class TripletMarginWithDistanceLoss(nn.Module):
-    """Triplet margin loss with torch's call and numbers, and any distance.
+    """Embeddings: triplet loss of triplets chosen beforehand, with any distance.
+
+    It has torch's call and numbers, and any distance.
 
     See :func:`triplet_margin_with_distance_loss` for the formula.
 

@@ -38,7 +38,9 @@ def triplet_semihard_loss(input: Tensor, target: Tensor, margin: float = 0.0) ->
 
 @LOSSES.register_module()
 class TripletSemihardLoss(nn.Module):
-    """What a document of that name computes: batch hard, not semi-hard; see :func:`triplet_semihard_loss`.
+    """Embeddings: despite its name, which is that of the tutorial it comes from, batch-hard triplet loss.
+
+    See :func:`triplet_semihard_loss` for the formula.
 
     It takes the farthest positive and the nearest negative of each anchor, like ``TripletLoss``. The loss of semi-hard
     negatives is ``SemiHardTripletLoss``.

@@ -69,7 +69,9 @@ def adaptive_wing_loss(
 
 @LOSSES.register_module()
 class AdaptiveWingLoss(nn.Module):
-    """Adaptive wing loss of heatmaps with mmpose's call and numbers; see :func:`adaptive_wing_loss` for the formula.
+    """Regression of heatmaps: small errors count at a keypoint, and not in the background.
+
+    It has mmpose's call and numbers; see :func:`adaptive_wing_loss` for the formula.
 
     Args:
         alpha: the power where the target is 0; at a target of 1 it is one less.

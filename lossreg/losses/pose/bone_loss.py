@@ -92,7 +92,9 @@ def bones_of(joint_parents: Sequence[int]) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class BoneLoss(nn.Module):
-    """Bone length loss with mmpose's call and numbers; see :func:`bone_loss` for the formula.
+    """3-D poses: difference of the mean bone lengths.
+
+    It has mmpose's call and numbers; see :func:`bone_loss` for the formula.
 
     Args:
         joint_parents: the parent of each joint; a root is its own.

@@ -60,7 +60,9 @@ def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Opt
 
 @LOSSES.register_module()
 class CombinedTargetMSELoss(nn.Module):
-    """Mean squared error of heatmaps with offsets, as mmpose calls it; see :func:`combined_target_mse_loss`.
+    """Heatmaps with two maps of offsets a keypoint (UDP): squared error.
+
+    It has mmpose's call and numbers; see :func:`combined_target_mse_loss`.
 
     Args:
         use_target_weight: whether ``target_weights`` count; they are then required, and else ignored.

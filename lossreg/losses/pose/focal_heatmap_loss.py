@@ -67,7 +67,9 @@ def focal_heatmap_loss(
 
 @LOSSES.register_module()
 class FocalHeatmapLoss(nn.Module):
-    """Focal loss of heatmaps with mmpose's call and numbers; see :func:`focal_heatmap_loss` for the formula.
+    """Heatmaps of keypoints: focal loss around Gaussian peaks.
+
+    It has mmpose's call and numbers; see :func:`focal_heatmap_loss` for the formula.
 
     Args:
         alpha: focusing exponent, >= 0.

@@ -35,7 +35,9 @@ def info_nce_loss(features: Tensor, temperature: float = 1.0) -> Tensor:
 
 @LOSSES.register_module()
 class InfoNCELoss(nn.Module):
-    """InfoNCE loss with mmpose's call and numbers: the sum over the batch; see :func:`info_nce_loss` for the formula.
+    """Features of different instances should differ: cross-entropy of telling each from the others.
+
+    It has mmpose's call and numbers: the sum over the batch; see :func:`info_nce_loss` for the formula.
 
     Args:
         temperature: > 0.

@@ -51,7 +51,9 @@ def _share(p: Tensor, log_m: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class JSDiscretLoss(nn.Module):
-    """Jensen-Shannon divergence of heatmaps with mmpose's call and numbers; see :func:`js_discret_loss`.
+    """Heatmaps as distributions (DSNT): Jensen-Shannon divergence.
+
+    It has mmpose's call and numbers; see :func:`js_discret_loss`.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.

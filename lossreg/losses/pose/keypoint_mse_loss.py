@@ -82,7 +82,9 @@ def heatmap_weight(
 
 @LOSSES.register_module()
 class KeypointMSELoss(nn.Module):
-    """Mean squared error of heatmaps with mmpose's call and numbers; see :func:`keypoint_mse_loss` for the formula.
+    """Heatmaps of keypoints: squared error.
+
+    It has mmpose's call and numbers; see :func:`keypoint_mse_loss` for the formula.
 
     Args:
         use_target_weight: changes nothing, as in mmpose: weights count where they are given.

@@ -62,7 +62,9 @@ def keypoint_ohkm_mse_loss(
 
 @LOSSES.register_module()
 class KeypointOHKMMSELoss(nn.Module):
-    """Mean squared error of the hardest keypoints with mmpose's call and numbers; see :func:`keypoint_ohkm_mse_loss`.
+    """Heatmaps of the hardest keypoints (online hard keypoint mining): squared error.
+
+    It has mmpose's call and numbers; see :func:`keypoint_ohkm_mse_loss`.
 
     Args:
         use_target_weight: whether ``target_weights`` count; they are then required, and else ignored.

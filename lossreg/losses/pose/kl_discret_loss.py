@@ -89,7 +89,7 @@ def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
 
 @LOSSES.register_module()
 class KLDiscretLoss(nn.Module):
-    r"""KL divergence loss for SimCC pose heads, over the x and the y axis.
+    r"""Pose heads that classify coordinates (SimCC, RTMPose): Kullback-Leibler divergence along x and y.
 
     Two calls. ``pairs`` is mmpose 1.x's (RTMCCHead, SimCCHead)::
 

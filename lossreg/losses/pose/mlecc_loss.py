@@ -87,7 +87,9 @@ def check_mode(mode: str) -> None:
 
 @LOSSES.register_module()
 class MLECCLoss(nn.Module):
-    """Likelihood loss of coordinate classification with mmpose's call and numbers; :func:`mlecc_loss` is the formula.
+    """Distributions of coordinates (RTMO): likelihood of each keypoint.
+
+    It has mmpose's call and numbers; see :func:`mlecc_loss` for the formula.
 
     Args:
         reduction: of the keypoints of each sample, ``none``, ``mean`` or ``sum``; there is one of each sample.

@@ -35,7 +35,9 @@ def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] =
 
 @LOSSES.register_module()
 class MPJPELoss(nn.Module):
-    """Mean per joint position error with mmpose's call and numbers; see :func:`mpjpe_loss` for the formula.
+    """3-D poses: mean per joint position error.
+
+    It has mmpose's call and numbers; see :func:`mpjpe_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.

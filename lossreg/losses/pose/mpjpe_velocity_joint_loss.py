@@ -83,7 +83,9 @@ def mpjpe_velocity_joint_loss(
 
 @LOSSES.register_module()
 class MPJPEVelocityJointLoss(nn.Module):
-    """Errors of joints and their velocities with mmpose's call and numbers; see :func:`mpjpe_velocity_joint_loss`.
+    """Sequences of 3-D poses (MotionBERT): MPJPE, scale-normalised MPJPE and velocity error.
+
+    It has mmpose's call and numbers; see :func:`mpjpe_velocity_joint_loss`.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.

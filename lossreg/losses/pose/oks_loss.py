@@ -173,7 +173,9 @@ def _metainfo_file(path: str) -> Path:
 
 @LOSSES.register_module()
 class OKSLoss(nn.Module):
-    """OKS loss with mmpose's call and numbers; see :func:`oks_loss` for the formula.
+    """Regression of keypoints: object keypoint similarity, as in mmpose's RTMO.
+
+    It has mmpose's call and numbers; see :func:`oks_loss` for the formula.
 
     Args:
         metainfo: where the sigmas come from: the path of a data set's metainfo file, as in mmpose's configs,

@@ -86,7 +86,9 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
 
 @LOSSES.register_module()
 class PoseAssociativeEmbeddingLoss(nn.Module):
-    """Associative embedding loss with mmpose's call and numbers: the sums over the batch of pull and push.
+    """Grouping of keypoints: tags of one person attract each other, those of two repel.
+
+    It has mmpose's call and numbers: the sums over the batch of pull and push.
 
     See :func:`pose_associative_embedding_loss` for the formula. mmdet's AssociativeEmbeddingLoss is another: it pairs
     corners. Artefacts take one number for each keypoint's tag (L = 1), as all of mmpose's configs have it, and places

@@ -55,7 +55,9 @@ def weight_of_keypoints(target_weight: Tensor, output: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class PoseBCELoss(nn.Module):
-    """Binary cross-entropy with mmpose.BCELoss's call and numbers; see :func:`pose_bce_loss` for the formula.
+    """Binary cross-entropy of keypoints: visibility, or scores of classes.
+
+    It has mmpose.BCELoss's call and numbers; see :func:`pose_bce_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.

@@ -78,7 +78,9 @@ def coordinate_weight(target_weight: Tensor, output: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class PoseL1Loss(nn.Module):
-    """L1 loss of coordinates with mmpose's call and numbers; see :func:`pose_l1_loss` for the formula.
+    """Regression of coordinates: absolute error.
+
+    It has mmpose's call and numbers; see :func:`pose_l1_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, those of weight 0 included) or ``sum``.

@@ -36,7 +36,9 @@ def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor
 
 @LOSSES.register_module()
 class PoseMSELoss(nn.Module):
-    """Mean squared error of coordinates with mmpose's call and numbers; see :func:`pose_mse_loss` for the formula.
+    """Regression of coordinates: squared error.
+
+    It has mmpose's call and numbers; see :func:`pose_mse_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.

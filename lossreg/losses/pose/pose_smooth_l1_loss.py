@@ -38,7 +38,9 @@ def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[
 
 @LOSSES.register_module()
 class PoseSmoothL1Loss(nn.Module):
-    """Smooth L1 loss of coordinates with mmpose's call and numbers; see :func:`pose_smooth_l1_loss` for the formula.
+    """Regression of coordinates: smooth L1 loss of the weighted error.
+
+    It has mmpose's call and numbers; see :func:`pose_smooth_l1_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.

@@ -156,7 +156,9 @@ def _apply(x: Tensor, parameters: List[Tensor]) -> Tensor:
 
 @LOSSES.register_module()
 class RLELoss(nn.Module):
-    """RLE loss with mmpose's call and numbers; see :func:`rle_loss` for the formula.
+    """Regression of coordinates whose error has a learned density (RLE): negative log-likelihood.
+
+    It has mmpose's call and numbers; see :func:`rle_loss` for the formula.
 
     The loss holds the flow: ``flow_model``, with mmpose's names. Artefacts hold it as it is and return no gradient for
     it: the flow itself is trained in PyTorch.

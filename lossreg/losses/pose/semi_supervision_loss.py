@@ -85,7 +85,9 @@ def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: 
 
 @LOSSES.register_module()
 class SemiSupervisionLoss(nn.Module):
-    """Semi-supervised losses of lifted poses with mmpose's call and numbers: projection and bone lengths.
+    """3-D poses without labels: error of their projection, and of their bone lengths.
+
+    It has mmpose's call and numbers: errors of the projection and of bone lengths.
 
     ``forward`` takes two dicts and returns one::
 

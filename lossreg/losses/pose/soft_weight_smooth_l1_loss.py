@@ -47,7 +47,9 @@ def soft_weight_smooth_l1_loss(
 
 @LOSSES.register_module()
 class SoftWeightSmoothL1Loss(nn.Module):
-    """Smooth L1 loss with mmpose's call and numbers; see :func:`soft_weight_smooth_l1_loss` for the formula.
+    """Regression of coordinates or maps: smooth L1 loss, averaged over what has a weight.
+
+    It has mmpose's call and numbers; see :func:`soft_weight_smooth_l1_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.

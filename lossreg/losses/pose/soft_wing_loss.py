@@ -53,7 +53,9 @@ def soft_wing_loss(
 
 @LOSSES.register_module()
 class SoftWingLoss(nn.Module):
-    """Soft wing loss with mmpose's call and numbers; see :func:`soft_wing_loss` for the formula.
+    """Regression of coordinates: linear for small errors, logarithmic for large ones.
+
+    It has mmpose's call and numbers; see :func:`soft_wing_loss` for the formula.
 
     Args:
         omega1: where the logarithm begins, > 0.

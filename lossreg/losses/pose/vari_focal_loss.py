@@ -63,7 +63,9 @@ def vari_focal_loss(
 
 @LOSSES.register_module()
 class VariFocalLoss(nn.Module):
-    """Varifocal loss with mmpose's call and numbers; see :func:`vari_focal_loss` for the formula.
+    """Scores that learn the quality of a pose: easy negatives count less.
+
+    It has mmpose's call and numbers; see :func:`vari_focal_loss` for the formula.
 
     mmdet's VarifocalLoss is another: it weighs negatives by the distance to the target and does not bound the logits.
 

@@ -51,7 +51,9 @@ def wing_loss(
 
 @LOSSES.register_module()
 class WingLoss(nn.Module):
-    """Wing loss with mmpose's call and numbers; see :func:`wing_loss` for the formula.
+    """Regression of coordinates: logarithmic for small errors, linear for large ones.
+
+    It has mmpose's call and numbers; see :func:`wing_loss` for the formula.
 
     Args:
         omega: where the logarithm ends, > 0.

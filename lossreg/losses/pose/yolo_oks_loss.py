@@ -98,7 +98,9 @@ def _weights_and_distances(
 
 @LOSSES.register_module()
 class OksLoss(nn.Module):
-    """OKS loss with mmyolo's call and numbers: 1 - s of each instance; see :func:`box_keypoint_similarity`.
+    """Regression of keypoints: object keypoint similarity, as in mmyolo.
+
+    It has mmyolo's call and numbers: 1 - s of each instance; see :func:`box_keypoint_similarity`.
 
     mmpose's OKSLoss is another: it divides by the root of the area and by 2 sigma, and reduces.
 

@@ -59,7 +59,9 @@ def balanced_l1_loss(
 
 @LOSSES.register_module()
 class BalancedL1Loss(nn.Module):
-    """Balanced L1 loss with mmdet's call and numbers; see :func:`balanced_l1_loss` for the formula.
+    """Box regression (Libra R-CNN): smooth L1 loss in which small errors have larger gradients.
+
+    It has mmdet's call and numbers; see :func:`balanced_l1_loss` for the formula.
 
     Args:
         alpha: how much small errors count, > 0.

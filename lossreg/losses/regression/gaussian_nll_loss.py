@@ -65,7 +65,9 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor, full: bool = F
 
 @LOSSES.register_module()
 class GaussianNLLLoss(nn.Module):
-    """Gaussian likelihood with torch.nn.GaussianNLLLoss's call and numbers; see :func:`gaussian_nll_loss`.
+    """Regression with a predicted variance: negative log-likelihood of a Gaussian.
+
+    It has torch.nn.GaussianNLLLoss's call and numbers; see :func:`gaussian_nll_loss`.
 
     Args:
         full: whether the constant log(2 pi) / 2 counts.

@@ -66,7 +66,9 @@ def ghmr_loss(
 
 @LOSSES.register_module()
 class GHMR(nn.Module):
-    """Gradient harmonising regression loss with mmdet's call and numbers; see :func:`ghmr_loss` for the formula.
+    """Box regression: smooth L1 loss in which gradient lengths that many elements share count less.
+
+    It has mmdet's call and numbers; see :func:`ghmr_loss` for the formula.
 
     The bins are [i / B, (i + 1) / B): ``edges``, a buffer, holds them. With ``momentum`` the densities of gradients are
     a buffer too: ``acc_sum``. ``forward`` moves it in training mode only, and always computes with the moved one.

@@ -37,7 +37,9 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
 
 @LOSSES.register_module()
 class HuberLoss(nn.Module):
-    """Huber loss with torch.nn.HuberLoss's call and numbers; see :func:`huber_loss` for the formula.
+    """Robust regression: squared error near 0, absolute error beyond.
+
+    It has torch.nn.HuberLoss's call and numbers; see :func:`huber_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.

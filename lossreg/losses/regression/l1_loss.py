@@ -50,7 +50,9 @@ def counted_pair(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tupl
 
 @LOSSES.register_module()
 class L1Loss(nn.Module):
-    """Absolute error with mmdet's call and numbers; see :func:`l1_loss` for the formula.
+    """Regression: absolute error.
+
+    It has mmdet's call and numbers; see :func:`l1_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.

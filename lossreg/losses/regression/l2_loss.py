@@ -19,7 +19,9 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class L2Loss(nn.Module):
-    """Squared error of similarities with mmdet's call and numbers, which are those of ``MarginL2Loss``.
+    """Similarities in tracking, with margins and mined negatives: ``MarginL2Loss`` by mmdet's other name.
+
+    It has mmdet's call and numbers, which are those of ``MarginL2Loss``.
 
     See :func:`~lossreg.functional.margin_l2_loss` for the formula. The mean is over the elements that count;
     ``avg_factor`` does not matter, as in mmdet.

@@ -86,7 +86,9 @@ def check_mined_reduction(reduction: str) -> None:
 
 @LOSSES.register_module()
 class MarginL2Loss(nn.Module):
-    """Squared error of similarities with mmdet's call and numbers; see :func:`margin_l2_loss` for the formula.
+    """Similarities in tracking (QDTrack): squared error, with margins and mined negatives.
+
+    It has mmdet's call and numbers; see :func:`margin_l2_loss` for the formula.
 
     The mean is over the elements that count; ``avg_factor`` does not matter, as in mmdet.
 

@@ -38,7 +38,9 @@ def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> T
 
 @LOSSES.register_module()
 class MSELoss(nn.Module):
-    """Squared error with mmdet's call and numbers; see :func:`mse_loss` for the formula.
+    """Regression: squared error.
+
+    It has mmdet's call and numbers; see :func:`mse_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.

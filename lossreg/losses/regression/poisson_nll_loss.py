@@ -52,7 +52,9 @@ def poisson_nll_loss(
 
 @LOSSES.register_module()
 class PoissonNLLLoss(nn.Module):
-    """Poisson likelihood with torch.nn.PoissonNLLLoss's call and numbers; see :func:`poisson_nll_loss`.
+    """Regression of counts: negative log-likelihood of a Poisson distribution.
+
+    It has torch.nn.PoissonNLLLoss's call and numbers; see :func:`poisson_nll_loss`.
 
     Args:
         log_input: whether inputs are logarithms of rates.

@@ -63,7 +63,9 @@ def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, e
 
 @LOSSES.register_module()
 class SiLogLoss(nn.Module):
-    """Scale-invariant logarithmic loss with mmseg's call and numbers; see :func:`si_log_loss` for the formula.
+    """Depth maps: logarithmic error that ignores a common scale.
+
+    It has mmseg's call and numbers; see :func:`si_log_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.

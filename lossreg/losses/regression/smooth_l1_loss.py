@@ -40,7 +40,9 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
 
 @LOSSES.register_module()
 class SmoothL1Loss(nn.Module):
-    """Smooth L1 loss with mmdet's call and numbers; see :func:`smooth_l1_loss` for the formula.
+    """Robust regression: squared error near 0, absolute error beyond.
+
+    It has mmdet's call and numbers; see :func:`smooth_l1_loss` for the formula.
 
     Args:
         beta: where the square ends, > 0.

@@ -13,7 +13,9 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class TorchL1Loss(nn.Module):
-    """Absolute error with torch.nn.L1Loss's call and numbers; see :func:`l1_loss` for the formula.
+    """Regression: absolute error.
+
+    It has torch.nn.L1Loss's call and numbers; see :func:`l1_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -13,7 +13,9 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class TorchMSELoss(nn.Module):
-    """Squared error with torch.nn.MSELoss's call and numbers; see :func:`mse_loss` for the formula.
+    """Regression: squared error.
+
+    It has torch.nn.MSELoss's call and numbers; see :func:`mse_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

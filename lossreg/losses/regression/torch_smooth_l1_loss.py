@@ -13,7 +13,9 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class TorchSmoothL1Loss(nn.Module):
-    """Smooth L1 loss with torch.nn.SmoothL1Loss's call and numbers; see :func:`smooth_l1_loss` for the formula.
+    """Robust regression: squared error near 0, absolute error beyond.
+
+    It has torch.nn.SmoothL1Loss's call and numbers; see :func:`smooth_l1_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -32,7 +32,9 @@ def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tens
 
 @LOSSES.register_module()
 class ElasticNetPenalty(nn.Module):
-    """Elastic net penalty: absolute values and squares; see :func:`elastic_net_penalty` for the formula.
+    """Penalty of weights: absolute values and squares, those of the elastic net.
+
+    See :func:`elastic_net_penalty` for the formula.
 
     Args:
         l1: factor of the sum of absolute values.

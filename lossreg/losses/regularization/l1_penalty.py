@@ -27,7 +27,9 @@ def l1_penalty(input: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class L1Penalty(nn.Module):
-    """L1 penalty: the sum of absolute values, that of the lasso; see :func:`l1_penalty` for the formula.
+    """Penalty of weights: the sum of absolute values, that of the lasso.
+
+    See :func:`l1_penalty` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -28,7 +28,9 @@ def l2_penalty(input: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class L2Penalty(nn.Module):
-    """L2 penalty: the sum of squares, not halved, that of ridge regression; see :func:`l2_penalty` for the formula.
+    """Penalty of weights: the sum of squares, not halved, that of ridge regression.
+
+    See :func:`l2_penalty` for the formula.
 
     Args:
         loss_weight: factor of the result.

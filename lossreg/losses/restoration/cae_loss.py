@@ -42,7 +42,9 @@ def cae_loss(
 
 @LOSSES.register_module()
 class CAELoss(nn.Module):
-    """Losses of a context autoencoder with mmpretrain's call and numbers; see :func:`cae_loss` for the formulas.
+    """Masked image modelling (context autoencoder): tokens of masked patches, and their latent features.
+
+    It has mmpretrain's call and numbers; see :func:`cae_loss` for the formulas.
 
     Args:
         lambd: weight of the second loss.

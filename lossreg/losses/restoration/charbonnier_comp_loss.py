@@ -46,7 +46,9 @@ def charbonnier_comp_loss(
 
 @LOSSES.register_module()
 class CharbonnierCompLoss(nn.Module):
-    """Charbonnier loss of a composed image with mmagic's call and numbers; see :func:`charbonnier_comp_loss`.
+    """Image matting: smooth absolute error of the image composed with the predicted matte.
+
+    It has mmagic's call and numbers; see :func:`charbonnier_comp_loss`.
 
     Args:
         loss_weight: factor of the result.

@@ -48,7 +48,9 @@ def check_eps(eps: float) -> None:
 
 @LOSSES.register_module()
 class CharbonnierLoss(nn.Module):
-    """Charbonnier loss of images with mmagic's call and numbers; see :func:`charbonnier_loss` for the formula.
+    """Restoration: absolute error that is smooth at 0.
+
+    It has mmagic's call and numbers; see :func:`charbonnier_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -27,7 +27,9 @@ def disc_shift_loss(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class DiscShiftLoss(nn.Module):
-    """Drift penalty of a discriminator with mmagic's call and numbers; see :func:`disc_shift_loss` for the formula.
+    """Adversarial training: keeps the scores of a discriminator near 0.
+
+    It has mmagic's call and numbers; see :func:`disc_shift_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -111,7 +111,9 @@ def check_type(gan_type: str) -> None:
 
 @LOSSES.register_module()
 class GANLoss(nn.Module):
-    """Adversarial loss with mmagic's call and numbers; see :func:`gan_loss` for the formulas.
+    """Adversarial training of generators and discriminators: vanilla, least squares, hinge, Wasserstein and others.
+
+    It has mmagic's call and numbers; see :func:`gan_loss` for the formulas.
 
     Args:
         gan_type: ``vanilla``, ``lsgan``, ``wgan``, ``hinge``, ``l1`` or ``smgan``.

@@ -54,7 +54,9 @@ def _sobel(x: Tensor) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class GradientLoss(nn.Module):
-    """Absolute error of image gradients with mmagic's call and numbers; see :func:`gradient_loss` for the formula.
+    """Restoration: absolute error of the gradients of an image.
+
+    It has mmagic's call and numbers; see :func:`gradient_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

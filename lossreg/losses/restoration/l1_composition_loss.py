@@ -71,7 +71,9 @@ def l1_composition_loss(
 
 @LOSSES.register_module()
 class L1CompositionLoss(nn.Module):
-    """Absolute error of a composed image with mmagic's call and numbers; see :func:`l1_composition_loss`.
+    """Image matting: absolute error of the image composed with the predicted matte.
+
+    It has mmagic's call and numbers; see :func:`l1_composition_loss`.
 
     Args:
         loss_weight: factor of the result.

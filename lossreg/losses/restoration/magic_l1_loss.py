@@ -61,7 +61,9 @@ def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample
 
 @LOSSES.register_module()
 class MagicL1Loss(nn.Module):
-    """Absolute error of images with mmagic's call and numbers; see :func:`l1_loss` for the formula.
+    """Restoration: absolute error of images, weighted by a mask.
+
+    It has mmagic's call and numbers; see :func:`l1_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -15,7 +15,9 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class MagicMSELoss(nn.Module):
-    """Squared error of images with mmagic's call and numbers; see :func:`mse_loss` for the formula.
+    """Restoration: squared error of images, weighted by a mask.
+
+    It has mmagic's call and numbers; see :func:`mse_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -50,7 +50,9 @@ def _mean_difference(x: Tensor, weight: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class MaskedTVLoss(nn.Module):
-    """Masked total variation with mmagic's call and numbers; see :func:`masked_tv_loss` for the formula.
+    """Restoration: total variation of an image inside a mask.
+
+    It has mmagic's call and numbers; see :func:`masked_tv_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

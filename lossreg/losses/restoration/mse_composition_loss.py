@@ -40,7 +40,9 @@ def mse_composition_loss(
 
 @LOSSES.register_module()
 class MSECompositionLoss(nn.Module):
-    """Squared error of a composed image with mmagic's call and numbers; see :func:`mse_composition_loss`.
+    """Image matting: squared error of the image composed with the predicted matte.
+
+    It has mmagic's call and numbers; see :func:`mse_composition_loss`.
 
     Args:
         loss_weight: factor of the result.

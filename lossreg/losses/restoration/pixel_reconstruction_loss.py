@@ -70,7 +70,9 @@ def pixel_reconstruction_loss(
 
 @LOSSES.register_module()
 class PixelReconstructionLoss(nn.Module):
-    """Reconstruction loss of masked image modelling, with mmpretrain's call and numbers.
+    """Masked image modelling (MAE): error of the masked patches or pixels.
+
+    It has mmpretrain's call and numbers.
 
     See :func:`pixel_reconstruction_loss` for the formula.
 

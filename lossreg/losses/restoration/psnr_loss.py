@@ -41,7 +41,9 @@ def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class PSNRLoss(nn.Module):
-    """Negative PSNR with mmagic's call and numbers; see :func:`psnr_loss` for the formula.
+    """Restoration: the negative peak signal-to-noise ratio.
+
+    It has mmagic's call and numbers; see :func:`psnr_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

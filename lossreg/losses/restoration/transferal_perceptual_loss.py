@@ -90,7 +90,9 @@ def _enlarged(x: Tensor, factor: int, like: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class TransferalPerceptualLoss(nn.Module):
-    """Transferal perceptual loss with mmagic's call and numbers; see :func:`transferal_perceptual_loss`.
+    """Super-resolution from a reference (TTSR): features against the textures transferred to them.
+
+    It has mmagic's call and numbers; see :func:`transferal_perceptual_loss`.
 
     Args:
         loss_weight: factor of the result.

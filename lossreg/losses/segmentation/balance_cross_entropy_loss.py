@@ -113,7 +113,9 @@ def hardest(loss: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class BalanceCrossEntropyLoss(nn.Module):
-    """Binary cross-entropy with the hardest negatives; see :func:`balance_cross_entropy_loss` for the formula.
+    """Text detection: binary cross-entropy of the positives and the hardest negatives (OHEM).
+
+    See :func:`balance_cross_entropy_loss` for the formula.
 
     Args:
         negative_ratio: at most this many negatives for each positive, >= 0.

@@ -45,7 +45,9 @@ def boundary_loss(bd_pre: Tensor, bd_gt: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class BoundaryLoss(nn.Module):
-    """Boundary loss of PIDNet with mmseg's call and numbers; see :func:`boundary_loss` for the formula.
+    """Boundaries of segments (PIDNet): binary cross-entropy in which boundary and background weigh alike.
+
+    It has mmseg's call and numbers; see :func:`boundary_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

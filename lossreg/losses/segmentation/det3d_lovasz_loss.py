@@ -22,7 +22,9 @@ from lossreg.spec import IGNORE_INDEX_TOO, HostClass, LossSpec
 
 @LOSSES.register_module()
 class Det3DLovaszLoss(nn.Module):
-    """Lovasz loss with mmdet3d's call and numbers.
+    """Segmentation of point clouds: a convex surrogate of the Jaccard index.
+
+    It has mmdet3d's call and numbers.
 
     * ``multi_class`` (default): :func:`lossreg.functional.lovasz_softmax`;
     * ``binary``: :func:`lossreg.functional.lovasz_hinge`.

@@ -84,7 +84,9 @@ def dice_of_masses(overlap: Tensor, pred_mass: Tensor, target_mass: Tensor, eps:
 
 @LOSSES.register_module()
 class DiceLoss(nn.Module):
-    """Dice loss with mmdet's call and numbers; see :func:`dice_loss` for the formula.
+    """Masks: 1 - Dice coefficient, which does not depend on the size of the background.
+
+    It has mmdet's call and numbers; see :func:`dice_loss` for the formula.
 
     Args:
         use_sigmoid: the activation; only the sigmoid exists, so False needs ``activate=False``.

@@ -81,7 +81,9 @@ def huasdorff_disstance_loss(
 
 @LOSSES.register_module()
 class HuasdorffDisstanceLoss(nn.Module):
-    """Hausdorff distance loss with mmseg's name, call and numbers; see :func:`huasdorff_disstance_loss`.
+    """Segmentation: errors weighted by their distance from the boundary.
+
+    See :func:`huasdorff_disstance_loss`.
 
     The numbers are mmseg's, which differ from the paper's: every class has the distances of all that is not class 0,
     and its probability is compared with the label itself, not with whether it is that class.

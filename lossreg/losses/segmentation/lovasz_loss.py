@@ -187,7 +187,9 @@ def check_loss_type(loss_type: str) -> None:
 
 @LOSSES.register_module()
 class LovaszLoss(nn.Module):
-    """Lovasz loss with mmseg's call and numbers.
+    """Segmentation: a convex surrogate of the Jaccard index, over classes (softmax) or for one (hinge).
+
+    It has mmseg's call and numbers.
 
     * ``multi_class`` (default): :func:`lovasz_softmax`;
     * ``binary``: :func:`lovasz_hinge`.

@@ -57,7 +57,9 @@ def masked_balanced_bce_loss(
 
 @LOSSES.register_module()
 class MaskedBalancedBCELoss(nn.Module):
-    """Balanced binary cross-entropy with mmocr's call and numbers; see :func:`masked_balanced_bce_loss`.
+    """Text detection: binary cross-entropy of positives and hard negatives inside a mask, of probabilities.
+
+    It has mmocr's call and numbers; see :func:`masked_balanced_bce_loss`.
 
     Args:
         reduction: must be ``none``, which is how each element gets a loss of its own; the result is a scalar.

@@ -92,7 +92,9 @@ def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: 
 
 @LOSSES.register_module()
 class MaskedBalancedBCEWithLogitsLoss(nn.Module):
-    """Balanced binary cross-entropy of logits with mmocr's call and numbers.
+    """Text detection: binary cross-entropy of positives and hard negatives inside a mask, of logits.
+
+    It has mmocr's call and numbers.
 
     See :func:`masked_balanced_bce_with_logits_loss` for the formula.
 

@@ -37,7 +37,9 @@ def masked_bce_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps
 
 @LOSSES.register_module()
 class MaskedBCELoss(nn.Module):
-    """Masked binary cross-entropy with mmocr's call and numbers; see :func:`masked_bce_loss` for the formula.
+    """Text detection: binary cross-entropy of probabilities inside a mask.
+
+    It has mmocr's call and numbers; see :func:`masked_bce_loss` for the formula.
 
     Args:
         eps: keeps the quotient finite.

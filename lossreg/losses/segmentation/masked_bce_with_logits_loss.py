@@ -45,7 +45,9 @@ def masked_mean(loss: Tensor, mask: Optional[Tensor], eps: float) -> Tensor:
 
 @LOSSES.register_module()
 class MaskedBCEWithLogitsLoss(nn.Module):
-    """Masked binary cross-entropy with mmocr's call and numbers; see :func:`masked_bce_with_logits_loss`.
+    """Text detection: binary cross-entropy of logits inside a mask.
+
+    It has mmocr's call and numbers; see :func:`masked_bce_with_logits_loss`.
 
     Args:
         eps: keeps the quotient finite.

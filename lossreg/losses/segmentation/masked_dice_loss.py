@@ -61,7 +61,9 @@ def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, ep
 
 @LOSSES.register_module()
 class MaskedDiceLoss(nn.Module):
-    """Dice loss of masked maps with mmocr's call and numbers; see :func:`masked_dice_loss` for the formula.
+    """Text detection: Dice loss of a whole batch inside a mask.
+
+    It has mmocr's call and numbers; see :func:`masked_dice_loss` for the formula.
 
     Args:
         eps: keeps the quotient finite.

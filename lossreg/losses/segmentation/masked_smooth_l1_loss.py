@@ -44,7 +44,9 @@ def masked_smooth_l1_loss(
 
 @LOSSES.register_module()
 class MaskedSmoothL1Loss(nn.Module):
-    """Smooth L1 loss of masked maps with mmocr's call and numbers; see :func:`masked_smooth_l1_loss` for the formula.
+    """Text detection: smooth L1 loss inside a mask.
+
+    It has mmocr's call and numbers; see :func:`masked_smooth_l1_loss` for the formula.
 
     Args:
         beta: where the square ends, >= 0; 0 means ``eps``.

@@ -38,7 +38,9 @@ def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = N
 
 @LOSSES.register_module()
 class MaskedSquareDiceLoss(nn.Module):
-    """Dice loss of masked maps with mmocr's call and numbers; see :func:`masked_square_dice_loss` for the formula.
+    """Text detection: Dice loss of each map inside a mask, with squares in the denominator.
+
+    It has mmocr's call and numbers; see :func:`masked_square_dice_loss` for the formula.
 
     Args:
         eps: keeps empty maps finite.

@@ -77,7 +77,9 @@ def ohem_cross_entropy(
 
 @LOSSES.register_module()
 class OhemCrossEntropy(nn.Module):
-    """Cross-entropy of hard pixels with mmseg's call and numbers; see :func:`ohem_cross_entropy` for the formula.
+    """Segmentation: cross-entropy of the pixels predicted worst (OHEM).
+
+    It has mmseg's call and numbers; see :func:`ohem_cross_entropy` for the formula.
 
     Args:
         ignore_label: pixels with this label do not count.

@@ -139,7 +139,9 @@ def _pairwise_distances(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class PANEmbLossV1(nn.Module):
-    """Embedding loss of text kernels with mmocr's call and numbers; see :func:`pan_emb_loss_v1` for the formula.
+    """Text detection (PAN): pixels of one text attract each other, texts repel each other.
+
+    It has mmocr's call and numbers; see :func:`pan_emb_loss_v1` for the formula.
 
     Args:
         feature_dim: D, the size of an embedding.

@@ -51,7 +51,9 @@ def _first_channel(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SeedDiceLoss(nn.Module):
-    """Dice loss of heatmaps over the whole batch; see :func:`seed_dice_loss` for the formula.
+    """Heatmaps: Dice loss over the whole batch at once.
+
+    See :func:`seed_dice_loss` for the formula.
 
     Args:
         eps: keeps empty masks finite.

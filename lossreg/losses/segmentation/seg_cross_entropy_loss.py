@@ -109,7 +109,9 @@ def counted_weight(
 
 @LOSSES.register_module()
 class SegCrossEntropyLoss(nn.Module):
-    """Cross-entropy with mmseg's call and numbers, in three modes.
+    """Segmentation: cross-entropy of pixels, over classes (softmax) or for each class (sigmoid).
+
+    It has mmseg's call and numbers, in three modes.
 
     * softmax (default): :func:`lossreg.functional.cross_entropy`;
     * ``use_sigmoid``: :func:`pixel_binary_cross_entropy`, or, with targets of the shape of the scores,

@@ -113,7 +113,9 @@ def seg_dice_loss(
 
 @LOSSES.register_module()
 class SegDiceLoss(nn.Module):
-    """Dice loss with mmseg's call and numbers; see :func:`seg_dice_loss` for the formula.
+    """Segmentation: Dice loss over all classes and pixels of a sample.
+
+    It has mmseg's call and numbers; see :func:`seg_dice_loss` for the formula.
 
     Args:
         use_sigmoid: whether the activation is the sigmoid, not the softmax.

@@ -118,7 +118,9 @@ def seg_focal_loss(
 
 @LOSSES.register_module()
 class SegFocalLoss(nn.Module):
-    """Sigmoid focal loss with mmseg's call and numbers; see :func:`seg_focal_loss` for the formula.
+    """Segmentation with many easy pixels: focal loss of each class.
+
+    It has mmseg's call and numbers; see :func:`seg_focal_loss` for the formula.
 
     Args:
         use_sigmoid: must be True, as in mmseg.

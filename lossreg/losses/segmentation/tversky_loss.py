@@ -84,7 +84,9 @@ def tversky_loss(
 
 @LOSSES.register_module()
 class TverskyLoss(nn.Module):
-    """Tversky loss with mmseg's call and numbers; see :func:`tversky_loss` for the formula.
+    """Segmentation: Dice loss with weights for false positives and false negatives.
+
+    It has mmseg's call and numbers; see :func:`tversky_loss` for the formula.
 
     Args:
         smooth: keeps the quotient of empty classes finite, >= 0.

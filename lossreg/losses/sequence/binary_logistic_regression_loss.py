@@ -71,7 +71,9 @@ def balanced_cross_entropy(
 
 @LOSSES.register_module()
 class BinaryLogisticRegressionLoss(nn.Module):
-    """Balanced binary cross-entropy of temporal proposals, with mmaction's call and numbers.
+    """Temporal proposals: binary cross-entropy in which positives and negatives weigh alike.
+
+    It has mmaction's call and numbers.
 
     See :func:`binary_logistic_regression_loss` for the formula. The constructor's arguments are not mmaction's, which
     takes them in ``forward`` alone: an artefact holds them.

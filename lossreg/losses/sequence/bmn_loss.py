@@ -113,7 +113,9 @@ def _regression(p: Tensor, g: Tensor, mask: Tensor, u: Tensor, v: Tensor) -> Ten
 
 @LOSSES.register_module()
 class BMNLoss(nn.Module):
-    """Losses of a boundary-matching network with mmaction's call and numbers; see :func:`bmn_loss` for the formula.
+    """Temporal proposals (BMN): their ends, and their overlaps by regression and classification.
+
+    It has mmaction's call and numbers; see :func:`bmn_loss` for the formula.
 
     The constructor's arguments are not mmaction's, which takes them in ``forward`` alone: an artefact holds them.
 

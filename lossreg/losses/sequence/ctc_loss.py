@@ -110,7 +110,9 @@ def _losses_of_samples(
 
 @LOSSES.register_module()
 class CTCLoss(nn.Module):
-    """Connectionist temporal classification with torch's call and numbers; see :func:`ctc_loss` for the formula.
+    """Sequences without alignment, such as speech or text: negative log-likelihood over all alignments.
+
+    It has torch's call and numbers; see :func:`ctc_loss` for the formula.
 
     Args:
         blank: the class of no label.

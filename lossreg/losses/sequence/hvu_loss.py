@@ -113,7 +113,9 @@ def category_losses(
 
 @LOSSES.register_module()
 class HVULoss(nn.Module):
-    """Loss of videos tagged in several categories (HVU), with mmaction's call and numbers.
+    """Tags of videos in several categories (HVU): binary cross-entropy.
+
+    It has mmaction's call and numbers.
 
     See :func:`tag_loss` for the type ``all``, and :func:`category_losses` for ``individual``, where the loss is their
     average by ``category_loss_weights``, over the categories that have one.

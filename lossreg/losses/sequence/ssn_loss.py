@@ -148,7 +148,9 @@ def _class_index(labels: Tensor, counted: Tensor, classes: int) -> Tuple[Tensor,
 
 @LOSSES.register_module()
 class SSNLoss(nn.Module):
-    """Losses of structured segment networks with mmaction's call and numbers.
+    """Temporal proposals (structured segment networks): activity, completeness and location.
+
+    It has mmaction's call and numbers.
 
     See :func:`activity_loss`, :func:`completeness_loss` and :func:`location_loss` for the formulas. The constructor's
     arguments are not mmaction's, which takes them as ``train_cfg`` in ``forward`` alone: an artefact holds them. Their
