@@ -250,7 +250,7 @@ SegDiceLoss.spec = LossSpec(
         ),
         Difference(
             HOST,
-            'is that of empty masks where the only class is the ignored one; mmseg stops with an AssertionError',
+            'the loss is that of empty masks where the only class is the ignored one; mmseg raises AssertionError',
             'contract 6: values and derivatives are finite',
             'tests/openmmlab/test_mmseg.py',
         ),
