@@ -59,6 +59,11 @@ def cross_entropy(
     Raises:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> losses, counted = cross_entropy(torch.tensor([[2.0, 0.0], [5.0, 1.0]]), torch.tensor([0, -100]))
+        >>> losses, counted  # log(1 + e^-2), and a sample that is ignored
+        (tensor([0.1269, 0.0000]), tensor([ True, False]))
     """
     check_class_map(label, cls_score, 'label', 'cls_score')
     if weight is not None:
@@ -137,6 +142,11 @@ def binary_cross_entropy(
     Raises:
         ValueError: shapes do not match.
         IndexError: a class index above C (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> losses, counted = binary_cross_entropy(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
+        >>> losses  # log 2, and log(1 + e^-2)
+        tensor([[0.6931, 0.1269]])
     """
     logits = upcast(cls_score)
     dense = label.dim() == cls_score.dim()

@@ -50,6 +50,11 @@ def torch_cross_entropy(
     Raises:
         ValueError: shapes do not match, probabilities that are integers, ``ignore_index`` >= 0 with probabilities.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> losses, weights = torch_cross_entropy(torch.zeros(1, 3), torch.tensor([[0.5, 0.5, 0.0]]))
+        >>> losses  # log 3
+        tensor([1.0986])
     """
     if target.dim() != input.dim():
         return weighted_label_losses(input, target, weight, ignore_index, label_smoothing, False)

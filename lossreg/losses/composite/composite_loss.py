@@ -37,6 +37,15 @@ class CompositeLoss(nn.Module):
 
     Reference:
         Vapnik, Principles of Risk Minimization for Learning Theory, NIPS 1991.
+
+    Example:
+        >>> loss = CompositeLoss(
+        ...     losses=dict(fit=dict(loss=dict(type='MSELoss'), inputs=dict(pred='y', target='t'))),
+        ...     penalties=dict(decay=dict(loss=dict(type='L2Penalty'), inputs=['w'], weight=0.1)),
+        ... )
+        >>> results = loss({'y': torch.tensor([[3.0]]), 't': torch.tensor([[1.0]]), 'w': torch.tensor([2.0])})
+        >>> {name: round(float(value), 4) for name, value in results.items()}  # 4 + 0.1 * 4
+        {'loss': 4.4, 'fit': 4.0, 'decay': 4.0}
     """
 
     spec: ClassVar[LossSpec]

@@ -47,6 +47,11 @@ def giou_loss(
 
     Raises:
         ValueError: shapes do not match, unknown ``box_format``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> giou_loss(boxes, boxes + 1)  # 1 - 1/7 + 2/9
+        tensor([1.0794])
     """
     pred, target, weight = counted_boxes(pred, target, weight)
     p1, p2 = corners(pred, box_format)

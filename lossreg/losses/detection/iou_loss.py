@@ -43,6 +43,11 @@ def iou_loss(
 
     Raises:
         ValueError: shapes do not match, unknown ``box_format`` or ``mode``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> iou_loss(boxes, boxes + 1, mode='linear')  # 1 - 1/7
+        tensor([0.8571])
     """
     check_iou_mode(mode)
     pred, target, weight = counted_boxes(pred, target, weight)

@@ -32,6 +32,11 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> student, teacher = torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log()
+        >>> kl_divergence(student, teacher)  # 3/4 log 3/2, and 1/4 log 1/2
+        tensor([[ 0.3041, -0.1733]])
     """
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
     s, t = upcast_alike(preds_S, preds_T)

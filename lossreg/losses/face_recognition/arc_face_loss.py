@@ -58,6 +58,11 @@ def arc_face_loss(
     Raises:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> logits, losses = arc_face_loss(torch.ones(1, 2), torch.tensor([0]), torch.eye(2), s=1.0, m=0.5)
+        >>> logits, losses  # cos(pi / 4 + 0.5), and cos(pi / 4) for the other class
+        (tensor([[0.2815, 0.7071]]), tensor([0.9284]))
     """
     check_dim(weight, 2, 'weight')
     legal, index = check_inputs(features, label, weight)

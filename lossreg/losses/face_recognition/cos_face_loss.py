@@ -39,6 +39,10 @@ def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64
     Raises:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> cos_face_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.eye(2), s=1.0)  # log(1 + e^-0.65)
+        tensor([0.4201])
     """
     check_dim(weight, 2, 'weight')
     legal, index = check_inputs(features, label, weight)

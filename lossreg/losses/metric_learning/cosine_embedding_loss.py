@@ -32,6 +32,11 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> a, b = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+        >>> cosine_embedding_loss(a, b, torch.tensor([1, -1]))  # the cosine is 0.7071
+        tensor([0.2929, 0.7071])
     """
     check_same_shape(input1, input2, 'input1', 'input2')
     check_dim(target, input1.dim() - 1, 'target')

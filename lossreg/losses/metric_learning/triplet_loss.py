@@ -54,6 +54,11 @@ def batch_hard_triplet_loss(
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> on_a_line = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> batch_hard_triplet_loss(on_a_line, torch.tensor([0, 0, 1]))  # in the middle 1 - 1 + 0.3
+        tensor([0.0000, 0.3000, 0.0000])
     """
     check_embeddings(inputs, targets, 'inputs', 'targets')
     inputs = upcast(inputs)

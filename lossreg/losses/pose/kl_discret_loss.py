@@ -53,6 +53,10 @@ def kl_discret_loss(
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> kl_discret_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))  # log 2, over two bins
+        tensor([[0.3466]])
     """
     check_dim(pred, 3, 'pred')
     check_same_shape(target, pred, 'target', 'pred')

@@ -29,6 +29,10 @@ def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] =
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> mpjpe_loss(torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2))
+        tensor([[5.]])
     """
     return vector_length(weighted_error(output, target, target_weight))
 

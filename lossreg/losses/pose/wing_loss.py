@@ -42,6 +42,10 @@ def wing_loss(
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> wing_loss(torch.tensor([1.0, 20.0]), torch.zeros(2))  # 10 log(1 + 1/2), and 10 + 10 log 6
+        tensor([ 4.0547, 27.9176])
     """
     d = weighted_error(output, target, target_weight).abs()
     # d - w + w log(1 + w / eps)

@@ -28,6 +28,10 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> huber_loss(torch.tensor([1.0, 3.0]), torch.zeros(2), delta=2.0)  # 1/2, and 2 (3 - 1)
+        tensor([0.5000, 4.0000])
     """
     check_same_shape(target, input, 'target', 'input')
     # torch's kernel takes a tenth of the time of the formula's operators

@@ -31,6 +31,10 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> smooth_l1_loss(torch.tensor([0.5, 3.0]), torch.zeros(2))  # 0.5^2 / 2, and 3 - 1/2
+        tensor([0.1250, 2.5000])
     """
     x, t = counted_pair(pred, target, weight)
     # torch's kernel takes a tenth of the time of the formula's operators

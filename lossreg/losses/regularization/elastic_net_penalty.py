@@ -25,6 +25,10 @@ def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tens
 
     Returns:
         A scalar.
+
+    Example:
+        >>> elastic_net_penalty(torch.tensor([3.0, -4.0]))  # 3 + 4 + 9 + 16
+        tensor(32.)
     """
     # l1 sum |x| + l2 sum x^2
     return l1 * total(l1_penalty(input)) + l2 * total(l2_penalty(input))

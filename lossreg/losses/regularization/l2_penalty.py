@@ -21,6 +21,10 @@ def l2_penalty(input: Tensor) -> Tensor:
 
     Returns:
         The penalties, of the same shape.
+
+    Example:
+        >>> l2_penalty(torch.tensor([3.0, -4.0]))
+        tensor([ 9., 16.])
     """
     x = upcast(input)
     return x * x

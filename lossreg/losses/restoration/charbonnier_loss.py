@@ -32,6 +32,10 @@ def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> charbonnier_loss(torch.tensor([3.0, 0.0]), torch.zeros(2), eps=16.0)
+        tensor([5., 4.])
     """
     x, t = counted_pair(pred, target, weight)
     error = x - t

@@ -56,6 +56,10 @@ def gan_loss(
 
     Raises:
         ValueError: unknown ``gan_type``, no mask for smgan, shapes do not match.
+
+    Example:
+        >>> gan_loss(torch.tensor([[0.5]]), 'lsgan', target_is_real=True)  # (1/2 - 1)^2
+        tensor(0.2500)
     """
     check_type(gan_type)
     x = upcast(input)

@@ -48,6 +48,10 @@ def dice_loss(
 
     Raises:
         ValueError: shapes do not match.
+
+    Example:
+        >>> dice_loss(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[1.0, 1.0, 0.0]]), eps=0.0)  # 1 - 2 / (2 + 2)
+        tensor([0.5000])
     """
     check_same_shape(target, pred, 'target', 'pred')
     p, t = upcast(pred), upcast(target)

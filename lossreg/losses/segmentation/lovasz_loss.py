@@ -91,6 +91,11 @@ def lovasz_softmax(
     Raises:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN), or a class.
+
+    Example:
+        >>> scores, labels = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
+        >>> lovasz_softmax(scores, labels)  # all errors are 1/2
+        tensor([0.5000])
     """
     check_class_map(label, cls_score, 'label', 'cls_score')
     label = indices(label, 'label')

@@ -62,6 +62,11 @@ def ctc_loss(
     Raises:
         ValueError: shapes do not match.
         IndexError: a label or length out of range (eager on the CPU; elsewhere that sample's loss is NaN).
+
+    Example:
+        >>> log_probs = torch.full((2, 1, 2), 0.5).log()
+        >>> ctc_loss(log_probs, torch.tensor([[1]]), [2], [1])  # -log 3/4: all but two blanks
+        tensor([0.2877])
     """
     return _losses_of_samples(
         log_probs,
