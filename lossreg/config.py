@@ -10,11 +10,11 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+from lossreg.class_checks import why_kept
 from lossreg.data_config import bases_stay_data, is_data, read_data_config
 from lossreg.engine import Config
 from lossreg.errors import ConfigError, DeclinedError
 from lossreg.head_calls import Head, head_calls
-from lossreg.heads import why_kept
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.misnamed import FREE_KEYS, LOSS_KEY, LOSS_WORD, KnownNames
 from lossreg.registry import load_losses

@@ -6,7 +6,7 @@ import packages
 import pytest
 from torch import nn
 
-from lossreg.heads import CHECKS
+from lossreg.class_checks import CHECKS
 from lossreg.hosts import stand_ins
 
 pytestmark = pytest.mark.openmmlab

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, keep, poison, powers, reduce_loss, softplus, upcast
-from lossreg.conventions.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
 from lossreg.losses.classification.pretrain_focal_loss import checked_target
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
 
 
 def asymmetric_loss(

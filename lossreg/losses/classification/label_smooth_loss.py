@@ -24,10 +24,10 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR
 
 
 def smooth_label(label: Tensor, eps: float, mode: str = 'original') -> Tensor:

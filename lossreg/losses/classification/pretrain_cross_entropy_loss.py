@@ -20,11 +20,11 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions.classifiers import weights_of_samples
-from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import weights_of_samples
+from lossreg.spec_parts.detectors import AVG_FACTOR
 
 
 def soft_cross_entropy(

@@ -15,10 +15,10 @@ from lossreg.arith import (
     class_indices,
     reduce_loss,
 )
-from lossreg.conventions.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
 
 
 def pretrain_focal_loss(

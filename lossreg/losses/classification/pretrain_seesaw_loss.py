@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_labels, check_reduction, check_size, indices, reduce_loss
-from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.losses.classification.seesaw_loss import check_seesaw_options, count_samples, seesaw_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR
 
 
 @LOSSES.register_module()

@@ -24,10 +24,10 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def seesaw_loss(

@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, softplus, upcast
-from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.torch_nn import torch_calls
 
 
 def soft_margin_loss(input: Tensor, target: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR
 
 
 def softmax_focal_loss(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, power, reduce_loss
-from lossreg.conventions.detectors import BOX_CALLS
 from lossreg.ops.boxes import (
     area,
     aspect_difference,
@@ -23,6 +22,7 @@ from lossreg.ops.boxes import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
+from lossreg.spec_parts.detectors import BOX_CALLS
 
 
 def alpha_iou_loss(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_reduction, check_same_shape, check_size, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def axis_aligned_iou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

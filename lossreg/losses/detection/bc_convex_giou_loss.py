@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_leading_shape, check_reduction, reduce_loss, upcast
-from lossreg.conventions.detectors import convex_calls, convex_differences
 from lossreg.losses.detection.convex_giou_loss import convex_giou, counted_points, points_in_rows
 from lossreg.ops.rotated import rolled
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
+from lossreg.spec_parts.detectors import convex_calls, convex_differences
 
 
 def bc_convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

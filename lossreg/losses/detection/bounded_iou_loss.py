@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_reduction, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.ops.boxes import centre_offset, check_box_format, check_boxes, corners, smoothed
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def bounded_iou_loss(

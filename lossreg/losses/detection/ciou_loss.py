@@ -5,7 +5,6 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.ops.boxes import (
     aspect_difference,
     aspect_trade_off,
@@ -20,6 +19,7 @@ from lossreg.ops.boxes import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
 
 
 def ciou_loss(

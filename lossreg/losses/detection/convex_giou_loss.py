@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_size, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import convex_calls, convex_differences, scalar_without_weight
 from lossreg.ops.rotated import area_of_edges, common_area_of_polygons, next_on_hull, quotient_of_areas, rolled
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.detectors import convex_calls, convex_differences, scalar_without_weight
 
 
 def convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

@@ -19,9 +19,9 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import accuracy, check_class_map, check_reduction, indices, reduce_loss
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def check_class_count(num_classes: int, head: Optional[int] = None) -> None:

@@ -26,9 +26,9 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 
 
 def sigmoid_focal_loss(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import box_calls, zero_avg_factor
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import (
     Gaussian,
@@ -17,6 +16,7 @@ from lossreg.ops.gaussians import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
+from lossreg.spec_parts.detectors import box_calls, zero_avg_factor
 
 
 def gd_loss(

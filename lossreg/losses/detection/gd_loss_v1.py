@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import ROTATED_CALLS
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import bhattacharyya_distance, gaussian_of_box, kl_divergence, wasserstein_shape
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.detectors import ROTATED_CALLS
 
 
 def gd_loss_v1(

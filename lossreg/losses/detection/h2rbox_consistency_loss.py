@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_reduction, keep, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.ops.boxes import check_boxes
 from lossreg.registry import LOSSES, build_loss
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 CENTER: Dict[str, Any] = {'type': 'lossreg.L1Loss', 'loss_weight': 0.0}
 SHAPE: Dict[str, Any] = {'type': 'lossreg.IoULoss', 'loss_weight': 1.0}

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import gaussian_of_box, overlap_volume
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def kf_loss(

@@ -24,9 +24,9 @@ from lossreg.arith import (
     softplus,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
 
 
 def quality_focal_loss(

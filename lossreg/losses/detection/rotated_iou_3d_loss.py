@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import (
+from lossreg.ops.boxes import counted_boxes
+from lossreg.ops.rotated import common_area_of_boxes, quotient_of_areas
+from lossreg.registry import LOSSES
+from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.detectors import (
     CROSSING_EDGES,
     box_calls,
     coinciding_edges,
     scalar_without_weight,
     zero_avg_factor,
 )
-from lossreg.ops.boxes import counted_boxes
-from lossreg.ops.rotated import common_area_of_boxes, quotient_of_areas
-from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, Role
 
 
 def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

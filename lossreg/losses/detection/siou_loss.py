@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
 from lossreg.ops.boxes import (
     centre_offset,
     check_box_format,
@@ -19,6 +18,7 @@ from lossreg.ops.boxes import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor
 
 
 def siou_loss(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, average_by, check_dim, check_leading_shape, check_size, choose, total, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, quadrilaterals
 from lossreg.losses.detection.convex_giou_loss import points_in_rows
 from lossreg.ops.rotated import rolled
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, always
+from lossreg.spec_parts.detectors import AVG_FACTOR, quadrilaterals
 
 
 def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:

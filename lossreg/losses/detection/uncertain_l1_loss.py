@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import UNCERTAIN_CALLS, zero_avg_factor
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.detectors import UNCERTAIN_CALLS, zero_avg_factor
 
 
 def uncertain_l1_loss(

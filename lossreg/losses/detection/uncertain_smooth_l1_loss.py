@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss
-from lossreg.conventions.detectors import UNCERTAIN_CALLS, zero_avg_factor
 from lossreg.losses.detection.uncertain_l1_loss import counted_triple, weighted_by_uncertainty
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.detectors import UNCERTAIN_CALLS, zero_avg_factor
 
 
 def uncertain_smooth_l1_loss(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy_with_logits, check_reduction, power, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def varifocal_loss(

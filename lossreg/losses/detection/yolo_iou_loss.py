@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_reduction, check_weight_shape, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR
-from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.losses.detection.siou_loss import siou
 from lossreg.ops.boxes import (
     area,
@@ -23,6 +21,8 @@ from lossreg.ops.boxes import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR
+from lossreg.spec_parts.differences import nan_without_weight
 
 
 def yolo_iou(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, total, upcast
-from lossreg.conventions.distillation import FEATURE_CALLS
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import FEATURE_CALLS
 
 
 def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor:

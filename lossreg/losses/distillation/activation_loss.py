@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, total, upcast
-from lossreg.conventions.distillation import FEATURE_SHAPES, outputs_call
 from lossreg.ops.distillation import root
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.distillation import FEATURE_SHAPES, outputs_call
 
 
 def activation_loss(feat_T: Tensor, norm_type: str = 'abs') -> Tensor:

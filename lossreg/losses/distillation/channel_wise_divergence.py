@@ -5,11 +5,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
-from lossreg.conventions.distillation import distillation_calls
 from lossreg.ops.distillation import divergence, log_softmax
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def channel_wise_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_at_least, check_dim, check_same_shape, keep, total, upcast
-from lossreg.conventions.distillation import distillation_calls
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import root
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def dist_loss(

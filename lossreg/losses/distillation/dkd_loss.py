@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, log_sum_exp, poison, softplus, upcast_alike
-from lossreg.conventions.distillation import distillation_calls
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import (
     check_divergence_reduction,
     divergence,
@@ -18,6 +16,8 @@ from lossreg.ops.distillation import (
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def dkd_loss(

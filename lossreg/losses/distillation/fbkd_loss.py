@@ -5,10 +5,10 @@ from typing import ClassVar, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_at_least, check_dim, check_same_shape, total, upcast
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import root
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def fbkd_loss(

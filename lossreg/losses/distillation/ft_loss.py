@@ -5,11 +5,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, total, upcast
-from lossreg.conventions.distillation import FEATURE_CALLS
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.margins import normalize
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import FEATURE_CALLS
 
 
 def ft_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, total, upcast
-from lossreg.conventions.distillation import outputs_call
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.distillation import outputs_call
 
 
 def information_entropy_loss(preds_T: Tensor) -> Tensor:

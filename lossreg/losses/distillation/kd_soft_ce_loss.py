@@ -5,12 +5,12 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import AVG_FACTOR
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import log_softmax
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def kd_soft_cross_entropy(

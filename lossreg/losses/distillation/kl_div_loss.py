@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, legacy_reduction, reduce_loss, total, upcast
-from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.torch_nn import torch_calls
 
 
 def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tensor:

@@ -5,12 +5,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast_alike
-from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import LOGITS_SHAPES, distillation_calls
 
 
 def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:

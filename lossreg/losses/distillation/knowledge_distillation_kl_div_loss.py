@@ -16,10 +16,10 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def knowledge_distillation_kl_div_loss(

@@ -5,12 +5,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast_alike
-from lossreg.conventions.distillation import distillation_calls
 from lossreg.losses.distillation.kl_divergence import kl_divergence
 from lossreg.ops.distillation import reduce_divergence, standardised
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.0) -> Tensor:

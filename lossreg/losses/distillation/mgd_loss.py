@@ -5,9 +5,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, total, upcast
-from lossreg.conventions.distillation import distillation_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def mgd_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, keep, poison, reduce_loss, upcast
-from lossreg.conventions.distillation import distillation_calls
 from lossreg.ops.distillation import log_softmax, own_class
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Input, LossSpec, Role
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def nkd_loss(

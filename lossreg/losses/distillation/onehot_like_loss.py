@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import reduce_loss
-from lossreg.conventions.distillation import LOGITS_SHAPES, outputs_call
 from lossreg.losses.distillation.razor_cross_entropy_loss import decision_cross_entropy
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.distillation import LOGITS_SHAPES, outputs_call
 
 
 def onehot_like_loss(preds_T: Tensor) -> Tensor:

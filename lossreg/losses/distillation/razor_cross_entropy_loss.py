@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_same_shape, poison, reduce_loss, upcast
-from lossreg.conventions.distillation import LOGITS_SHAPES, distillation_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.distillation import LOGITS_SHAPES, distillation_calls
 
 
 def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_same_shape, check_size, keep, poison, total, upcast
-from lossreg.conventions.distillation import distillation_calls
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.ops.distillation import log_softmax, own_class
 from lossreg.ops.margins import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.distillation import distillation_calls
 
 
 def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) -> Tensor:

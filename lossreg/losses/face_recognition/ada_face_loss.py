@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_reduction, check_size, check_state, reduce_loss, total, upcast
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 from lossreg.ops.margins import (
     check_angle,
     check_inputs,
@@ -21,6 +20,7 @@ from lossreg.ops.margins import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 
 
 def ada_face_loss(

@@ -5,7 +5,6 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 from lossreg.ops.margins import (
     check_inputs,
     check_positive,
@@ -17,6 +16,7 @@ from lossreg.ops.margins import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
+from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes
 
 
 def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64.0, m: float = 0.35) -> Tensor:

@@ -17,7 +17,6 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     add_angle,
@@ -33,6 +32,7 @@ from lossreg.ops.margins import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 
 
 def curricular_face_loss(

@@ -5,10 +5,10 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.ops.margins import check_inputs, check_positive, class_weights, cosines, softmax_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
+from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 
 
 def norm_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 16.0) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, choose, matmul, reduce_loss, upcast
-from lossreg.conventions.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.ops.margins import (
     check_inputs,
     check_positive,
@@ -20,6 +19,7 @@ from lossreg.ops.margins import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
+from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 
 
 def sphere_face_loss(features: Tensor, label: Tensor, weight: Tensor, m: int = 4) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.conventions.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     check_angle,
@@ -22,6 +21,7 @@ from lossreg.ops.margins import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes
 
 
 def sub_center_arc_face_loss(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_same_shape, legacy_reduction, reduce_loss, upcast
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:

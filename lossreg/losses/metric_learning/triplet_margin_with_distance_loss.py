@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.metric_learning.triplet_margin_loss import pairwise_distance, triplet_hinge
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def named_distance(x1: Tensor, x2: Tensor, name: str) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, reduce_loss, softplus, upcast, weight_if_used, weight_of_leading
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import WEIGHT_OF_KEYPOINTS, WEIGHT_OF_PIXELS, heatmap_call, uses_target_weight
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import WEIGHT_OF_KEYPOINTS, WEIGHT_OF_PIXELS, heatmap_call, uses_target_weight
 
 
 def adaptive_wing_loss(

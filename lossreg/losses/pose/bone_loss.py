@@ -16,9 +16,9 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight
 
 
 def bone_loss(

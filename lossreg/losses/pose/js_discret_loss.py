@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_leading_shape, check_same_shape, keep, total, upcast
-from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight
 
 
 def js_discret_loss(pred_hm: Tensor, gt_hm: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, check_shape_or_one, keep, reduce_loss, upcast, weight_of_leading
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import heatmap_call
 from lossreg.registry import LOSSES
 from lossreg.spec import EMPTY, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import heatmap_call
 
 
 def keypoint_mse_loss(

@@ -17,11 +17,11 @@ from lossreg.arith import (
     weight_if_used,
     weight_of_leading,
 )
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import WEIGHT_OF_KEYPOINTS, heatmap_call
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import WEIGHT_OF_KEYPOINTS, heatmap_call
 
 
 def keypoint_ohkm_mse_loss(

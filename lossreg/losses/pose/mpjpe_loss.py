@@ -5,11 +5,11 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import reduce_loss, vector_length, weight_if_used
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import KEYPOINT_CALLS, weight_of_keypoints
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
 
 
 def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:

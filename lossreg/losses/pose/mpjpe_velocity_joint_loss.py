@@ -17,11 +17,11 @@ from lossreg.arith import (
     vector_length,
     weight_if_used,
 )
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import uses_target_weight
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import uses_target_weight
 
 
 def mpjpe_velocity_joint_loss(

@@ -21,11 +21,11 @@ from lossreg.arith import (
     reduce_loss,
     upcast,
 )
-from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.engine import Config
 from lossreg.losses.detection.iou_loss import check_iou_mode
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight
 
 Metainfo = Union[str, Mapping[str, Any], Sequence[float]]
 """Where sigmas come from: the path of a data set's metainfo file, its content, or the sigmas themselves."""

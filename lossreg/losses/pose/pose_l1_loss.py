@@ -14,10 +14,10 @@ from lossreg.arith import (
     weight_if_used,
     weight_of_leading,
 )
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import KEYPOINT_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import KEYPOINT_CALLS
 
 
 def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:

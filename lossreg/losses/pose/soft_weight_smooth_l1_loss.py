@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, reduce_loss, total, upcast, weight_if_used
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, coordinate_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL
 
 
 def soft_weight_smooth_l1_loss(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, total, weight_if_used
-from lossreg.conventions.everywhere import nan_without_weight, no_broadcast
-from lossreg.conventions.pose import KEYPOINT_CALLS, weight_of_keypoints
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
 
 
 def soft_wing_loss(

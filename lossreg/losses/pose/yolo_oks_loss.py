@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, one_minus_exp, upcast
-from lossreg.conventions.everywhere import nan_without_weight
 from lossreg.losses.pose.oks_loss import Metainfo, check_sigmas, read_sigmas, sigma_sizes, squared_distances
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_without_weight
 
 
 def box_keypoint_similarity(

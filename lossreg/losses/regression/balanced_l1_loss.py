@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import MMDET_CALLS, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
+from lossreg.spec_parts.detectors import MMDET_CALLS, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def balanced_l1_loss(

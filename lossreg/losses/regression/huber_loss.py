@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast_alike
-from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.torch_nn import torch_calls
 
 
 def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:

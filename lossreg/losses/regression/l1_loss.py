@@ -5,10 +5,10 @@ from typing import ClassVar, Optional, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, check_shape_or_one, keep, reduce_loss, upcast
-from lossreg.conventions.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

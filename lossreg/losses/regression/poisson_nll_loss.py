@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, upcast
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def poisson_nll_loss(

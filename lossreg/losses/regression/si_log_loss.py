@@ -16,9 +16,9 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, eps: float = 1e-4) -> Tensor:

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.conventions.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, beta: float = 1.0) -> Tensor:

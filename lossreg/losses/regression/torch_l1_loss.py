@@ -5,10 +5,11 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss
-from lossreg.conventions.everywhere import no_broadcast, torch_calls
 from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import no_broadcast
+from lossreg.spec_parts.torch_nn import torch_calls
 
 
 @LOSSES.register_module()

@@ -5,11 +5,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import total
-from lossreg.conventions.classifiers import PENALTY_CALLS
 from lossreg.losses.regularization.l1_penalty import l1_penalty
 from lossreg.losses.regularization.l2_penalty import l2_penalty
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
+from lossreg.spec_parts.classifiers import PENALTY_CALLS
 
 
 def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tensor:

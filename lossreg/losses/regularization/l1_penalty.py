@@ -5,9 +5,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, reduce_loss, upcast
-from lossreg.conventions.classifiers import PENALTY_CALLS
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
+from lossreg.spec_parts.classifiers import PENALTY_CALLS
 
 
 def l1_penalty(input: Tensor) -> Tensor:

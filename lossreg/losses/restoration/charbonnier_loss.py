@@ -6,12 +6,12 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, upcast
-from lossreg.conventions.everywhere import nan_under_zero, no_broadcast
-from lossreg.conventions.images import IMAGE_CALLS
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
+from lossreg.spec_parts.images import IMAGE_CALLS
 
 
 def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, eps: float = 1e-12) -> Tensor:

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_reduction, check_same_shape, keep, upcast
-from lossreg.conventions.everywhere import nan_under_zero, no_broadcast
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
 
 
 def gradient_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:

@@ -5,11 +5,11 @@ from typing import ClassVar, Optional, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import check_reduction, check_same_shape, check_shape_or_one, keep, upcast
-from lossreg.conventions.everywhere import nan_under_zero
 from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_under_zero
 
 
 def composed_pair(

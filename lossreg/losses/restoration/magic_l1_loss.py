@@ -14,11 +14,11 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions.everywhere import nan_under_zero, no_broadcast
-from lossreg.conventions.images import IMAGE_CALLS
 from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
+from lossreg.spec_parts.images import IMAGE_CALLS
 
 
 def pixel_weight(

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, keep, upcast
-from lossreg.conventions.everywhere import nan_under_zero
 from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import nan_under_zero
 
 
 def masked_tv_loss(pred: Tensor, mask: Optional[Tensor] = None) -> Tensor:

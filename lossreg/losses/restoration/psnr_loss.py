@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, check_dim, check_same_shape, total, total_per_sample, upcast
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:

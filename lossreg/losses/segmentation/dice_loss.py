@@ -15,9 +15,9 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def dice_loss(

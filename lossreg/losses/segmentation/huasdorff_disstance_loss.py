@@ -22,10 +22,10 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.ops.distances import squared_distances
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def huasdorff_disstance_loss(

@@ -5,14 +5,6 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy
-from lossreg.conventions.images import (
-    any_of_equals,
-    bounded_gradient,
-    masked_calls,
-    masked_differences,
-    no_assertion,
-    no_reduction,
-)
 from lossreg.losses.segmentation.masked_balanced_bce_with_logits_loss import (
     BALANCED_VARIANTS,
     balanced,
@@ -21,6 +13,14 @@ from lossreg.losses.segmentation.masked_balanced_bce_with_logits_loss import (
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import (
+    any_of_equals,
+    bounded_gradient,
+    masked_calls,
+    masked_differences,
+    no_assertion,
+    no_reduction,
+)
 
 
 def masked_balanced_bce_loss(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, binary_cross_entropy_with_logits, poison, total
-from lossreg.conventions.images import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
 from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
 
 
 def masked_balanced_bce_with_logits_loss(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_by, binary_cross_entropy_with_logits, total
-from lossreg.conventions.images import masked_calls, masked_differences, no_assertion
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import masked_calls, masked_differences, no_assertion
 
 
 def masked_bce_with_logits_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_same_shape, keep, total, upcast
-from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import masked_calls, masked_differences
 
 
 def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:

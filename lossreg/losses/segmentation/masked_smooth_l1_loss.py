@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average_by, total, upcast
-from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import masked_calls, masked_differences
 
 
 def masked_smooth_l1_loss(

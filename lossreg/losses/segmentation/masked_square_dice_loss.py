@@ -5,11 +5,11 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import average_over, total
-from lossreg.conventions.images import masked_calls, masked_differences
 from lossreg.losses.segmentation.dice_loss import dice_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.images import masked_calls, masked_differences
 
 
 def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-3) -> Tensor:

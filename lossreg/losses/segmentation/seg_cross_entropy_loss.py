@@ -19,8 +19,6 @@ from lossreg.arith import (
     total,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
-from lossreg.conventions.everywhere import no_broadcast
 from lossreg.losses.classification.cross_entropy_loss import (
     binary_cross_entropy,
     cross_entropy,
@@ -29,6 +27,8 @@ from lossreg.losses.classification.cross_entropy_loss import (
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
+from lossreg.spec_parts.differences import no_broadcast
 
 
 def pixel_binary_cross_entropy(

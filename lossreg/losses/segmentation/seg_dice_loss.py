@@ -21,10 +21,10 @@ from lossreg.arith import (
     total_per_sample,
     upcast,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
 from lossreg.registry import LOSSES
 from lossreg.spec import REDUCTION_OVERRIDE, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def seg_dice_loss(

@@ -22,10 +22,10 @@ from lossreg.arith import (
     upcast,
     weight_per_element,
 )
-from lossreg.conventions.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def seg_focal_loss(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_same_shape, keep, poison, total, upcast
-from lossreg.conventions.classifiers import nan_label
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import nan_label
 
 
 def binary_logistic_regression_loss(

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import average, check_dim, check_same_shape, check_size, keep, poison, total, upcast
-from lossreg.conventions.classifiers import nan_label
 from lossreg.losses.sequence.binary_logistic_regression_loss import (
     balanced_cross_entropy,
     binary_logistic_regression_loss,
 )
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import nan_label
 
 
 def bmn_loss(

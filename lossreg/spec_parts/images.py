@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lossreg.conventions.everywhere import nan_under_zero
 from lossreg.spec import Call, Difference, Input, Role
+from lossreg.spec_parts.differences import nan_under_zero
 
 
 def _image_call(name: str, shape: str, *weights: Input) -> Call:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lossreg.conventions.detectors import AVG_FACTOR
 from lossreg.spec import Call, Difference, Input, Role, Tolerance
+from lossreg.spec_parts.detectors import AVG_FACTOR
 
 MULTI_LABEL_CALLS = tuple(
     Call(

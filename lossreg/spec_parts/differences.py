@@ -1,11 +1,6 @@
-"""The calls of torch.nn's losses, and the differences that losses have from any host."""
+"""The differences that losses have from any host."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
-from lossreg.spec import Call, Difference, Input, Role, always
+from lossreg.spec import Difference
 
 
 def no_broadcast(host: str, test: str) -> Difference:
@@ -15,30 +10,6 @@ def no_broadcast(host: str, test: str) -> Difference:
         'inputs of different shapes are an error; the host broadcasts them, some with a warning',
         'contract 5: a forgotten dimension would train on the wrong pairs',
         test,
-    )
-
-
-def torch_calls(
-    role: Role = Role.LOGITS,
-    target: Role = Role.LOGITS,
-    names: tuple[str, str] = ('vectors', 'images'),
-    when: Callable[[Any], bool] = always,
-) -> tuple[Call, ...]:
-    """The calls of torch's element-wise losses: inputs and targets of one shape, as vectors and as images.
-
-    Args:
-        role: of the input.
-        target: of the target.
-        names: of the two calls.
-        when: which instances allow them.
-    """
-    return tuple(
-        Call(
-            name,
-            (Input('input', role, shape, differentiable=True), Input('target', target, shape)),
-            when=when,
-        )
-        for name, shape in zip(names, ('N C', 'N C H W'), strict=True)
     )
 
 

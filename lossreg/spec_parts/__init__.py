@@ -1,0 +1,1 @@
+"""What the specs of several losses share: inputs, calls, tolerances and differences from hosts."""
