@@ -5,17 +5,11 @@ inputs too. Shapes and options may be tested with a Python ``if`` here, tensor v
 the one exception: it runs in plain eager mode alone).
 """
 
-import warnings
-from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from lossreg.untrusted import read_weight
-
-FLOAT32_EPS = 1.1920928955078125e-07
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -49,90 +43,11 @@ def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
     return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
 
 
-def total(x: Tensor) -> Tensor:
-    """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
-    return x.sum(-1).sum() if x.dim() > 0 else x
-
-
-def total_per_sample(x: Tensor) -> Tensor:
-    """Sum over all dimensions but the first, the last dimension first."""
-    for _ in range(x.dim() - 1):
-        x = x.sum(-1)
-    return x
-
-
-def total_per_class(x: Tensor) -> Tensor:
-    """Sum over all dimensions but the first two, samples and classes, the last dimension first."""
-    for _ in range(x.dim() - 2):
-        x = x.sum(-1)
-    return x
-
-
-def all_per_sample(x: Tensor) -> Tensor:
-    """Whether all elements are true, over all dimensions but the first."""
-    for _ in range(x.dim() - 1):
-        x = x.all(-1)
-    return x
-
-
 def vector_length(x: Tensor) -> Tensor:
     """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
     squared = (x * x).sum(-1)
     nothing = squared == 0
     return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
-
-
-def average(summed: Tensor, count: Tensor) -> Tensor:
-    """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
-    nothing = count == 0
-    return torch.where(nothing, 0.0, 1.0) * summed / torch.where(nothing, 1.0, count)
-
-
-def average_over(summed: Tensor, count: int) -> Tensor:
-    """``summed / count`` for a size, and exactly 0 where that is 0.
-
-    The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
-    """
-    return average(summed, torch.zeros_like(summed) + count)
-
-
-def average_by(summed: Tensor, factor: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """``summed / (factor + eps)``, as hosts average by an ``avg_factor``; exactly 0 where that is 0."""
-    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
-
-
-def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
-    """Reduces element-wise losses, weighted already, as OpenMMLab does.
-
-    ``none``: as they are; ``sum``: their sum; ``mean``: their sum over the number of elements, or over
-    ``avg_factor + eps`` where that is given.
-
-    Args:
-        loss: element-wise losses.
-        reduction: ``none``, ``mean`` or ``sum``.
-        avg_factor: a float, int or 0-d tensor; exactly 0 gives 0.
-        eps: added to ``avg_factor``; mmdet and mmseg add float32's, mmpretrain none.
-
-    Raises:
-        ValueError: unknown ``reduction``, or ``avg_factor`` with ``reduction='sum'``.
-    """
-    check_reduction(reduction)
-    if reduction == 'none':
-        return loss
-    summed = total(loss)
-    if reduction == 'sum':
-        if avg_factor is not None:
-            raise ValueError("avg_factor cannot be used with reduction='sum'; use 'mean' or 'none'")
-        return summed
-    if avg_factor is None:
-        return average_over(summed, loss.numel())
-    return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)
-
-
-def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
-    """How many per cent of the ``counted`` rows have their largest score at the label; 0 where none is counted."""
-    right = counted & (scores.argmax(1) == label)
-    return average(100.0 * right.sum().to(scores.dtype), counted.sum().to(scores.dtype))
 
 
 def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,54 +144,6 @@ def one_minus_exp(h: Tensor) -> Tensor:
     return torch.where(h < 0.02, series, 1.0 - torch.exp(-h))
 
 
-def first_order(x: Tensor) -> Tensor:
-    """``x`` with its derivative, of which another derivative raises RuntimeError.
-
-    For what has its derivative in closed form: autograd would take that for a constant, and second derivatives would
-    be wrong without a word. Traces get ``x`` itself; nothing differentiates them twice.
-    """
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if not is_eager(x):
-            return x
-    # a sum over segments of one element: torch has its derivative, but no second one, in TorchScript too
-    # one element more, because on CUDA it divides by their number
-    flat = F.pad(x.reshape(-1), [0, 1])
-    lengths = torch.ones_like(flat, dtype=torch.int64)
-    return torch.segment_reduce(flat, 'sum', lengths=lengths, unsafe=True)[:-1].view(x.shape)
-
-
-def gradient_alone(x: Tensor) -> Tensor:
-    """0, with the derivative of ``x``, which must be finite; it is :func:`first_order`."""
-    x = first_order(x)
-    return x - x.detach()
-
-
-def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
-    """``value`` with the derivative ``gradient`` by ``x``, where that is known in closed form: :func:`first_order`.
-
-    Args:
-        value: one number a sample, (N).
-        x: finite, (N, ...).
-        gradient: of the shape of ``x``.
-    """
-    return value.detach() + gradient_alone(total_per_sample(gradient.detach() * x))
-
-
-def kth_largest(x: Tensor, k: Tensor) -> Tensor:
-    """The ``k``-th largest element of a vector, k from 1, of shape (1) and without gradient. NaN has no place in it."""
-    x = x.detach()
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if is_plain_eager(x):
-            return _kth_largest_in_eager(x, k)
-    return x.sort(descending=True)[0].gather(0, (k - 1).view(1))
-
-
-@torch.jit.unused
-def _kth_largest_in_eager(x: Tensor, k: Tensor) -> Tensor:
-    # selects, and so takes an eighth of the time of sorting; no exporter knows it
-    return x.kthvalue(x.numel() + 1 - int(k))[0].view(1)
-
-
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` of matrices or batches of them, with its gradient, in their own precision: autocast changes nothing.
 
@@ -364,63 +231,12 @@ def overwrite(parameter: Tensor, value: Tensor) -> None:
         parameter.copy_(value)
 
 
-def legacy_reduction(size_average: Optional[bool], reduce: Optional[bool], reduction: str) -> str:
-    """The reduction that torch's deprecated pair of arguments means; ``reduction`` where neither is given.
-
-    ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``; either of them alone takes the other as True.
-    For constructors only: it warns, which TorchScript cannot.
-    """
-    check_reduction(reduction)
-    if size_average is None and reduce is None:
-        return reduction
-    meant = 'none' if reduce is False else 'sum' if size_average is False else 'mean'
-    warnings.warn(
-        f"size_average and reduce are deprecated, write reduction='{meant}'", DeprecationWarning, stacklevel=3
-    )
-    return meant
-
-
-def as_weight(weight: Optional[Union[Tensor, float, str, Sequence[Any]]]) -> Optional[Tensor]:
-    """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
-
-    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml. A pkl is code, and
-    read only where the path comes from Python, not from data.
-    """
-    if isinstance(weight, str):
-        weight = read_weight(weight)
-    return None if weight is None else upcast(torch.as_tensor(weight))
-
-
 def check_state(state: Tensor, name: str) -> None:
     """Raises ValueError for a state in half precision, where it would stop moving: scripted modules follow casts."""
     if state.dtype == torch.float16 or state.dtype == torch.bfloat16:
         raise ValueError(
             f'{name} is in half precision, where it would stop moving; cast the inputs, not a scripted loss'
         )
-
-
-def allow_missing(module: nn.Module, *names: str) -> None:
-    """Lets a module load checkpoints that lack these buffers, which then stay as they are. For constructors only.
-
-    Hosts that keep such a number outside their checkpoints do not write it, nor did earlier versions of the loss.
-    """
-    register: Any = module._register_load_state_dict_pre_hook  # its public name is newer than torch 2.1
-    register(partial(_fill_missing, names), with_module=True)
-
-
-def _fill_missing(
-    names: Sequence[str], module: nn.Module, state_dict: Dict[str, Any], prefix: str, *unused: object
-) -> None:
-    for name in names:
-        value = getattr(module, name)
-        if value is not None:
-            state_dict.setdefault(prefix + name, value)
-
-
-def check_reduction(reduction: str) -> None:
-    """Raises ValueError unless ``reduction`` is ``none``, ``mean`` or ``sum``."""
-    if reduction != 'none' and reduction != 'mean' and reduction != 'sum':
-        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
 
 
 def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
@@ -550,67 +366,6 @@ def check_broadcast(a: Tensor, like: Tensor, a_name: str, like_name: str, most: 
             f'{a_name} has shape {list(a.shape)} and {like_name} has shape {list(like.shape)}; '
             'the first must broadcast to the second'
         )
-
-
-def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
-    """A weight that broadcasts to ``like``: given in its shape, as that flattened, or one for each sample.
-
-    Raises:
-        ValueError: it has none of these shapes.
-    """
-    if weight.dim() == like.dim():
-        check_same_shape(weight, like, weight_name, like_name)
-        return weight
-    check_dim(weight, 1, weight_name)
-    if weight.size(0) == like.numel():
-        return weight.view(like.shape)
-    check_leading_shape(weight, like, 1, weight_name, like_name)
-    return weight.view([-1] + [1] * (like.dim() - 1))
-
-
-def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
-    """A weight given for the first dimensions of ``like``, or for all of them, so that it broadcasts to that.
-
-    Raises:
-        ValueError: it has not the shape of these dimensions.
-    """
-    check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
-    return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
-
-
-def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str, like_name: str) -> Tensor:
-    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), so that it broadcasts to that.
-
-    Raises:
-        ValueError: it has not that shape; NaN in exported form, which would not take K = 1 after a comparison.
-    """
-    check_dim(weight, 2, weight_name)
-    check_leading_shape(weight, like, 1, weight_name, like_name)
-    is_compared = True
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        is_compared = is_eager(weight)
-    if is_compared and weight.size(1) * each != like.size(1):
-        raise ValueError(
-            f'{weight_name} has shape {list(weight.shape)} and {like_name} has shape {list(like.shape)}; '
-            f'dimension 1 of the second must be {each} times that of the first'
-        )
-    weighed = torch.zeros([], dtype=torch.int64, device=weight.device) + weight.size(1) * each
-    keypoint = torch.arange(like.size(1), device=weight.device) // each
-    weight = poison(weight, weighed == like.size(1)).index_select(1, keypoint)
-    return weight.view(list(weight.shape) + [1] * (like.dim() - 2))
-
-
-def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:
-    """``weight`` where it is ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
-
-    Raises:
-        ValueError: it is used, but missing.
-    """
-    if not used:
-        return None
-    if weight is None:
-        raise ValueError(f'{name} is missing; give it, or build the loss with use_target_weight=False')
-    return weight
 
 
 def indices(x: Tensor, name: str) -> Tensor:

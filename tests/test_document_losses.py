@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lossreg.arith import kth_largest
+from lossreg.ops.mining import kth_largest
 from lossreg.registry import build_loss
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)

@@ -18,9 +18,10 @@ from torch import nn
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lossreg.arith import average_over, binary_cross_entropy_with_logits, poison, total
+from lossreg.arith import binary_cross_entropy_with_logits, poison
 from lossreg.exporters import build
 from lossreg.formats import OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH
+from lossreg.ops.reductions import average_over, total
 from lossreg.runtimes import OnnxRuntime
 from lossreg.testing import assert_exportable
 

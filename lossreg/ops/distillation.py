@@ -4,17 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    gradient_alone,
-    indices,
-    keep,
-    reduce_loss,
-    total,
-)
+from lossreg.arith import check_dim, check_labels, check_leading_shape, indices, keep
+from lossreg.ops.closed_form import gradient_alone
+from lossreg.ops.reductions import average_over, reduce_loss, total
 
 # Divergences
 

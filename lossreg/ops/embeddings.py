@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import check_dim, check_leading_shape, gradient_alone, is_plain_eager, keep, total
+from lossreg.arith import check_dim, check_leading_shape, is_plain_eager, keep
+from lossreg.ops.closed_form import gradient_alone
+from lossreg.ops.reductions import total
 
 
 def check_embeddings(embeddings: Tensor, identities: Tensor, embeddings_name: str, identities_name: str) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossreg.arith import first_order
+from lossreg.ops.closed_form import first_order
 
 
 class Gaussian(NamedTuple):

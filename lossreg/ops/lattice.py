@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import is_eager, keep, with_gradient
+from lossreg.arith import is_eager, keep
+from lossreg.ops.closed_form import with_gradient
 from lossreg.ops.tracing import scan
 
 KERNEL_IS_RIGHT = torch.__version__ >= '2.11'

@@ -14,18 +14,6 @@ def class_weights(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape)))
 
 
-def check_positive(value: float, name: str) -> None:
-    """Raises ValueError unless an option is above 0."""
-    if not value > 0:
-        raise ValueError(f'{name} must be > 0, got {value}')
-
-
-def check_angle(value: float, limit: float, name: str) -> None:
-    """Raises ValueError unless an angular option lies in [0, limit]."""
-    if not 0 <= value <= limit:
-        raise ValueError(f'{name} must be an angle from 0 to {limit:.6g}, got {value}')
-
-
 def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Checks a loss's inputs.
 

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, check_dim, upcast
+from lossreg.arith import check_dim, upcast
 from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
 from lossreg.losses.classification.pretrain_cross_entropy_loss import soft_cross_entropy
+from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

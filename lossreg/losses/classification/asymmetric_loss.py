@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, keep, poison, powers, reduce_loss, softplus, upcast
+from lossreg.arith import keep, poison, powers, softplus, upcast
 from lossreg.losses.classification.pretrain_focal_loss import checked_target
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 from lossreg.spec_parts.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples

@@ -5,18 +5,9 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    check_broadcast,
-    check_same_shape,
-    keep,
-    legacy_reduction,
-    negative_log,
-    negative_log_of_rest,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_broadcast, check_same_shape, keep, negative_log, negative_log_of_rest, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, reduce_loss
 from lossreg.losses.classification.action_cross_entropy_loss import class_count
 from lossreg.losses.classification.pretrain_cross_entropy_loss import multi_label_cross_entropy
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -5,18 +5,10 @@ from typing import Any, ClassVar, Optional, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    binary_cross_entropy_with_logits,
-    check_broadcast,
-    check_same_shape,
-    keep,
-    legacy_reduction,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import binary_cross_entropy_with_logits, check_broadcast, check_same_shape, keep, upcast
 from lossreg.losses.classification.bce_loss import weight_sizes, weighted_calls
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
 

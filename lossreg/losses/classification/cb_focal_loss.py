@@ -6,18 +6,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_size,
-    indices,
-    poison,
-    softplus,
-    total,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, poison, softplus, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

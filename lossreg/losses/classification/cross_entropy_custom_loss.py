@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import accuracy, indices
+from lossreg.arith import indices
 from lossreg.losses.classification.cross_entropy_loss import (
     CrossEntropyLoss,
     binary_cross_entropy,
@@ -16,6 +16,7 @@ from lossreg.losses.classification.cross_entropy_loss import (
     mask_cross_entropy,
 )
 from lossreg.losses.detection.focal_custom_loss import check_class_count
+from lossreg.ops.cross_entropy import accuracy
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 

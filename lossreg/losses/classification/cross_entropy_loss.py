@@ -8,25 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    as_weight,
-    average_by,
-    average_over,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
     check_labels,
     check_leading_shape,
-    check_reduction,
     check_same_shape,
     check_size,
     check_weight_shape,
     indices,
     keep,
     poison,
-    reduce_loss,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average_by, average_over, reduce_loss, total
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

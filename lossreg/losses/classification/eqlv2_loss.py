@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average_over,
     check_class_map,
     check_dim,
     check_labels,
@@ -19,9 +18,9 @@ from lossreg.arith import (
     poison,
     sigmoid,
     softplus,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

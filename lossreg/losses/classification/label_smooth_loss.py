@@ -8,23 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    as_weight,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
     check_labels,
     check_leading_shape,
-    check_reduction,
     check_same_shape,
     check_size,
     choose,
     class_indices,
     keep,
     poison,
-    reduce_loss,
     upcast,
 )
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR

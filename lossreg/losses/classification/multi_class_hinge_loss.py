@@ -5,16 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_reduction,
-    indices,
-    poison,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_dim, check_labels, indices, poison, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

@@ -5,18 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_labels,
-    check_same_shape,
-    choose,
-    indices,
-    keep,
-    legacy_reduction,
-    poison,
-    total,
-    upcast,
-)
+from lossreg.arith import check_labels, check_same_shape, choose, indices, keep, poison, upcast
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

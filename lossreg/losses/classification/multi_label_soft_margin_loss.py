@@ -4,19 +4,10 @@ from typing import ClassVar, Optional, Sequence, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    average_over,
-    binary_cross_entropy_with_logits,
-    check_same_shape,
-    check_size,
-    keep,
-    legacy_reduction,
-    total,
-    upcast,
-)
+from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, check_size, keep, upcast
 from lossreg.losses.classification.nll_loss import class_count
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,22 +5,10 @@ from typing import ClassVar, Optional, Sequence, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    average_over,
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_size,
-    indices,
-    keep,
-    legacy_reduction,
-    poison,
-    total,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, keep, poison, upcast
 from lossreg.losses.classification.nll_loss import class_count
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -10,15 +10,15 @@ from lossreg.arith import (
     check_dim,
     check_leading_shape,
     check_numbers,
-    check_reduction,
     check_same_shape,
     keep,
     log_sum_exp,
     poison,
-    reduce_loss,
     softplus,
     upcast,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -5,19 +5,10 @@ from typing import Any, ClassVar, Mapping, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    average,
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_size,
-    indices,
-    legacy_reduction,
-    total,
-)
+from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices
 from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
+from lossreg.ops.reductions import average, total
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

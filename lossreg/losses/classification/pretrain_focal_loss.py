@@ -5,17 +5,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    class_indices,
-    reduce_loss,
-)
+from lossreg.arith import check_class_map, check_dim, check_labels, check_leading_shape, check_same_shape, class_indices
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples

@@ -6,8 +6,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_labels, check_reduction, check_size, indices, reduce_loss
+from lossreg.arith import check_labels, check_size, indices
 from lossreg.losses.classification.seesaw_loss import check_seesaw_options, count_samples, seesaw_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR

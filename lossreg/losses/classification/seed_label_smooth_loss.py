@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_class_map, check_dim, check_labels, indices, poison, total, upcast
+from lossreg.arith import check_class_map, check_dim, check_labels, indices, poison, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

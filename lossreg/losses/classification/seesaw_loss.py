@@ -9,22 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    accuracy,
-    average,
     check_class_map,
     check_dim,
     check_labels,
-    check_reduction,
     check_same_shape,
     check_size,
     indices,
     keep,
     poison,
-    reduce_loss,
-    total,
     upcast,
 )
 from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
+from lossreg.ops.cross_entropy import accuracy
+from lossreg.ops.reductions import average, reduce_loss, total
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

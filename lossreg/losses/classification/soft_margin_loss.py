@@ -4,7 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss, softplus, upcast
+from lossreg.arith import check_same_shape, softplus, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -7,21 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    as_weight,
-    average,
     check_class_map,
     check_labels,
-    check_reduction,
     check_same_shape,
     check_size,
     indices,
     keep,
     poison,
-    reduce_loss,
     softplus,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average, reduce_loss, total
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR

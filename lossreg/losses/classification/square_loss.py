@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.losses.classification.hinge_loss import signed_scores
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

@@ -6,17 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    allow_missing,
-    as_weight,
-    check_at_least,
-    check_same_shape,
-    check_size,
-    keep,
-    legacy_reduction,
-    upcast,
-)
+from lossreg.arith import check_at_least, check_same_shape, check_size, keep, upcast
 from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
+from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

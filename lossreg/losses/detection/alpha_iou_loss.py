@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, power, reduce_loss
+from lossreg.arith import power
 from lossreg.ops.boxes import (
     area,
     aspect_difference,
@@ -20,6 +20,8 @@ from lossreg.ops.boxes import (
     intersection_and_union,
     squared_length,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 from lossreg.spec_parts.detectors import BOX_CALLS

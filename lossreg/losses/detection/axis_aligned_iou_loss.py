@@ -5,7 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, check_reduction, check_same_shape, check_size, keep, reduce_loss, upcast
+from lossreg.arith import check_leading_shape, check_same_shape, check_size, keep, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -5,8 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, check_reduction, keep, reduce_loss, upcast
+from lossreg.arith import check_leading_shape, keep, upcast
 from lossreg.ops.boxes import centre_offset, check_box_format, check_boxes, corners, smoothed
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -5,17 +5,9 @@ from typing import ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_at_least,
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_size,
-    check_weight_shape,
-    keep,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_at_least, check_dim, check_leading_shape, check_size, check_weight_shape, keep, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, Tolerance
 

@@ -5,8 +5,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_size, keep, reduce_loss, upcast
+from lossreg.arith import check_dim, check_leading_shape, check_size, keep, upcast
+from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.rotated import area_of_edges, common_area_of_polygons, next_on_hull, quotient_of_areas, rolled
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.detectors import convex_calls, convex_differences, scalar_without_weight

@@ -5,8 +5,11 @@ from typing import ClassVar, Dict, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import accuracy, check_class_map, check_reduction, indices, reduce_loss
+from lossreg.arith import check_class_map, indices
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.ops.cross_entropy import accuracy
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

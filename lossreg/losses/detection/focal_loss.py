@@ -11,7 +11,6 @@ from lossreg.arith import (
     check_class_map,
     check_dim,
     check_labels,
-    check_reduction,
     check_same_shape,
     check_weight_shape,
     choose,
@@ -21,11 +20,12 @@ from lossreg.arith import (
     negative_log_of_rest,
     poison,
     power,
-    reduce_loss,
     softplus,
     upcast,
-    weight_per_element,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_per_element
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor

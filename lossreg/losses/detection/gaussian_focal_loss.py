@@ -5,19 +5,9 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_dim,
-    check_labels,
-    check_reduction,
-    check_same_shape,
-    indices,
-    keep,
-    log_of_rest,
-    poison,
-    power,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_dim, check_labels, check_same_shape, indices, keep, log_of_rest, poison, power, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

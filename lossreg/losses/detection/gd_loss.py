@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Mapping, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import (
     Gaussian,
@@ -14,6 +13,8 @@ from lossreg.ops.gaussians import (
     kl_divergence,
     wasserstein_shape,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
 from lossreg.spec_parts.detectors import box_calls, zero_avg_factor

@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import bhattacharyya_distance, gaussian_of_box, kl_divergence, wasserstein_shape
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 from lossreg.spec_parts.detectors import ROTATED_CALLS

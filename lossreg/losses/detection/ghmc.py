@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
-    average_by,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
@@ -17,9 +15,9 @@ from lossreg.arith import (
     indices,
     keep,
     poison,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average, average_by, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

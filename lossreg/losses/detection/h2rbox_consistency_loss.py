@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Dict, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, keep, upcast
+from lossreg.arith import check_dim, check_leading_shape, keep, upcast
 from lossreg.ops.boxes import check_boxes
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES, build_loss
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

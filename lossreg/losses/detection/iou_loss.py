@@ -6,8 +6,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.ops.boxes import check_box_format, corners, counted_boxes, inner_size, intersection_and_union
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import BOX_CALLS, zero_avg_factor

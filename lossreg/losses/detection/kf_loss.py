@@ -5,9 +5,11 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.arith import check_same_shape, keep, upcast
 from lossreg.ops.boxes import counted_boxes
 from lossreg.ops.gaussians import gaussian_of_box, overlap_volume
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

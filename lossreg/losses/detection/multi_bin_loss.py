@@ -6,20 +6,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    average_over,
-    check_binary,
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_size,
-    keep,
-    poison,
-    softplus,
-    total,
-    upcast,
-)
+from lossreg.arith import check_binary, check_dim, check_leading_shape, check_size, keep, poison, softplus, upcast
+from lossreg.ops.reductions import average, average_over, total
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -4,8 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, reduce_loss
+from lossreg.arith import check_dim, check_leading_shape
 from lossreg.losses.detection.iou_loss import check_iou_mode, iou_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight

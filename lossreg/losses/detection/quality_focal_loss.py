@@ -13,17 +13,17 @@ from lossreg.arith import (
     check_class_map,
     check_dim,
     check_labels,
-    check_reduction,
     check_same_shape,
     indices,
     keep,
     negative_log_of_rest,
     poison,
     power,
-    reduce_loss,
     softplus,
     upcast,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor

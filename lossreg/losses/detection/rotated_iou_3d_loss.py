@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.ops.boxes import counted_boxes
+from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.rotated import common_area_of_boxes, quotient_of_areas
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.detectors import (

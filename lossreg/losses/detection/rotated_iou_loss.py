@@ -6,10 +6,11 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.losses.detection.iou_loss import check_iou_mode
 from lossreg.ops.boxes import counted_boxes
+from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.rotated import common_area_of_boxes, quotient_of_areas
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import CROSSING_EDGES, ROTATED_CALLS, coinciding_edges, zero_avg_factor

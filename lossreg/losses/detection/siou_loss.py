@@ -5,7 +5,6 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.ops.boxes import (
     centre_offset,
     check_box_format,
@@ -16,6 +15,8 @@ from lossreg.ops.boxes import (
     intersection_and_union,
     squared_length,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 from lossreg.spec_parts.detectors import BOX_CALLS, scalar_without_weight, zero_avg_factor

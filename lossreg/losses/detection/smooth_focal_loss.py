@@ -4,8 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
+from lossreg.arith import check_same_shape, upcast
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -6,8 +6,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_by, check_dim, check_leading_shape, check_size, choose, total, upcast
+from lossreg.arith import check_dim, check_leading_shape, check_size, choose, upcast
 from lossreg.losses.detection.convex_giou_loss import points_in_rows
+from lossreg.ops.reductions import average, average_by, total
 from lossreg.ops.rotated import rolled
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, always

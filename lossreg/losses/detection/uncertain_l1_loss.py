@@ -5,8 +5,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.arith import check_same_shape, keep, upcast
 from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import UNCERTAIN_CALLS, zero_avg_factor

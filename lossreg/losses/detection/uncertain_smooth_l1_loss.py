@@ -5,8 +5,9 @@ from typing import ClassVar, Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss
 from lossreg.losses.detection.uncertain_l1_loss import counted_triple, weighted_by_uncertainty
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import UNCERTAIN_CALLS, zero_avg_factor

@@ -5,8 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, check_reduction, power, reduce_loss, upcast
+from lossreg.arith import binary_cross_entropy_with_logits, power, upcast
 from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

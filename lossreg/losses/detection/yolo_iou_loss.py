@@ -5,7 +5,7 @@ from typing import ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, check_reduction, check_weight_shape, reduce_loss, upcast
+from lossreg.arith import check_leading_shape, check_weight_shape, upcast
 from lossreg.losses.detection.siou_loss import siou
 from lossreg.ops.boxes import (
     area,
@@ -19,6 +19,8 @@ from lossreg.ops.boxes import (
     intersection_and_union,
     squared_length,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR

@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, total, upcast
+from lossreg.arith import upcast
 from lossreg.ops.distillation import root
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.distillation import FEATURE_SHAPES, outputs_call

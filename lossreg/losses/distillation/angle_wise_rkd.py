@@ -4,9 +4,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_leading_shape, matmul, total, upcast, upcast_alike
+from lossreg.arith import check_leading_shape, matmul, upcast, upcast_alike
 from lossreg.losses.distillation.distance_wise_rkd import flat_features, relational_calls
 from lossreg.ops.margins import normalize
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 

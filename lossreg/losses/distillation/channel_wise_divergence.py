@@ -4,9 +4,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, total, upcast
+from lossreg.arith import check_dim, check_same_shape, upcast
 from lossreg.ops.distillation import divergence, log_softmax
-from lossreg.ops.margins import check_positive
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 from lossreg.spec_parts.distillation import distillation_calls

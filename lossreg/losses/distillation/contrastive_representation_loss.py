@@ -7,18 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_at_least,
-    check_dim,
-    check_same_shape,
-    matmul,
-    softplus,
-    total,
-    upcast,
-    upcast_alike,
-)
-from lossreg.ops.margins import check_positive
+from lossreg.arith import check_at_least, check_dim, check_same_shape, matmul, softplus, upcast, upcast_alike
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

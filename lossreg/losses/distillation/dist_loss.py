@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_at_least, check_dim, check_same_shape, keep, total, upcast
+from lossreg.arith import check_at_least, check_dim, check_same_shape, keep, upcast
 from lossreg.ops.distillation import root
-from lossreg.ops.margins import check_positive
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import no_broadcast

@@ -5,9 +5,10 @@ from typing import ClassVar, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_leading_shape, total, upcast
+from lossreg.arith import check_leading_shape, upcast
 from lossreg.ops.embeddings import distances_of, pairwise_squared_distances, weighted_distances
 from lossreg.ops.margins import normalize
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -13,7 +13,7 @@ from lossreg.ops.distillation import (
     own_class,
     reduce_divergence,
 )
-from lossreg.ops.margins import check_positive
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -6,7 +6,8 @@ from typing import ClassVar, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, total, upcast
+from lossreg.arith import check_dim, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.distillation import outputs_call

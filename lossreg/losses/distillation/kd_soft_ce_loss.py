@@ -4,9 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, keep, reduce_loss, upcast
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
 from lossreg.ops.distillation import log_softmax
-from lossreg.ops.margins import check_positive
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR

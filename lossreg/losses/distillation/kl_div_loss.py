@@ -5,7 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_same_shape, legacy_reduction, reduce_loss, total, upcast
+from lossreg.arith import check_same_shape, upcast
+from lossreg.ops.reductions import average_over, reduce_loss, total
+from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast_alike
 from lossreg.ops.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
-from lossreg.ops.margins import check_positive
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import no_broadcast

@@ -6,16 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    keep,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
+from lossreg.ops.reductions import average_over, reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lossreg.arith import check_dim, check_same_shape, upcast_alike
 from lossreg.losses.distillation.kl_divergence import kl_divergence
 from lossreg.ops.distillation import reduce_divergence, standardised
-from lossreg.ops.margins import check_positive
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 from lossreg.spec_parts.distillation import distillation_calls

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_same_shape, total, upcast
+from lossreg.arith import check_same_shape, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.distillation import distillation_calls

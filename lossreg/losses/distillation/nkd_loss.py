@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, keep, poison, reduce_loss, upcast
+from lossreg.arith import check_same_shape, keep, poison, upcast
 from lossreg.ops.distillation import log_softmax, own_class
-from lossreg.ops.margins import check_positive
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Input, LossSpec, Role
 from lossreg.spec_parts.distillation import distillation_calls

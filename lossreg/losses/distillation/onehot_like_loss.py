@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import reduce_loss
 from lossreg.losses.distillation.razor_cross_entropy_loss import decision_cross_entropy
+from lossreg.ops.reductions import reduce_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.distillation import LOGITS_SHAPES, outputs_call

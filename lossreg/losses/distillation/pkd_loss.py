@@ -5,8 +5,9 @@ from typing import ClassVar, List, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_at_least, check_dim, check_leading_shape, total, upcast
+from lossreg.arith import check_at_least, check_dim, check_leading_shape, upcast
 from lossreg.ops.distillation import resized_like, standardised
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_same_shape, poison, reduce_loss, upcast
+from lossreg.arith import check_at_least, check_same_shape, poison, upcast
+from lossreg.ops.reductions import reduce_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec
 from lossreg.spec_parts.distillation import LOGITS_SHAPES, distillation_calls

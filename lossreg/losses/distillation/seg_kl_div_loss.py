@@ -5,8 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_reduction, check_same_shape, total_per_sample, upcast
+from lossreg.arith import check_same_shape, upcast
 from lossreg.losses.distillation.kl_div_loss import kl_div_loss
+from lossreg.ops.reductions import average_over, total_per_sample
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -5,9 +5,10 @@ from typing import ClassVar, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_leading_shape, total, upcast
+from lossreg.arith import check_leading_shape, upcast
 from lossreg.losses.distillation.distance_wise_rkd import relational_calls
 from lossreg.ops.distillation import gradient_by_products, products, root
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 

@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_same_shape, check_size, keep, poison, total, upcast
+from lossreg.arith import check_same_shape, check_size, keep, poison, upcast
 from lossreg.ops.distillation import log_softmax, own_class
-from lossreg.ops.margins import check_positive
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -6,18 +6,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_reduction, check_size, check_state, reduce_loss, total, upcast
-from lossreg.ops.margins import (
-    check_angle,
-    check_inputs,
-    check_positive,
-    class_weights,
-    cosines,
-    lengths,
-    softmax_loss,
-    target_of,
-    with_target,
-)
+from lossreg.arith import check_dim, check_size, check_state, upcast
+from lossreg.ops.margins import check_inputs, class_weights, cosines, lengths, softmax_loss, target_of, with_target
+from lossreg.ops.reductions import average_over, reduce_loss, total
+from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes

@@ -6,12 +6,10 @@ from typing import ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
+from lossreg.arith import check_dim, check_size
 from lossreg.ops.margins import (
     add_angle,
-    check_angle,
     check_inputs,
-    check_positive,
     class_weights,
     cosines,
     softmax_loss,
@@ -19,6 +17,8 @@ from lossreg.ops.margins import (
     target_of,
     with_target,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
 from lossreg.spec_parts.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes

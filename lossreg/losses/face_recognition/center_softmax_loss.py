@@ -7,9 +7,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, check_size, matmul, total, upcast
+from lossreg.arith import check_dim, check_same_shape, check_size, matmul, upcast
 from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.losses.metric_learning.center_loss import center_loss
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

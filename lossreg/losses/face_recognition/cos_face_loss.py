@@ -4,16 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
-from lossreg.ops.margins import (
-    check_inputs,
-    check_positive,
-    class_weights,
-    cosines,
-    softmax_loss,
-    target_of,
-    with_target,
-)
+from lossreg.arith import check_dim, check_size
+from lossreg.ops.margins import check_inputs, class_weights, cosines, softmax_loss, target_of, with_target
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
 from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, classifier_sizes

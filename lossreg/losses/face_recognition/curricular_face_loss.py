@@ -6,23 +6,11 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    check_dim,
-    check_reduction,
-    check_size,
-    check_state,
-    keep,
-    reduce_loss,
-    total,
-    upcast,
-)
+from lossreg.arith import check_dim, check_size, check_state, keep, upcast
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     add_angle,
-    check_angle,
     check_inputs,
-    check_positive,
     class_weights,
     cosines,
     softmax_loss,
@@ -30,6 +18,8 @@ from lossreg.ops.margins import (
     target_of,
     with_target,
 )
+from lossreg.ops.reductions import average, reduce_loss, total
+from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes

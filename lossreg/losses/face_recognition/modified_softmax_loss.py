@@ -4,8 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_reduction, check_size, matmul, reduce_loss, upcast
+from lossreg.arith import check_dim, check_size, matmul, upcast
 from lossreg.ops.margins import check_inputs, class_weights, normalize, softmax_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, LossSpec
 from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes

@@ -6,19 +6,11 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_reduction, check_size, reduce_loss
+from lossreg.arith import check_dim, check_size
 from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.ops.margins import (
-    check_angle,
-    check_inputs,
-    check_positive,
-    class_weights,
-    cosines,
-    softmax_loss,
-    squared_sine,
-    target_of,
-    with_target,
-)
+from lossreg.ops.margins import check_inputs, class_weights, cosines, softmax_loss, squared_sine, target_of, with_target
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import ANGULAR_TOLERANCE, CLASSIFIER_INPUTS, classifier_sizes

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
     check_at_least,
     check_dim,
     check_leading_shape,
@@ -19,6 +18,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
+from lossreg.ops.reductions import average
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,18 +6,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    check_size,
-    check_state,
-    indices,
-    poison,
-    total,
-    upcast,
-)
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, check_state, indices, poison, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

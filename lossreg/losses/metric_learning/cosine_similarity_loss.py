@@ -4,8 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_over, check_class_map, check_same_shape, keep, total, upcast
+from lossreg.arith import check_class_map, check_same_shape, keep, upcast
 from lossreg.ops.margins import normalize
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

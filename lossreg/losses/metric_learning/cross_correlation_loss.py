@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, total, upcast
+from lossreg.arith import check_dim, check_size, upcast
+from lossreg.ops.reductions import total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_dim, check_size, poison, upcast
+from lossreg.arith import check_dim, check_size, poison, upcast
 from lossreg.ops.embeddings import (
     ascending_order,
     check_embeddings,
@@ -18,6 +18,7 @@ from lossreg.ops.embeddings import (
     triplets_have_values,
     weighted_distances,
 )
+from lossreg.ops.reductions import average
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

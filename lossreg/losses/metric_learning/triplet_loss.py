@@ -5,7 +5,7 @@ from typing import ClassVar, Final, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_over, poison, softplus, total, upcast
+from lossreg.arith import poison, softplus, upcast
 from lossreg.ops.embeddings import (
     batch_hard_pairs,
     check_embeddings,
@@ -17,6 +17,7 @@ from lossreg.ops.embeddings import (
     triplets_have_values,
     valid_anchors,
 )
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

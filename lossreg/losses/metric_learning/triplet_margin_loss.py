@@ -5,7 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_same_shape, legacy_reduction, reduce_loss, upcast
+from lossreg.arith import check_at_least, check_same_shape, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

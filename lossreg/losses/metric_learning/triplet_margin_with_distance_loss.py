@@ -6,8 +6,10 @@ from typing import Any, ClassVar, Final, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast
+from lossreg.arith import check_same_shape, upcast
 from lossreg.losses.metric_learning.triplet_margin_loss import pairwise_distance, triplet_hinge
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -4,9 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, total
 from lossreg.losses.metric_learning.triplet_loss import batch_hard_triplet_loss
 from lossreg.ops.embeddings import check_embeddings
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

@@ -6,8 +6,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, reduce_loss, softplus, upcast, weight_if_used, weight_of_leading
+from lossreg.arith import check_same_shape, keep, softplus, upcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_if_used, weight_of_leading
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

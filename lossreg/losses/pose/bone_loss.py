@@ -6,16 +6,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_leading_shape,
-    check_same_shape,
-    check_size,
-    keep,
-    total,
-    upcast,
-)
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, keep, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight

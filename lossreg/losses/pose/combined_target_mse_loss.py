@@ -6,18 +6,10 @@ from typing import Any, ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_dim,
-    check_multiple,
-    check_same_shape,
-    keep,
-    poison,
-    reduce_loss,
-    upcast,
-    weight_if_used,
-    weight_of_channels,
-)
+from lossreg.arith import check_dim, check_multiple, check_same_shape, keep, poison, upcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_if_used, weight_of_channels
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -5,8 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, negative_log, negative_log_of_rest, power, total, upcast
+from lossreg.arith import check_same_shape, keep, negative_log, negative_log_of_rest, power, upcast
 from lossreg.losses.pose.keypoint_mse_loss import SHOWN_IN, heatmap_weight, masked_heatmap_calls, narrow_masks
+from lossreg.ops.reductions import total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, total
-from lossreg.ops.margins import check_positive, cosines, target_of
+from lossreg.arith import check_dim
+from lossreg.ops.margins import cosines, target_of
+from lossreg.ops.reductions import total
+from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
 

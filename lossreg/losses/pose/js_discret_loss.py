@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_leading_shape, check_same_shape, keep, total, upcast
+from lossreg.arith import check_leading_shape, check_same_shape, keep, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight

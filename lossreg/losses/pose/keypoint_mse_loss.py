@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, check_shape_or_one, keep, reduce_loss, upcast, weight_of_leading
+from lossreg.arith import check_same_shape, check_shape_or_one, keep, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_of_leading
 from lossreg.registry import LOSSES
 from lossreg.spec import EMPTY, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -5,19 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    average_over,
-    check_at_least,
-    check_dim,
-    check_same_shape,
-    keep,
-    total,
-    upcast,
-    weight_if_used,
-    weight_of_leading,
-)
+from lossreg.arith import check_at_least, check_dim, check_same_shape, keep, upcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
+from lossreg.ops.reductions import average, average_over, total
+from lossreg.ops.weights import weight_if_used, weight_of_leading
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

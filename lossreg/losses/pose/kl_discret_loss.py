@@ -7,18 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    check_same_shape,
-    choose,
-    keep,
-    poison,
-    total,
-    upcast,
-)
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_same_shape, choose, keep, poison, upcast
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,19 +5,11 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_over,
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    keep,
-    total_per_sample,
-    upcast,
-    weight_if_used,
-    weight_of_leading,
-)
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
+from lossreg.ops.reductions import average_over, total_per_sample
+from lossreg.ops.weights import weight_if_used, weight_of_leading
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -5,19 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    check_at_least,
-    check_same_shape,
-    check_shape_or_one,
-    keep,
-    reduce_loss,
-    total,
-    upcast,
-    vector_length,
-    weight_if_used,
-)
+from lossreg.arith import check_at_least, check_same_shape, check_shape_or_one, keep, upcast, vector_length
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
+from lossreg.ops.reductions import average, reduce_loss, total
+from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -13,16 +13,16 @@ from lossreg.arith import (
     check_at_least,
     check_dim,
     check_leading_shape,
-    check_reduction,
     check_same_shape,
     check_size,
     keep,
     one_minus_exp,
-    reduce_loss,
     upcast,
 )
 from lossreg.engine import Config
 from lossreg.losses.detection.iou_loss import check_iou_mode
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight

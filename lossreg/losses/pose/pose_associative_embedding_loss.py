@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lossreg.arith import (
-    average,
     check_at_least,
     check_dim,
     check_labels,
@@ -20,6 +19,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
+from lossreg.ops.reductions import average
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

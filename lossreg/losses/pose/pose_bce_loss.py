@@ -4,9 +4,11 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_reduction, check_same_shape, reduce_loss
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape
 from lossreg.losses.classification.bce_loss import bce_loss
 from lossreg.losses.classification.bce_with_logits_loss import bce_with_logits_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight

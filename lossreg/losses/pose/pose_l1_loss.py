@@ -4,16 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_reduction,
-    check_same_shape,
-    check_weight_shape,
-    keep,
-    reduce_loss,
-    upcast,
-    weight_if_used,
-    weight_of_leading,
-)
+from lossreg.arith import check_same_shape, check_weight_shape, keep, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_if_used, weight_of_leading
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average_over,
     check_dim,
     check_leading_shape,
     check_same_shape,
@@ -15,9 +14,9 @@ from lossreg.arith import (
     keep,
     matmul,
     softplus,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    allow_missing,
-    average_over,
     check_broadcast,
     check_dim,
     check_leading_shape,
@@ -16,10 +14,11 @@ from lossreg.arith import (
     check_size_among,
     keep,
     poison,
-    total,
     upcast,
 )
 from lossreg.losses.pose.bone_loss import bones_between, bones_of, length
+from lossreg.ops.reductions import average_over, total
+from lossreg.options import allow_missing
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, reduce_loss, total, upcast, weight_if_used
+from lossreg.arith import check_same_shape, keep, upcast
 from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, coordinate_weight
+from lossreg.ops.reductions import reduce_loss, total
+from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast

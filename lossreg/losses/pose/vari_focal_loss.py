@@ -5,16 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy_with_logits,
-    check_reduction,
-    check_same_shape,
-    keep,
-    reduce_loss,
-    softplus,
-    upcast,
-)
+from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, keep, softplus, upcast
 from lossreg.losses.pose.pose_bce_loss import weight_of_keypoints
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

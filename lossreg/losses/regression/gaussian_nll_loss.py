@@ -5,16 +5,9 @@ from typing import ClassVar, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_broadcast,
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    poison,
-    reduce_loss,
-    upcast,
-)
+from lossreg.arith import check_broadcast, check_dim, check_leading_shape, check_same_shape, poison, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -5,15 +5,9 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_by,
-    check_same_shape,
-    check_state,
-    keep,
-    total,
-    upcast,
-)
+from lossreg.arith import check_same_shape, check_state, keep, upcast
 from lossreg.losses.detection.ghmc import check_harmonised_reduction, check_momentum, equal_edges, harmonised
+from lossreg.ops.reductions import average_by, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

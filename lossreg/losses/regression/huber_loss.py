@@ -5,7 +5,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, reduce_loss, upcast_alike
+from lossreg.arith import check_same_shape, upcast_alike
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import no_broadcast

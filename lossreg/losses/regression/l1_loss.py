@@ -4,7 +4,9 @@ from typing import ClassVar, Optional, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, check_shape_or_one, keep, reduce_loss, upcast
+from lossreg.arith import check_same_shape, check_shape_or_one, keep, upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import average_by, check_reduction, check_same_shape, keep, total, upcast
+from lossreg.arith import check_same_shape, keep, upcast
 from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
+from lossreg.ops.reductions import average_by, total
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

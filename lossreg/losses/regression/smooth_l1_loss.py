@@ -5,8 +5,10 @@ from typing import ClassVar, Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss, upcast
+from lossreg.arith import upcast
 from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.detectors import MMDET_CALLS, no_shortcut, zero_avg_factor

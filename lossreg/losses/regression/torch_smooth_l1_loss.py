@@ -4,8 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, legacy_reduction, reduce_loss
+from lossreg.arith import check_same_shape
 from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import no_broadcast

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import total
 from lossreg.losses.regularization.l1_penalty import l1_penalty
 from lossreg.losses.regularization.l2_penalty import l2_penalty
+from lossreg.ops.reductions import total
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 from lossreg.spec_parts.classifiers import PENALTY_CALLS

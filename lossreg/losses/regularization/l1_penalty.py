@@ -4,7 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, reduce_loss, upcast
+from lossreg.arith import upcast
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
 from lossreg.spec_parts.classifiers import PENALTY_CALLS

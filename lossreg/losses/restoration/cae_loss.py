@@ -4,8 +4,9 @@ from typing import ClassVar, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_same_shape, total, upcast
+from lossreg.arith import check_same_shape, upcast
 from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

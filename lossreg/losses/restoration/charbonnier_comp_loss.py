@@ -4,10 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction
 from lossreg.losses.restoration.charbonnier_loss import charbonnier_loss, check_eps
 from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
 from lossreg.losses.restoration.magic_l1_loss import reduce_pixels
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero

@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, upcast
+from lossreg.arith import upcast
 from lossreg.losses.regression.l1_loss import counted_pair
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero, no_broadcast

@@ -5,17 +5,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    average_over,
-    binary_cross_entropy_with_logits,
-    check_at_least,
-    check_dim,
-    check_leading_shape,
-    keep,
-    total,
-    upcast,
-)
+from lossreg.arith import binary_cross_entropy_with_logits, check_at_least, check_dim, check_leading_shape, keep, upcast
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.ops.resampling import gaussian_blur, linear_resizing, resample
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

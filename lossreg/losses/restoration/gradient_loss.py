@@ -5,8 +5,9 @@ from typing import ClassVar, Optional, Tuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_reduction, check_same_shape, keep, upcast
+from lossreg.arith import check_dim, check_same_shape, keep, upcast
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_under_zero, no_broadcast

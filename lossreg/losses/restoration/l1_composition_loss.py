@@ -4,9 +4,10 @@ from typing import ClassVar, Optional, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_reduction, check_same_shape, check_shape_or_one, keep, upcast
+from lossreg.arith import check_same_shape, check_shape_or_one, keep, upcast
 from lossreg.losses.regression.l1_loss import l1_loss
 from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_under_zero

@@ -4,17 +4,10 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average_by,
-    average_over,
-    check_reduction,
-    check_shape_or_one,
-    reduce_loss,
-    total,
-    total_per_sample,
-    upcast,
-)
+from lossreg.arith import check_shape_or_one, upcast
 from lossreg.losses.regression.l1_loss import l1_loss
+from lossreg.ops.reductions import average_by, average_over, reduce_loss, total, total_per_sample
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero, no_broadcast

@@ -4,16 +4,8 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    average,
-    average_over,
-    check_class_map,
-    check_same_shape,
-    check_weight_shape,
-    keep,
-    total,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_same_shape, check_weight_shape, keep, upcast
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, check_dim, check_same_shape, total, total_per_sample, upcast
+from lossreg.arith import check_dim, check_same_shape, upcast
+from lossreg.ops.reductions import average_over, total, total_per_sample
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average_over,
     check_at_least,
     check_dim,
     check_factor,
@@ -15,9 +14,9 @@ from lossreg.arith import (
     check_same_shape,
     check_size_among,
     poison,
-    total,
     upcast_alike,
 )
+from lossreg.ops.reductions import average_over, total
 from lossreg.ops.resampling import cubic_enlargement, resample
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

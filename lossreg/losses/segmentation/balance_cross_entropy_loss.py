@@ -7,17 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     check_class_map,
     check_same_shape,
     keep,
-    kth_largest,
     poison,
-    total,
     upcast,
 )
+from lossreg.ops.mining import kth_largest
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, average_over, check_class_map, check_size, keep, poison, softplus, total, upcast
+from lossreg.arith import check_class_map, check_size, keep, poison, softplus, upcast
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

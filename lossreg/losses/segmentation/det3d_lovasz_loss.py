@@ -5,7 +5,6 @@ from typing import ClassVar, List, Optional, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import as_weight, check_reduction, reduce_loss
 from lossreg.losses.segmentation.lovasz_loss import (
     check_loss_type,
     class_list,
@@ -16,6 +15,8 @@ from lossreg.losses.segmentation.lovasz_loss import (
     lovasz_hinge,
     lovasz_softmax,
 )
+from lossreg.ops.reductions import reduce_loss
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, HostClass, LossSpec
 

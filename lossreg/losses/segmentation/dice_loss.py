@@ -5,16 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_dim,
-    check_leading_shape,
-    check_reduction,
-    check_same_shape,
-    keep,
-    reduce_loss,
-    total_per_sample,
-    upcast,
-)
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
+from lossreg.ops.reductions import reduce_loss, total_per_sample
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

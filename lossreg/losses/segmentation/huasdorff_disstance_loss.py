@@ -7,22 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    as_weight,
-    average_over,
     check_at_least,
     check_class_map,
     check_dim,
     check_labels,
-    check_reduction,
     check_size,
     indices,
     keep,
     poison,
-    reduce_loss,
-    total,
     upcast,
 )
 from lossreg.ops.distances import squared_distances
+from lossreg.ops.reductions import average_over, reduce_loss, total
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -7,23 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    all_per_sample,
-    as_weight,
-    average,
-    average_over,
-    check_class_map,
-    check_labels,
-    check_reduction,
-    check_same_shape,
-    check_size,
-    indices,
-    keep,
-    poison,
-    reduce_loss,
-    total_per_class,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_labels, check_same_shape, check_size, indices, keep, poison, upcast
+from lossreg.ops.reductions import all_per_sample, average, average_over, reduce_loss, total_per_class
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 

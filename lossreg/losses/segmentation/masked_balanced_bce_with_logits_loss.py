@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, binary_cross_entropy_with_logits, poison, total
+from lossreg.arith import binary_cross_entropy_with_logits, poison
 from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction

@@ -5,8 +5,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_by, binary_cross_entropy_with_logits, total
+from lossreg.arith import binary_cross_entropy_with_logits
 from lossreg.losses.segmentation.masked_dice_loss import counted_maps
+from lossreg.ops.reductions import average_by, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences, no_assertion

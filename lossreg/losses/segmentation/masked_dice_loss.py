@@ -5,7 +5,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_same_shape, keep, total, upcast
+from lossreg.arith import check_same_shape, keep, upcast
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences

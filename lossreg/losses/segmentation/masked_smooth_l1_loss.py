@@ -5,9 +5,10 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average_by, total, upcast
+from lossreg.arith import upcast
 from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
+from lossreg.ops.reductions import average_by, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences

@@ -4,9 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import average_over, total
 from lossreg.losses.segmentation.dice_loss import dice_loss
 from lossreg.losses.segmentation.masked_dice_loss import masked_maps
+from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences

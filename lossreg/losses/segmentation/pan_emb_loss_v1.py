@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
     check_dim,
     check_labels,
     check_leading_shape,
@@ -16,10 +15,10 @@ from lossreg.arith import (
     class_indices,
     keep,
     poison,
-    total_per_sample,
     upcast,
     vector_length,
 )
+from lossreg.ops.reductions import average, total_per_sample
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_same_shape, check_size, keep, total, upcast
+from lossreg.arith import check_same_shape, check_size, keep, upcast
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

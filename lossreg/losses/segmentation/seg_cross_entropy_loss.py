@@ -6,25 +6,15 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    as_weight,
-    average_by,
-    check_class_map,
-    check_labels,
-    check_reduction,
-    check_same_shape,
-    check_size,
-    indices,
-    reduce_loss,
-    total,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_labels, check_same_shape, check_size, indices, upcast
 from lossreg.losses.classification.cross_entropy_loss import (
     binary_cross_entropy,
     cross_entropy,
     mask_cross_entropy,
     one_against_rest_cross_entropy,
 )
+from lossreg.ops.reductions import average_by, reduce_loss, total
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -7,21 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    all_per_sample,
     check_class_map,
     check_dim,
     check_labels,
     check_leading_shape,
-    check_reduction,
     check_same_shape,
     indices,
     keep,
     poison,
-    reduce_loss,
-    total_per_sample,
     upcast,
 )
 from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
+from lossreg.ops.reductions import all_per_sample, reduce_loss, total_per_sample
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import REDUCTION_OVERRIDE, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -7,22 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    as_weight,
     check_at_least,
     check_class_map,
     check_labels,
-    check_reduction,
     check_same_shape,
     check_size,
     choose,
     indices,
     keep,
     poison,
-    reduce_loss,
     upcast,
-    weight_per_element,
 )
 from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
+from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.weights import weight_per_element
+from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor

@@ -6,21 +6,9 @@ from typing import ClassVar, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    all_per_sample,
-    as_weight,
-    average,
-    average_over,
-    check_class_map,
-    check_labels,
-    check_size,
-    indices,
-    keep,
-    poison,
-    total,
-    total_per_class,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_labels, check_size, indices, keep, poison, upcast
+from lossreg.ops.reductions import all_per_sample, average, average_over, total, total_per_class
+from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -5,11 +5,12 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import average, check_dim, check_same_shape, check_size, keep, poison, total, upcast
+from lossreg.arith import check_dim, check_same_shape, check_size, keep, poison, upcast
 from lossreg.losses.sequence.binary_logistic_regression_loss import (
     balanced_cross_entropy,
     binary_logistic_regression_loss,
 )
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import nan_label

@@ -7,23 +7,21 @@ from torch import Tensor, nn
 
 from lossreg.arith import (
     as_lengths,
-    average_over,
     check_at_least,
     check_dim,
     check_labels,
     check_leading_shape,
     check_lengths,
-    check_reduction,
     check_same_shape,
     check_size,
     indices,
     keep,
     poison,
-    reduce_loss,
-    total,
     upcast,
 )
 from lossreg.ops.lattice import ctc_negative_log_likelihood, padded_targets
+from lossreg.ops.reductions import average_over, reduce_loss, total
+from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

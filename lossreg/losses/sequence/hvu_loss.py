@@ -7,17 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
-    average_over,
     binary_cross_entropy_with_logits,
     check_dim,
     check_leading_shape,
     check_same_shape,
     check_size,
     keep,
-    total,
     upcast,
 )
+from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    average,
     check_at_least,
     check_dim,
     check_labels,
@@ -17,10 +16,10 @@ from lossreg.arith import (
     indices,
     keep,
     poison,
-    total,
     upcast,
 )
 from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
+from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 

@@ -1,0 +1,83 @@
+"""Sums, averages and the reductions of OpenMMLab and torch.nn. The last dimension is summed first."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from lossreg.options import check_reduction
+
+FLOAT32_EPS = 1.1920928955078125e-07
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
+    return x.sum(-1).sum() if x.dim() > 0 else x
+
+
+def total_per_sample(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the first, the last dimension first."""
+    for _ in range(x.dim() - 1):
+        x = x.sum(-1)
+    return x
+
+
+def total_per_class(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the first two, samples and classes, the last dimension first."""
+    for _ in range(x.dim() - 2):
+        x = x.sum(-1)
+    return x
+
+
+def all_per_sample(x: Tensor) -> Tensor:
+    """Whether all elements are true, over all dimensions but the first."""
+    for _ in range(x.dim() - 1):
+        x = x.all(-1)
+    return x
+
+
+def average(summed: Tensor, count: Tensor) -> Tensor:
+    """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
+    nothing = count == 0
+    return torch.where(nothing, 0.0, 1.0) * summed / torch.where(nothing, 1.0, count)
+
+
+def average_over(summed: Tensor, count: int) -> Tensor:
+    """``summed / count`` for a size, and exactly 0 where that is 0.
+
+    The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
+    """
+    return average(summed, torch.zeros_like(summed) + count)
+
+
+def average_by(summed: Tensor, factor: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
+    """``summed / (factor + eps)``, as hosts average by an ``avg_factor``; exactly 0 where that is 0."""
+    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
+
+
+def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
+    """Reduces element-wise losses, weighted already, as OpenMMLab does.
+
+    ``none``: as they are; ``sum``: their sum; ``mean``: their sum over the number of elements, or over
+    ``avg_factor + eps`` where that is given.
+
+    Args:
+        loss: element-wise losses.
+        reduction: ``none``, ``mean`` or ``sum``.
+        avg_factor: a float, int or 0-d tensor; exactly 0 gives 0.
+        eps: added to ``avg_factor``; mmdet and mmseg add float32's, mmpretrain none.
+
+    Raises:
+        ValueError: unknown ``reduction``, or ``avg_factor`` with ``reduction='sum'``.
+    """
+    check_reduction(reduction)
+    if reduction == 'none':
+        return loss
+    summed = total(loss)
+    if reduction == 'sum':
+        if avg_factor is not None:
+            raise ValueError("avg_factor cannot be used with reduction='sum'; use 'mean' or 'none'")
+        return summed
+    if avg_factor is None:
+        return average_over(summed, loss.numel())
+    return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)
