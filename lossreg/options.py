@@ -73,3 +73,13 @@ def check_angle(value: float, limit: float, name: str) -> None:
     """Raises ValueError unless an angular option lies in [0, limit]."""
     if not 0 <= value <= limit:
         raise ValueError(f'{name} must be an angle from 0 to {limit:.6g}, got {value}')
+
+
+def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: int) -> None:
+    """Raises ValueError unless the arguments of mmocr's balanced losses make sense."""
+    if reduction != 'none':
+        raise ValueError(f"only reduction='none' balances elements, which is mmocr's default; got '{reduction}'")
+    if negative_ratio < 0 or fallback_negative_num < 0:
+        raise ValueError(
+            f'negative_ratio and fallback_negative_num must be >= 0, got {negative_ratio} and {fallback_negative_num}'
+        )

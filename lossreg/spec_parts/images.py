@@ -94,3 +94,25 @@ def any_of_equals(host: str) -> Difference:
         'same inputs, same bits',
         'tests/openmmlab/test_mmocr.py',
     )
+
+
+COMPOSITION_CALLS = (
+    Call(
+        'images',
+        (
+            Input('pred_alpha', Role.PROBABILITIES, 'N 1 H W', differentiable=True),
+            Input('fg', Role.PROBABILITIES, 'N 3 H W'),
+            Input('bg', Role.PROBABILITIES, 'N 3 H W'),
+            Input('ori_merged', Role.PROBABILITIES, 'N 3 H W'),
+            Input('weight', Role.WEIGHTS, 'N 1 H W', optional=True),
+        ),
+    ),
+)
+"""The call of mmagic's matting models, whose images lie in [0, 1], as the matte does."""
+
+
+BALANCED_VARIANTS = {
+    'default': {},
+    'textsnake': {'fallback_negative_num': 100, 'eps': 1e-5},
+    'few': {'negative_ratio': 0.4, 'fallback_negative_num': 2},
+}

@@ -4,28 +4,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast
+from lossreg.ops.pairs import signed_scores
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
-
-
-def signed_scores(input: Tensor, target: Tensor) -> Tensor:
-    """t s, the scores seen from their targets: positive where the sign is right. All losses of scores start with it.
-
-    Args:
-        input: scores s, of any shape.
-        target: signs t, -1 or 1, of the same shape.
-
-    Returns:
-        t s, of the same shape.
-
-    Raises:
-        ValueError: shapes do not match.
-    """
-    check_same_shape(target, input, 'target', 'input')
-    return upcast(target) * upcast(input)
 
 
 def hinge_loss(input: Tensor, target: Tensor, margin: float = 1.0, squared: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import softplus
-from lossreg.losses.classification.hinge_loss import signed_scores
+from lossreg.ops.pairs import signed_scores
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

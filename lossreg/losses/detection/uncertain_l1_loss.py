@@ -1,12 +1,10 @@
 """L1 loss with a predicted uncertainty, and what the smooth one shares with it."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, upcast
-from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.pairs import counted_triple, weighted_by_uncertainty
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -37,26 +35,6 @@ def uncertain_l1_loss(
     """
     x, t, sigma = counted_triple(pred, target, sigma, weight)
     return weighted_by_uncertainty((x - t).abs(), sigma, weight, alpha)
-
-
-def counted_triple(
-    pred: Tensor, target: Tensor, sigma: Tensor, weight: Optional[Tensor]
-) -> Tuple[Tensor, Tensor, Tensor]:
-    """Predictions, targets and uncertainties in full precision, 0 where the weight is 0.
-
-    Raises:
-        ValueError: they are not of one shape.
-    """
-    check_same_shape(sigma, pred, 'sigma', 'pred')
-    x, t = counted_pair(pred, target, weight)
-    sigma = upcast(sigma)
-    return x, t, sigma if weight is None else keep(sigma, weight != 0)
-
-
-def weighted_by_uncertainty(error: Tensor, sigma: Tensor, weight: Optional[Tensor], alpha: float) -> Tensor:
-    """w (exp(-sigma) error + alpha sigma)."""
-    loss = torch.exp(-sigma) * error + alpha * sigma
-    return loss if weight is None else loss * upcast(weight)
 
 
 @LOSSES.register_module()

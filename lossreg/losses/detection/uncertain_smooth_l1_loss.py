@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.losses.detection.uncertain_l1_loss import counted_triple, weighted_by_uncertainty
+from lossreg.ops.pairs import counted_triple, weighted_by_uncertainty
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

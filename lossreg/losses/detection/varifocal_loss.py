@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy_with_logits, power, upcast
-from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.pairs import counted_pair
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

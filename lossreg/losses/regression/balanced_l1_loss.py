@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import keep, upcast
-from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.pairs import counted_pair
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

@@ -1,10 +1,10 @@
 """L1 loss, called as in mmdet, and what the losses called like it share."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, check_shape_or_one, keep, upcast
+from lossreg.ops.pairs import absolute_error
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -30,24 +30,7 @@ def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Te
     Raises:
         ValueError: shapes do not match.
     """
-    x, t = counted_pair(pred, target, weight)
-    loss = (x - t).abs()
-    return loss if weight is None else loss * upcast(weight)
-
-
-def counted_pair(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-    """Predictions and targets in full precision, 0 where the weight is 0.
-
-    Raises:
-        ValueError: the three are not of one shape; the weight may be 1 in dimensions 1 and 2, as the heads of CornerNet
-            and 3DSSD give it.
-    """
-    check_same_shape(target, pred, 'target', 'pred')
-    x, t = upcast(pred), upcast(target)
-    if weight is None:
-        return x, t
-    check_shape_or_one(weight, pred, [1, 2], 'weight', 'pred')
-    return keep(x, weight != 0), keep(t, weight != 0)
+    return absolute_error(pred, target, weight)
 
 
 @LOSSES.register_module()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, upcast
-from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
+from lossreg.ops.mining import hardest
 from lossreg.ops.reductions import average_by, total
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

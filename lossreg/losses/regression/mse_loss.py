@@ -2,11 +2,9 @@
 
 from typing import ClassVar, Optional
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import upcast
-from lossreg.losses.regression.l1_loss import counted_pair
+from lossreg.ops.pairs import squared_error
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -32,10 +30,7 @@ def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> T
     Raises:
         ValueError: shapes do not match.
     """
-    x, t = counted_pair(pred, target, weight)
-    # (x - t)^2, in one kernel
-    loss = F.mse_loss(x, t, reduction='none')
-    return loss if weight is None else loss * upcast(weight)
+    return squared_error(pred, target, weight)
 
 
 @LOSSES.register_module()

@@ -4,13 +4,14 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.restoration.charbonnier_loss import charbonnier_loss, check_eps
-from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
-from lossreg.losses.restoration.magic_l1_loss import reduce_pixels
+from lossreg.losses.restoration.charbonnier_loss import check_eps
+from lossreg.ops.images import composed_pair, reduce_pixels
+from lossreg.ops.pairs import charbonnier_error
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero
+from lossreg.spec_parts.images import COMPOSITION_CALLS
 
 
 def charbonnier_comp_loss(
@@ -41,7 +42,7 @@ def charbonnier_comp_loss(
         ValueError: shapes do not match.
     """
     x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-    return charbonnier_loss(x, t, weight, eps)
+    return charbonnier_error(x, t, weight, eps)
 
 
 @LOSSES.register_module()
@@ -85,7 +86,7 @@ class CharbonnierCompLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss."""
         x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-        loss = charbonnier_loss(x, t, weight, self.eps)
+        loss = charbonnier_error(x, t, weight, self.eps)
         return self.loss_weight * reduce_pixels(loss, weight, self.reduction, self.sample_wise)
 
 

@@ -1,13 +1,11 @@
 """Charbonnier loss: an absolute error that is smooth at 0."""
 
-import math
 from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import upcast
-from lossreg.losses.regression.l1_loss import counted_pair
-from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.ops.images import pixel_weight, reduce_pixels
+from lossreg.ops.pairs import charbonnier_error
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -38,11 +36,7 @@ def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
         >>> charbonnier_loss(torch.tensor([3.0, 0.0]), torch.zeros(2), eps=16.0)
         tensor([5., 4.])
     """
-    x, t = counted_pair(pred, target, weight)
-    error = x - t
-    # sqrt(error^2 + eps), in units of eps: the exporter drops the addition of a number below 1e-8
-    loss = error.abs() if eps == 0.0 else (error * error / eps + 1.0).sqrt() * math.sqrt(eps)
-    return loss if weight is None else loss * upcast(weight)
+    return charbonnier_error(pred, target, weight, eps)
 
 
 def check_eps(eps: float) -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, keep, upcast
-from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.ops.images import pixel_weight, reduce_pixels
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role

@@ -1,48 +1,16 @@
 """Absolute error of an image composed by a predicted matte, and what the composition losses share."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, check_shape_or_one, keep, upcast
-from lossreg.losses.regression.l1_loss import l1_loss
-from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.ops.images import composed_pair, reduce_pixels
+from lossreg.ops.pairs import absolute_error
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero
-
-
-def composed_pair(
-    pred_alpha: Tensor, fg: Tensor, bg: Tensor, ori_merged: Tensor, weight: Optional[Tensor] = None
-) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    r"""The image that a matte composes, the true one, and a weight for every element.
-
-    .. math::
-        x = \alpha f + (1 - \alpha) b
-
-    Args:
-        pred_alpha: the matte alpha, (N, 1, H, W), or a channel for each of the image's.
-        fg: the foreground f, (N, C, H, W).
-        bg: the background b, of the same shape.
-        ori_merged: the true image, of the same shape.
-        weight: (N, 1, H, W) or (N, C, H, W). Where it is 0, x is 0 without gradient.
-
-    Returns:
-        x and the true image, (N, C, H, W), and the weight of that shape.
-
-    Raises:
-        ValueError: shapes do not match.
-    """
-    check_same_shape(bg, fg, 'bg', 'fg')
-    check_same_shape(ori_merged, fg, 'ori_merged', 'fg')
-    check_shape_or_one(pred_alpha, fg, [1], 'pred_alpha', 'fg')
-    alpha, f, b = upcast(pred_alpha), upcast(fg), upcast(bg)
-    weight = pixel_weight(weight, fg, 'fg')
-    if weight is not None:
-        counted = weight != 0
-        alpha, f, b = keep(alpha, counted), keep(f, counted), keep(b, counted)
-    return alpha * f + (1.0 - alpha) * b, ori_merged, weight
+from lossreg.spec_parts.images import COMPOSITION_CALLS
 
 
 def l1_composition_loss(
@@ -67,7 +35,7 @@ def l1_composition_loss(
         ValueError: shapes do not match.
     """
     x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-    return l1_loss(x, t, weight)
+    return absolute_error(x, t, weight)
 
 
 @LOSSES.register_module()
@@ -106,22 +74,8 @@ class L1CompositionLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss."""
         x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-        return self.loss_weight * reduce_pixels(l1_loss(x, t, weight), weight, self.reduction, self.sample_wise)
+        return self.loss_weight * reduce_pixels(absolute_error(x, t, weight), weight, self.reduction, self.sample_wise)
 
-
-COMPOSITION_CALLS = (
-    Call(
-        'images',
-        (
-            Input('pred_alpha', Role.PROBABILITIES, 'N 1 H W', differentiable=True),
-            Input('fg', Role.PROBABILITIES, 'N 3 H W'),
-            Input('bg', Role.PROBABILITIES, 'N 3 H W'),
-            Input('ori_merged', Role.PROBABILITIES, 'N 3 H W'),
-            Input('weight', Role.WEIGHTS, 'N 1 H W', optional=True),
-        ),
-    ),
-)
-"""The call of mmagic's matting models, whose images lie in [0, 1], as the matte does."""
 
 L1CompositionLoss.spec = LossSpec(
     functions=(l1_composition_loss,),

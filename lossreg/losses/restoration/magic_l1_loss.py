@@ -4,52 +4,13 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_shape_or_one, upcast
 from lossreg.losses.regression.l1_loss import l1_loss
-from lossreg.ops.reductions import average_by, average_over, reduce_loss, total, total_per_sample
+from lossreg.ops.images import pixel_weight, reduce_pixels
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
 from lossreg.spec_parts.images import IMAGE_CALLS
-
-
-def pixel_weight(
-    weight: Optional[Tensor], like: Tensor, like_name: str, weight_name: str = 'weight'
-) -> Optional[Tensor]:
-    """A weight for every element, of the shape of ``like``, from one of that shape or with 1 channel.
-
-    Raises:
-        ValueError: it has neither shape.
-    """
-    if weight is None:
-        return None
-    check_shape_or_one(weight, like, [1], weight_name, like_name)
-    return upcast(weight).expand_as(like)
-
-
-def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample_wise: bool = False) -> Tensor:
-    r"""Reduces weighted losses as mmagic does: a mean is over the weights, where there are any.
-
-    .. math::
-        \frac{\sum_{n,i} w_{ni} \ell_{ni}}{\sum_{n,i} w_{ni} + 10^{-12}} \qquad\text{or, sample-wise,}\qquad
-        \frac1N \sum_n \frac{\sum_i w_{ni} \ell_{ni}}{\sum_i w_{ni} + 10^{-12}}
-
-    Args:
-        loss: the losses times their weights, (N, ...).
-        weight: w, of the same shape.
-        reduction: ``none``, ``mean`` or ``sum``.
-        sample_wise: whether each sample has a mean of its own. A sample without weight counts as 0.
-
-    Raises:
-        ValueError: unknown ``reduction``.
-    """
-    if weight is None or reduction != 'mean':
-        return reduce_loss(loss, reduction, None)
-    if sample_wise:
-        means = average_by(total_per_sample(loss), total_per_sample(weight), 1e-12)
-        return average_over(total(means), means.numel())
-    return average_by(total(loss), total(weight), 1e-12)
 
 
 @LOSSES.register_module()

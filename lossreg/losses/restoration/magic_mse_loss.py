@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.losses.regression.mse_loss import mse_loss
-from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.ops.images import pixel_weight, reduce_pixels
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, keep, upcast
-from lossreg.losses.regression.l1_loss import l1_loss
-from lossreg.losses.restoration.magic_l1_loss import pixel_weight, reduce_pixels
+from lossreg.ops.images import pixel_weight, reduce_pixels
+from lossreg.ops.pairs import absolute_error
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_under_zero
@@ -45,7 +45,7 @@ def _mean_difference(x: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean difference from one column to the next; the last has no weight, so that no tensor is empty."""
     following = F.pad(x, [0, 1])[..., 1:]
     weight = keep(weight, torch.arange(x.size(3), device=x.device) < x.size(3) - 1)
-    return reduce_pixels(l1_loss(x, following, weight), weight, 'mean')
+    return reduce_pixels(absolute_error(x, following, weight), weight, 'mean')
 
 
 @LOSSES.register_module()

@@ -4,13 +4,13 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.regression.mse_loss import mse_loss
-from lossreg.losses.restoration.l1_composition_loss import COMPOSITION_CALLS, composed_pair
-from lossreg.losses.restoration.magic_l1_loss import reduce_pixels
+from lossreg.ops.images import composed_pair, reduce_pixels
+from lossreg.ops.pairs import squared_error
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero
+from lossreg.spec_parts.images import COMPOSITION_CALLS
 
 
 def mse_composition_loss(
@@ -35,7 +35,7 @@ def mse_composition_loss(
         ValueError: shapes do not match.
     """
     x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-    return mse_loss(x, t, weight)
+    return squared_error(x, t, weight)
 
 
 @LOSSES.register_module()
@@ -74,7 +74,7 @@ class MSECompositionLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss."""
         x, t, weight = composed_pair(pred_alpha, fg, bg, ori_merged, weight)
-        return self.loss_weight * reduce_pixels(mse_loss(x, t, weight), weight, self.reduction, self.sample_wise)
+        return self.loss_weight * reduce_pixels(squared_error(x, t, weight), weight, self.reduction, self.sample_wise)
 
 
 MSECompositionLoss.spec = LossSpec(

@@ -3,7 +3,6 @@
 from typing import ClassVar, Optional, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
@@ -15,7 +14,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.ops.mining import kth_largest
+from lossreg.ops.mining import hardest
 from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
@@ -87,27 +86,6 @@ def balance_cross_entropy_loss(
         number = torch.where(positives == 0, negatives, number)
     balance = average(total(keep(loss, chosen)), number.to(loss.dtype) + eps)
     return poison(balance, known), loss
-
-
-def hardest(loss: Tensor, candidate: Tensor, count: Tensor) -> Tensor:
-    """Which candidates have the largest losses, ``count`` in number: NaN before all else, of equals the first.
-
-    Args:
-        loss: >= 0 or NaN, of any shape, without gradient.
-        candidate: which elements may be chosen, of the same shape.
-        count: how many are, an integer tensor, at most as many as there are candidates.
-
-    Returns:
-        Booleans of the shape of ``loss``.
-    """
-    # runtimes do not agree on where NaN is sorted
-    key = torch.where(candidate, torch.where(loss != loss, torch.inf, loss), -1.0).flatten()
-    # one element more, so that there is always a largest one
-    least = kth_largest(F.pad(key, [0, 1], value=-1.0), count.clamp(min=1))
-    above = key > least
-    equal = key == least
-    first = equal.long().cumsum(0) <= count - above.sum()
-    return (above | (equal & first)).view(loss.shape)
 
 
 @LOSSES.register_module()

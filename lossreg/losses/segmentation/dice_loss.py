@@ -2,11 +2,10 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
-from lossreg.ops.reductions import reduce_loss, total_per_sample
+from lossreg.ops.masks import dice_of_samples
+from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -46,37 +45,7 @@ def dice_loss(
         >>> dice_loss(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[1.0, 1.0, 0.0]]), eps=0.0)  # 1 - 2 / (2 + 2)
         tensor([0.5000])
     """
-    check_same_shape(target, pred, 'target', 'pred')
-    p, t = upcast(pred), upcast(target)
-    if weight is not None:
-        check_dim(weight, 1, 'weight')
-        check_leading_shape(weight, pred, 1, 'weight', 'pred')
-        weight = upcast(weight)
-        counted = (weight != 0).view([-1] + [1] * (pred.dim() - 1))
-        p, t = keep(p, counted), keep(t, counted)
-    if activate:
-        p = torch.sigmoid(p)
-    pred_mass = total_per_sample(p if naive_dice else p * p)
-    target_mass = total_per_sample(t if naive_dice else t * t)
-    loss = dice_of_masses(total_per_sample(p * t), pred_mass, target_mass, eps, naive_dice)
-    return loss if weight is None else loss * weight
-
-
-def dice_of_masses(overlap: Tensor, pred_mass: Tensor, target_mass: Tensor, eps: float, naive_dice: bool) -> Tensor:
-    """1 - Dice coefficient of each sample, from sums over its elements.
-
-    Args:
-        overlap: of p t, (N).
-        pred_mass: of p^2, or, naive, of p, (N).
-        target_mass: of t^2, or, naive, of t, (N).
-        eps: keeps empty masks finite.
-        naive_dice: whether the masses are sums of first powers.
-    """
-    if naive_dice:
-        # 1 - (2 sum p t + eps) / (sum p + sum t + eps)
-        return 1.0 - (2.0 * overlap + eps) / (pred_mass + target_mass + eps)
-    # 1 - 2 sum p t / ((sum p^2 + eps) + (sum t^2 + eps))
-    return 1.0 - 2.0 * overlap / ((pred_mass + eps) + (target_mass + eps))
+    return dice_of_samples(pred, target, weight, eps, naive_dice, activate)
 
 
 @LOSSES.register_module()

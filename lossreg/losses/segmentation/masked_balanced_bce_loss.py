@@ -5,15 +5,13 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy
-from lossreg.losses.segmentation.masked_balanced_bce_with_logits_loss import (
-    BALANCED_VARIANTS,
-    balanced,
-    check_balance,
-)
-from lossreg.losses.segmentation.masked_dice_loss import counted_maps
+from lossreg.ops.masks import counted_maps
+from lossreg.ops.mining import mean_of_positives_and_hardest
+from lossreg.options import check_balance
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import (
+    BALANCED_VARIANTS,
     any_of_equals,
     bounded_gradient,
     masked_calls,
@@ -52,7 +50,7 @@ def masked_balanced_bce_loss(
         ValueError: shapes do not match.
     """
     p, t, m = counted_maps(pred, gt, mask)
-    return balanced(binary_cross_entropy(p, t), t, m, negative_ratio, fallback_negative_num, eps)
+    return mean_of_positives_and_hardest(binary_cross_entropy(p, t), t, m, negative_ratio, fallback_negative_num, eps)
 
 
 @LOSSES.register_module()

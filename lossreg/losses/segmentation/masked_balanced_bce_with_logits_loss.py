@@ -2,16 +2,22 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, poison
-from lossreg.losses.segmentation.balance_cross_entropy_loss import hardest
-from lossreg.losses.segmentation.masked_dice_loss import counted_maps
-from lossreg.ops.reductions import average, total
+from lossreg.arith import binary_cross_entropy_with_logits
+from lossreg.ops.masks import counted_maps
+from lossreg.ops.mining import mean_of_positives_and_hardest
+from lossreg.options import check_balance
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
-from lossreg.spec_parts.images import any_of_equals, masked_calls, masked_differences, no_assertion, no_reduction
+from lossreg.spec_parts.images import (
+    BALANCED_VARIANTS,
+    any_of_equals,
+    masked_calls,
+    masked_differences,
+    no_assertion,
+    no_reduction,
+)
 
 
 def masked_balanced_bce_with_logits_loss(
@@ -49,46 +55,7 @@ def masked_balanced_bce_with_logits_loss(
     """
     x, t, m = counted_maps(pred, gt, mask)
     loss = binary_cross_entropy_with_logits(x, t)
-    return balanced(loss, t, m, negative_ratio, fallback_negative_num, eps)
-
-
-def balanced(
-    loss: Tensor, t: Tensor, mask: Optional[Tensor], negative_ratio: float, fallback_negative_num: int, eps: float
-) -> Tensor:
-    """The losses of positives and of the hardest negatives, over their number.
-
-    Args:
-        loss: of each element.
-        t: the targets.
-        mask: the mask, of the same shape.
-        negative_ratio: negatives for each positive.
-        fallback_negative_num: negatives where there are no positives.
-        eps: keeps the quotient finite.
-    """
-    positive = t if mask is None else t * mask
-    negative = 1.0 - t if mask is None else (1.0 - t) * mask
-    known = positive == positive
-    positive, negative = torch.where(known, positive, 0.0), torch.where(known, negative, 0.0)
-    # in float64, because float32 does not hold the number of a large batch's positives
-    positives, negatives = total(positive.double()).long(), total(negative.double()).long()
-    wanted = torch.where(positives == 0, fallback_negative_num, (positives.double() * negative_ratio).long())
-    candidate = negative > 0
-    number = torch.minimum(torch.minimum(negatives, wanted), candidate.sum())
-    # each product is left out where its factor is 0
-    hard = torch.where(candidate, loss * negative, 0.0)
-    chosen = hardest(hard.detach(), candidate, number)
-    summed = total(torch.where(positive == 0, 0.0, loss * positive)) + total(torch.where(chosen, hard, 0.0))
-    return poison(average(summed, (positives + number).to(loss.dtype) + eps), known.all())
-
-
-def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: int) -> None:
-    """Raises ValueError unless the arguments of mmocr's balanced losses make sense."""
-    if reduction != 'none':
-        raise ValueError(f"only reduction='none' balances elements, which is mmocr's default; got '{reduction}'")
-    if negative_ratio < 0 or fallback_negative_num < 0:
-        raise ValueError(
-            f'negative_ratio and fallback_negative_num must be >= 0, got {negative_ratio} and {fallback_negative_num}'
-        )
+    return mean_of_positives_and_hardest(loss, t, m, negative_ratio, fallback_negative_num, eps)
 
 
 @LOSSES.register_module()
@@ -138,12 +105,6 @@ class MaskedBalancedBCEWithLogitsLoss(nn.Module):
             pred, gt, mask, self.negative_ratio, self.fallback_negative_num, self.eps
         )
 
-
-BALANCED_VARIANTS = {
-    'default': {},
-    'textsnake': {'fallback_negative_num': 100, 'eps': 1e-5},
-    'few': {'negative_ratio': 0.4, 'fallback_negative_num': 2},
-}
 
 MaskedBalancedBCEWithLogitsLoss.spec = LossSpec(
     functions=(masked_balanced_bce_with_logits_loss,),

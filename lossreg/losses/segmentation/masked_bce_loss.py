@@ -5,8 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy
-from lossreg.losses.segmentation.masked_bce_with_logits_loss import masked_mean
-from lossreg.losses.segmentation.masked_dice_loss import counted_maps
+from lossreg.ops.masks import counted_maps, masked_mean
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import bounded_gradient, masked_calls, masked_differences, no_assertion

@@ -2,12 +2,10 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy_with_logits
-from lossreg.losses.segmentation.masked_dice_loss import counted_maps
-from lossreg.ops.reductions import average_by, total
+from lossreg.ops.masks import counted_maps, masked_mean
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences, no_assertion
@@ -34,14 +32,6 @@ def masked_bce_with_logits_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor]
     """
     x, t, m = counted_maps(pred, gt, mask)
     return masked_mean(binary_cross_entropy_with_logits(x, t), m, eps)
-
-
-def masked_mean(loss: Tensor, mask: Optional[Tensor], eps: float) -> Tensor:
-    """sum m loss / (sum m + eps), exactly 0 where the mask is 0 everywhere; without a mask m is 1."""
-    if mask is None:
-        summed = total(loss)
-        return average_by(summed, torch.zeros_like(summed) + loss.numel(), eps)
-    return average_by(total(loss * mask), total(mask), eps)
 
 
 @LOSSES.register_module()

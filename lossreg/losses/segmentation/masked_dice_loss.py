@@ -1,39 +1,16 @@
 """Dice loss of a whole batch, and what mmocr's losses of masked maps share."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, upcast
+from lossreg.arith import keep
+from lossreg.ops.masks import masked_maps
 from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences
-
-
-def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Predictions and targets in full precision, 0 where the mask is, and the mask itself in theirs.
-
-    Raises:
-        ValueError: the three are not of one shape.
-    """
-    check_same_shape(gt, pred, 'gt', 'pred')
-    x, t = upcast(pred), upcast(gt)
-    if mask is None:
-        return x, t, None
-    check_same_shape(mask, pred, 'mask', 'pred')
-    return keep(x, mask != 0), keep(t, mask != 0), upcast(mask)
-
-
-def masked_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-    """Predictions and targets times the mask, without NaN where it is 0.
-
-    Raises:
-        ValueError: the three are not of one shape.
-    """
-    x, t, m = counted_maps(pred, gt, mask)
-    return (x, t) if m is None else (x * m, t * m)
 
 
 def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:

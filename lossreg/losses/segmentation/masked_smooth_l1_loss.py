@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import upcast
-from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
-from lossreg.losses.segmentation.masked_dice_loss import masked_maps
+from lossreg.ops.masks import masked_maps
+from lossreg.ops.pairs import smooth_absolute_error
 from lossreg.ops.reductions import average_by, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
@@ -37,7 +37,7 @@ def masked_smooth_l1_loss(
         ValueError: shapes do not match.
     """
     x, t = masked_maps(pred, gt, mask)
-    loss = total(smooth_l1_loss(x, t, None, eps if beta == 0.0 else beta))
+    loss = total(smooth_absolute_error(x, t, None, eps if beta == 0.0 else beta))
     if mask is None:
         return average_by(loss, torch.zeros_like(loss.detach()) + pred.numel(), eps)
     return average_by(loss, total(upcast(mask)), eps)

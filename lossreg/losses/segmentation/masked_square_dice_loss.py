@@ -4,8 +4,7 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.segmentation.dice_loss import dice_loss
-from lossreg.losses.segmentation.masked_dice_loss import masked_maps
+from lossreg.ops.masks import dice_of_samples, masked_maps
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
@@ -33,7 +32,7 @@ def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = N
         ValueError: shapes do not match.
     """
     p, t = masked_maps(pred, gt, mask)
-    return average_over(total(dice_loss(p, t, None, eps)), pred.size(0))
+    return average_over(total(dice_of_samples(p, t, None, eps)), pred.size(0))
 
 
 @LOSSES.register_module()

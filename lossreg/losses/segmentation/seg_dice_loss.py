@@ -17,7 +17,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.losses.segmentation.dice_loss import dice_loss, dice_of_masses
+from lossreg.ops.masks import dice_of_masses, dice_of_samples
 from lossreg.ops.reductions import all_per_sample, reduce_loss, total_per_sample
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -94,7 +94,7 @@ def seg_dice_loss(
         t = upcast(target)
         if ignore_index is not None and pred.dim() > 2:
             t = keep(t, classes != ignore_index)
-        return dice_loss(x, t, weight, eps, naive_dice)
+        return dice_of_samples(x, t, weight, eps, naive_dice)
     known = (target >= 0) & (target < pred.size(1))
     if ignore_index is not None and pred.dim() > 2:
         known = known & (target != ignore_index)
