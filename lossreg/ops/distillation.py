@@ -4,57 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import check_dim, check_labels, check_leading_shape, indices, keep
+from lossreg.arith import keep
 from lossreg.ops.closed_form import gradient_alone
-from lossreg.ops.reductions import average_over, reduce_loss, total
+from lossreg.ops.reductions import average_over, total
 
 # Divergences
 
 
-def check_divergence_reduction(reduction: str) -> None:
-    """Raises ValueError unless ``reduction`` is one that :func:`reduce_divergence` knows."""
-    if reduction != 'none' and reduction != 'batchmean' and reduction != 'sum' and reduction != 'mean':
-        raise ValueError(f"reduction must be 'none', 'batchmean', 'sum' or 'mean', got '{reduction}'")
-
-
-def log_softmax(logits: Tensor, tau: float, dim: int = 1) -> Tensor:
-    """Log-probabilities of logits at temperature ``tau``."""
-    return F.log_softmax(logits if tau == 1.0 else logits / tau, dim=dim)
-
-
-def divergence(log_t: Tensor, log_s: Tensor) -> Tensor:
-    """t (log t - log s), each element's part of the divergence of s from t, with 0 log 0 = 0.
-
-    Both are log-probabilities over whole distributions: NaN in one spoils all of it, so that nothing is lost with the
-    elements where t is 0.
-    """
-    t = log_t.exp()
-    return t * keep(log_t - log_s, t != 0)
-
-
-def reduce_divergence(loss: Tensor, reduction: str) -> Tensor:
-    """The parts as they are (``none``), their sum, their mean, or their sum over the batch size (``batchmean``)."""
-    if reduction == 'batchmean':
-        return average_over(total(loss), loss.size(0))
-    return reduce_loss(loss, reduction, None)
-
-
 # Labels beside logits
-
-
-def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> tuple[Tensor, Tensor]:
-    """Where each row of ``logits`` (N, C) holds its label's class, (N, C), and which labels are legal, (N).
-
-    Raises:
-        ValueError: shapes do not match.
-        IndexError: a label out of range, in eager mode on the CPU.
-    """
-    check_dim(logits, 2, logits_name)
-    check_dim(gt_labels, 1, 'gt_labels')
-    check_leading_shape(gt_labels, logits, 1, 'gt_labels', logits_name)
-    gt_labels = indices(gt_labels, 'gt_labels')
-    legal = check_labels(gt_labels, logits.size(1), None, 'gt_labels')
-    return torch.arange(logits.size(1), device=logits.device) == gt_labels.unsqueeze(1), legal
 
 
 # Feature maps

@@ -41,9 +41,7 @@ def squared_error(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None)
 
 
 def smooth_absolute_error(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, beta: float = 1.0) -> Tensor:
-    """w d^2 / (2 beta) of every element where d = |x - t| is below beta, else w (d - beta / 2);
-    see :func:`lossreg.functional.smooth_l1_loss`.
-    """
+    """w times the smooth L1 error of every element; see :func:`lossreg.functional.smooth_l1_loss`."""
     x, t = counted_pair(pred, target, weight)
     # torch's kernel takes a tenth of the time of the formula's operators
     loss = F.smooth_l1_loss(x, t, reduction='none', beta=beta)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, upcast
-from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
-from lossreg.losses.classification.pretrain_cross_entropy_loss import soft_cross_entropy
+from lossreg.ops.cross_entropy import cross_entropy_of_distributions, reduce_by_share, torch_label_losses
 from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -38,13 +37,13 @@ def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optiona
     """
     if label.dim() == cls_score.dim():
         check_dim(cls_score, 2, 'cls_score')
-        loss = soft_cross_entropy(cls_score, label, None, class_weight)
+        loss = cross_entropy_of_distributions(cls_score, label, None, class_weight)
         share = torch.ones_like(loss)
         if class_weight is not None:
             # sum_k c_k t_k
             share = (upcast(label) * class_weight.to(loss)).sum(1)
     else:
-        loss, share = weighted_label_losses(cls_score, label, class_weight, -100, 0.0, False, 'cls_score', 'label')
+        loss, share = torch_label_losses(cls_score, label, class_weight, -100, 0.0, False, 'cls_score', 'label')
     return reduce_by_share(loss, share, 'mean')
 
 

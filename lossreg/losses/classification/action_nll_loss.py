@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
+from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
@@ -26,7 +26,7 @@ def action_nll_loss(cls_score: Tensor, label: Tensor) -> Tensor:
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere NaN).
     """
-    loss, share = weighted_label_losses(cls_score, label, None, -100, 0.0, True, 'cls_score', 'label')
+    loss, share = torch_label_losses(cls_score, label, None, -100, 0.0, True, 'cls_score', 'label')
     return reduce_by_share(loss, share, 'mean')
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import keep, poison, powers, softplus, upcast
-from lossreg.losses.classification.pretrain_focal_loss import checked_target
+from lossreg.ops.focal import indices_or_targets
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -49,7 +49,7 @@ def asymmetric_loss(
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
-    target, legal = checked_target(pred, target, weight)
+    target, legal = indices_or_targets(pred, target, weight)
     x = upcast(pred)
     if legal is None:
         t = upcast(target)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_broadcast, check_same_shape, keep, negative_log, negative_log_of_rest, upcast
+from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_probabilities
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
@@ -31,15 +31,7 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(target, input, 'target', 'input')
-    p, t = upcast(input), upcast(target)
-    if weight is not None:
-        check_broadcast(weight, input, 'weight', 'input')
-        weight = weight.to(p)
-        p, t = keep(p, weight != 0), keep(t, weight != 0)
-    # -(t log p + (1 - t) log(1 - p))
-    loss = t * negative_log(p) + (1.0 - t) * negative_log_of_rest(p)
-    return loss if weight is None else loss * weight
+    return weighted_cross_entropy_of_probabilities(input, target, weight)
 
 
 @LOSSES.register_module()

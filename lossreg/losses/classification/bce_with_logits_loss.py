@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Optional, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, check_broadcast, check_same_shape, keep, upcast
 from lossreg.losses.classification.bce_loss import weight_sizes, weighted_calls
+from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_logits
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
@@ -35,17 +35,7 @@ def bce_with_logits_loss(
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(target, input, 'target', 'input')
-    x, t = upcast(input), upcast(target)
-    if weight is not None:
-        check_broadcast(weight, input, 'weight', 'input')
-        weight = weight.to(x)
-        x, t = keep(x, weight != 0), keep(t, weight != 0)
-    if pos_weight is not None:
-        check_broadcast(pos_weight, input, 'pos_weight', 'input')
-        pos_weight = pos_weight.to(x)
-    loss = binary_cross_entropy_with_logits(x, t, pos_weight)
-    return loss if weight is None else loss * weight
+    return weighted_cross_entropy_of_logits(input, target, weight, pos_weight)
 
 
 @LOSSES.register_module()

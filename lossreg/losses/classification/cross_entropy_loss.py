@@ -3,25 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional, Tuple, Union
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy_with_logits,
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    check_same_shape,
-    check_size,
-    check_weight_shape,
-    indices,
-    keep,
-    poison,
-    upcast,
+from lossreg.ops.binary_cross_entropy import (
+    cross_entropy_of_instance_masks,
+    sigmoid_cross_entropy,
 )
-from lossreg.ops.reductions import average_by, average_over, reduce_loss, total
+from lossreg.ops.cross_entropy import softmax_cross_entropy
+from lossreg.ops.reductions import average_by, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
@@ -61,54 +50,7 @@ def cross_entropy(
         >>> losses, counted  # log(1 + e^-2), and a sample that is ignored
         (tensor([0.1269, 0.0000]), tensor([ True, False]))
     """
-    check_class_map(label, cls_score, 'label', 'cls_score')
-    if weight is not None:
-        check_same_shape(weight, label, 'weight', 'label')
-    if class_weight is not None:
-        check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-    label = indices(label, 'label')
-    legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
-    return label_cross_entropy(cls_score, label, legal, weight, class_weight, ignore_index, label_smoothing)
-
-
-def label_cross_entropy(
-    scores: Tensor,
-    label: Tensor,
-    legal: Tensor,
-    weight: Optional[Tensor],
-    class_weight: Optional[Tensor],
-    ignore_index: int,
-    label_smoothing: float = 0.0,
-    normalised: bool = False,
-) -> Tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` of shapes and labels that are checked: the core it shares with torch.nn's classes.
-
-    ``legal`` tells which labels are; ``normalised`` that the scores are log-probabilities.
-    """
-    valid = label != ignore_index
-    index = torch.where(legal & valid, label, 0)
-    logits = upcast(scores)
-    if weight is not None:
-        weight = upcast(weight)
-    if class_weight is not None:
-        class_weight = class_weight.to(logits)
-        if label_smoothing == 0.0:
-            # c_y is one more weight of the sample
-            weight = class_weight[index] if weight is None else weight * class_weight[index]
-    counted = valid if weight is None else (valid & (weight != 0)) | ~legal
-    log_p = keep(logits, counted.unsqueeze(1))
-    if not normalised:
-        log_p = F.log_softmax(log_p, dim=1)
-    # -log p_y
-    loss = -log_p.gather(1, index.unsqueeze(1)).squeeze(1)
-    if label_smoothing > 0.0:
-        if class_weight is not None:
-            loss = loss * class_weight[index]
-            log_p = log_p * class_weight.view([-1] + [1] * (logits.dim() - 2))
-        # (1 - eps) c_y nll - eps / C sum_k c_k log p_k
-        loss = loss * (1.0 - label_smoothing) - log_p.mean(1) * label_smoothing
-    loss = loss if weight is None else loss * weight
-    return poison(keep(loss, counted), legal), valid
+    return softmax_cross_entropy(cls_score, label, weight, class_weight, ignore_index, label_smoothing)
 
 
 def binary_cross_entropy(
@@ -144,70 +86,7 @@ def binary_cross_entropy(
         >>> losses  # log 2, and log(1 + e^-2)
         tensor([[0.6931, 0.1269]])
     """
-    logits = upcast(cls_score)
-    dense = label.dim() == cls_score.dim()
-    if dense:
-        check_same_shape(label, cls_score, 'label', 'cls_score')
-        label = upcast(label)
-    else:
-        check_class_map(label, cls_score, 'label', 'cls_score')
-        check_dim(cls_score, 2, 'cls_score')
-        label = indices(label, 'label')
-    if pos_weight is not None:
-        pos_weight = pos_weight.to(logits)
-        if pos_weight.dim() > 0:
-            check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'class weights')
-    # NaN fails every comparison, yet a NaN target must count
-    valid = ((label >= 0) & (label != ignore_index)) | (label != label)
-    counted = valid
-    if weight is not None:
-        if dense:
-            check_weight_shape(weight, label, 'weight', 'label')
-        else:
-            check_same_shape(weight, label, 'weight', 'label')
-        weight = upcast(weight)
-        counted = valid & (weight != 0)
-    if dense:
-        loss = binary_cross_entropy_with_logits(keep(logits, counted), keep(label, counted), pos_weight)
-    else:
-        classes = cls_score.size(1)
-        # negative labels are ignored, so only those above C are illegal
-        legal = check_labels(label.clamp(min=0), classes + 1, ignore_index, 'label').unsqueeze(1)
-        positive = torch.arange(classes, device=label.device) == label.unsqueeze(1)
-        weight = None if weight is None else weight.unsqueeze(1)
-        loss = one_against_rest_cross_entropy(logits, positive, counted.unsqueeze(1), legal, weight, pos_weight)
-        return loss, valid.unsqueeze(1).expand_as(cls_score)
-    return keep(loss if weight is None else loss * weight, counted), valid
-
-
-def one_against_rest_cross_entropy(
-    logits: Tensor,
-    positive: Tensor,
-    counted: Tensor,
-    legal: Tensor,
-    weight: Optional[Tensor],
-    pos_weight: Optional[Tensor],
-) -> Tensor:
-    """Sigmoid cross-entropy of each class against labels that are checked: the core of losses of class indices.
-
-    Args:
-        logits: x, (N, C, d1, ..., dk).
-        positive: whether the sample has that class, of the same shape.
-        counted: whether the sample counts, (N, 1, d1, ..., dk).
-        legal: whether its label is legal, of the same shape.
-        weight: of the same shape.
-        pos_weight: c, which broadcasts to the logits.
-    """
-    counted = counted | ~legal
-    if pos_weight is not None:
-        # c_y is one more weight of the positive
-        pos_weight = torch.where(positive, pos_weight, 1.0)
-        weight = pos_weight if weight is None else weight * pos_weight
-        counted = counted & (weight != 0) | ~legal
-    x = keep(logits, counted)
-    # -log sigmoid(x) at the class, -log(1 - sigmoid(x)) elsewhere
-    loss = poison(F.softplus(torch.where(positive, -x, x)), legal)
-    return keep(loss if weight is None else loss * weight, counted)
+    return sigmoid_cross_entropy(cls_score, label, weight, pos_weight, ignore_index)
 
 
 def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) -> Tensor:
@@ -225,18 +104,7 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere NaN).
     """
-    check_class_map(mask_target, mask_pred, 'mask_target', 'mask_pred')
-    check_dim(label, 1, 'label')
-    check_leading_shape(label, mask_pred, 1, 'label', 'mask_pred')
-    classes = mask_pred.size(1)
-    label = indices(label, 'label')
-    legal = check_labels(label, classes, None, 'label')
-    index = torch.where(legal, label, 0)
-    rows = torch.arange(mask_pred.size(0), device=label.device) * classes + index
-    x = upcast(mask_pred).flatten(0, 1).index_select(0, rows)
-    loss = binary_cross_entropy_with_logits(x, upcast(mask_target))
-    loss = poison(loss, legal.view([-1] + [1] * (loss.dim() - 1)))
-    return average_over(total(loss), loss.numel()).unsqueeze(0)
+    return cross_entropy_of_instance_masks(mask_pred, mask_target, label)
 
 
 @LOSSES.register_module()

@@ -21,7 +21,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.losses.classification.cross_entropy_loss import cross_entropy
+from lossreg.ops.cross_entropy import softmax_cross_entropy
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
@@ -109,7 +109,7 @@ def label_smooth_cross_entropy(
             # no label is ignored here, so that what is illegal becomes -1, which is illegal there too
             index = torch.where(legal, label, -1)
             smoothing = eps / (1.0 + eps) if mode == 'classy_vision' else eps
-            return cross_entropy(cls_score, index, weight, class_weight, label_smoothing=smoothing)[0]
+            return softmax_cross_entropy(cls_score, index, weight, class_weight, label_smoothing=smoothing)[0]
         legal = legal.unsqueeze(1)
         target = (torch.arange(cls_score.size(1), device=label.device) == label.unsqueeze(1)).to(x.dtype)
     else:

@@ -2,12 +2,9 @@
 
 from typing import Any, ClassVar, Mapping, Optional, Sequence, Tuple, Union
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices
-from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
-from lossreg.ops.reductions import average, total
+from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -34,47 +31,7 @@ def nll_loss(
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
-    return weighted_label_losses(input, target, weight, ignore_index, 0.0, True)
-
-
-def weighted_label_losses(
-    input: Tensor,
-    target: Tensor,
-    weight: Optional[Tensor],
-    ignore_index: int,
-    label_smoothing: float,
-    normalised: bool,
-    input_name: str = 'input',
-    target_name: str = 'target',
-) -> Tuple[Tensor, Tensor]:
-    """Cross-entropy of class indices and each sample's weight in a mean, for torch's shapes, (C) among them.
-
-    ``normalised`` tells that ``input`` holds log-probabilities. The names are those of the call, for messages.
-    """
-    scores, label = input, target
-    if input.dim() == 1:
-        check_dim(target, 0, target_name)
-        scores, label = input.unsqueeze(0), target.unsqueeze(0)
-    check_class_map(label, scores, target_name, input_name)
-    if weight is not None:
-        check_size(scores, 1, weight.numel(), input_name, 'class weights')
-    label = indices(label, target_name)
-    legal = check_labels(label, scores.size(1), ignore_index, target_name)
-    loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
-    share = valid.to(loss.dtype)
-    if weight is not None:
-        # w_y
-        share = share * weight.to(loss)[torch.where(legal & valid, label, 0)]
-    if input.dim() == 1:
-        return loss.squeeze(0), share.squeeze(0)
-    return loss, share
-
-
-def reduce_by_share(loss: Tensor, share: Tensor, reduction: str) -> Tensor:
-    """The losses, their sum, or their mean: their sum over the sum of the shares, 0 where that is 0."""
-    if reduction == 'none':
-        return loss
-    return total(loss) if reduction == 'sum' else average(total(loss), total(share))
+    return torch_label_losses(input, target, weight, ignore_index, 0.0, True)
 
 
 @LOSSES.register_module()

@@ -3,13 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
     binary_cross_entropy_with_logits,
-    check_class_map,
     check_dim,
     check_leading_shape,
     check_same_shape,
@@ -17,7 +14,7 @@ from lossreg.arith import (
     keep,
     upcast,
 )
-from lossreg.losses.classification.cross_entropy_loss import cross_entropy
+from lossreg.ops.cross_entropy import cross_entropy_of_distributions, softmax_cross_entropy
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
@@ -53,20 +50,7 @@ def soft_cross_entropy(
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(label, cls_score, 'label', 'cls_score')
-    axis = dim if dim >= 0 else dim + cls_score.dim()
-    x, t = upcast(cls_score), upcast(label)
-    if weight is not None:
-        check_class_map(weight, cls_score, 'weight', 'cls_score', axis)
-        weight = upcast(weight)
-        counted = (weight != 0).unsqueeze(axis)
-        x, t = keep(x, counted), keep(t, counted)
-    if class_weight is not None:
-        check_size(cls_score, axis, class_weight.numel(), 'cls_score', 'class weights')
-        t = t * class_weight.to(t).view([-1] + [1] * (x.dim() - 1 - axis))
-    # -sum_k c_k t_k log p_k, each product left out where its factor is 0
-    loss = -torch.where(t == 0, 0.0, t * F.log_softmax(x, dim=axis)).sum(axis)
-    return loss if weight is None else loss * weight
+    return cross_entropy_of_distributions(cls_score, label, weight, class_weight, dim)
 
 
 def multi_label_cross_entropy(
@@ -188,7 +172,7 @@ class PretrainCrossEntropyLoss(nn.Module):
         elif label.is_floating_point():
             loss = soft_cross_entropy(cls_score, label, weight, self.class_weight, dim=1)
         else:
-            loss = cross_entropy(cls_score, label, weight, self.class_weight)[0]
+            loss = softmax_cross_entropy(cls_score, label, weight, self.class_weight)[0]
         # mmpretrain divides by avg_factor itself
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor, eps=0.0)
 

@@ -1,12 +1,11 @@
 """Sigmoid focal loss, called as in mmpretrain, and what losses called like it share."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_class_map, check_dim, check_labels, check_leading_shape, check_same_shape, class_indices
-from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.ops.focal import indices_or_targets, sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -33,38 +32,11 @@ def pretrain_focal_loss(
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
-    target, legal = checked_target(pred, target, weight)
+    target, legal = indices_or_targets(pred, target, weight)
     if legal is not None:
         # C means background there; what is illegal becomes -1, which is illegal there too
         target = torch.where(legal, target, -1)
-    return sigmoid_focal_loss(pred, target, weight, gamma, alpha)
-
-
-def checked_target(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
-    """Class indices (N) and which of them are legal, or targets of the shape of ``pred`` and None.
-
-    Args:
-        pred: (N, C), or any shape.
-        target: class indices, (N) or (N, 1), or targets of the shape of ``pred``; floats (N, 1) are targets.
-        weight: (N).
-
-    Raises:
-        ValueError: shapes do not match.
-        IndexError: a label out of range, in eager mode on the CPU.
-    """
-    if weight is not None:
-        check_dim(weight, 1, 'weight')
-        check_leading_shape(weight, pred, 1, 'weight', 'pred')
-    if target.dim() == 2 and not target.is_floating_point():
-        # takes off a dimension 1 of size 1, and no other
-        target = target.squeeze(1)
-    if target.dim() == 1:
-        check_dim(pred, 2, 'pred')
-        check_class_map(target, pred, 'target', 'pred')
-        target = class_indices(target, 'target')
-        return target, check_labels(target, pred.size(1), None, 'target')
-    check_same_shape(target, pred, 'target', 'pred')
-    return target, None
+    return sigmoid_focal(pred, target, weight, gamma, alpha)
 
 
 @LOSSES.register_module()

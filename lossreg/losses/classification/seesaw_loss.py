@@ -19,8 +19,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
-from lossreg.ops.cross_entropy import accuracy
+from lossreg.ops.cross_entropy import accuracy, label_cross_entropy
 from lossreg.ops.reductions import average, reduce_loss, total
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

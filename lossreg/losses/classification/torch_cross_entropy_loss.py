@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_same_shape, check_size, keep, upcast
-from lossreg.losses.classification.nll_loss import class_count, indices_call, reduce_by_share, weighted_label_losses
+from lossreg.losses.classification.nll_loss import class_count, indices_call
+from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -49,7 +50,7 @@ def torch_cross_entropy(
         tensor([1.0986])
     """
     if target.dim() != input.dim():
-        return weighted_label_losses(input, target, weight, ignore_index, label_smoothing, False)
+        return torch_label_losses(input, target, weight, ignore_index, label_smoothing, False)
     check_same_shape(target, input, 'target', 'input')
     if not target.is_floating_point():
         raise ValueError(f'target has the shape of input, so must hold class probabilities, got {target.dtype}')

@@ -2,29 +2,10 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    check_class_map,
-    check_dim,
-    check_labels,
-    check_same_shape,
-    check_weight_shape,
-    choose,
-    indices,
-    keep,
-    negative_log,
-    negative_log_of_rest,
-    poison,
-    power,
-    softplus,
-    upcast,
-)
+from lossreg.ops.focal import sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
-from lossreg.ops.weights import weight_per_element
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -69,62 +50,7 @@ def sigmoid_focal_loss(
         >>> sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]))  # p = 1/2: 1/4 and 3/4 of log 2 / 4
         tensor([[0.0433, 0.1300]])
     """
-    x = upcast(pred)
-    if weight is not None:
-        weight = upcast(weight)
-        if weight.dim() == 2 and pred.dim() == 2:
-            check_weight_shape(weight, pred, 'weight', 'pred')
-        else:
-            weight = weight_per_element(weight, pred, 'weight', 'pred')
-    if target.dim() == pred.dim():
-        check_same_shape(target, pred, 'target', 'pred')
-        t = upcast(target)
-        if weight is not None:
-            x, t = keep(x, weight != 0), keep(t, weight != 0)
-        loss = focal_of_targets(x, t, alpha * t + (1.0 - alpha) * (1.0 - t), gamma, activated)
-    else:
-        check_dim(pred, 2, 'pred')
-        check_class_map(target, pred, 'target', 'pred')
-        target = indices(target, 'target')
-        legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
-        positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
-        if weight is not None:
-            x = keep(x, (weight != 0) | ~legal)
-        alpha_t = choose(positive, alpha, 1.0 - alpha, x)
-        loss = poison(focal_of_classes(x, positive, alpha_t, gamma, activated), legal)
-    return loss if weight is None else loss * weight
-
-
-def focal_of_classes(x: Tensor, positive: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
-    """Focal loss against hard targets: exact at any logit and any probability.
-
-    Args:
-        x: logits, or probabilities if ``activated``.
-        positive: whether the element is of its sample's class, of the same shape.
-        alpha_t: weight, of the same shape.
-        gamma: focusing exponent.
-        activated: see ``x``.
-    """
-    if activated:
-        miss = torch.where(positive, 1.0 - x, x)
-        # alpha_t (1 - p_t)^gamma (-log p_t)
-        return alpha_t * power(miss, gamma) * torch.where(positive, negative_log(x), negative_log_of_rest(x))
-    z = torch.where(positive, -x, x)
-    # 1 - p_t = sigmoid(z) and -log p_t = softplus(z); sigmoid(z)^gamma = exp(-gamma softplus(-z))
-    loss = alpha_t * softplus(z)
-    return loss if gamma == 0.0 else loss * torch.exp(-gamma * softplus(-z))
-
-
-def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activated: bool) -> Tensor:
-    """Focal loss against targets t in [0, 1] of the shape of ``x``; else like :func:`focal_of_classes`."""
-    if activated:
-        p = x
-        nll = binary_cross_entropy(p, t)
-    else:
-        p = torch.sigmoid(x)
-        nll = binary_cross_entropy_with_logits(x, t)
-    miss = (1.0 - p) * t + p * (1.0 - t)
-    return alpha_t * power(miss, gamma) * nll
+    return sigmoid_focal(pred, target, weight, gamma, alpha, activated)
 
 
 @LOSSES.register_module()

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
-from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
+from lossreg.ops.focal import sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -36,7 +36,7 @@ def smooth_focal_loss(
         ValueError: shapes do not match.
     """
     check_same_shape(target, pred, 'target', 'pred')
-    return sigmoid_focal_loss(pred, upcast(target), weight, gamma, alpha)
+    return sigmoid_focal(pred, upcast(target), weight, gamma, alpha)
 
 
 @LOSSES.register_module()

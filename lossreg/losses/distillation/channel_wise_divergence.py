@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast
-from lossreg.ops.distillation import divergence, log_softmax
+from lossreg.ops.divergences import divergence, log_softmax
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES

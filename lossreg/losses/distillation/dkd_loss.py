@@ -6,13 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, log_sum_exp, poison, softplus, upcast_alike
-from lossreg.ops.distillation import (
-    check_divergence_reduction,
-    divergence,
-    log_softmax,
-    own_class,
-    reduce_divergence,
-)
+from lossreg.ops.cross_entropy import own_class
+from lossreg.ops.divergences import check_divergence_reduction, divergence, log_softmax, reduce_divergence
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role

@@ -5,7 +5,7 @@ from typing import ClassVar, Optional, Tuple, Union
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
-from lossreg.losses.pose.kl_discret_loss import kl_per_bin
+from lossreg.ops.divergences import kl_per_bin
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

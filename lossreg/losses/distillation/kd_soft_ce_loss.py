@@ -5,7 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
-from lossreg.ops.distillation import log_softmax
+from lossreg.ops.divergences import log_softmax
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES

@@ -2,10 +2,9 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast
+from lossreg.ops.divergences import divergence_of_probabilities
 from lossreg.ops.reductions import average_over, reduce_loss, total
 from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
@@ -33,19 +32,7 @@ def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tens
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(target, input, 'target', 'input')
-    x, t = upcast(input), upcast(target)
-    if log_target:
-        absent = t == -torch.inf
-        log_t = torch.where(absent, 0.0, t)
-        t = torch.exp(t)
-    else:
-        absent = t == 0
-        log_t = torch.log(torch.where(absent, 1.0, t))
-    # an impossible class of the target does not ask for any probability
-    x = torch.where(absent & (x == -torch.inf), 0.0, x)
-    # t (log t - x)
-    return t * (log_t - x)
+    return divergence_of_probabilities(input, target, log_target)
 
 
 @LOSSES.register_module()

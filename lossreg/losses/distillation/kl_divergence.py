@@ -4,8 +4,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast_alike
-from lossreg.ops.distillation import check_divergence_reduction, divergence, log_softmax, reduce_divergence
+from lossreg.ops.divergences import (
+    check_divergence_reduction,
+    divergence_of_logits,
+    reduce_divergence,
+)
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -38,11 +41,7 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
         >>> kl_divergence(student, teacher)  # 3/4 log 3/2, and 1/4 log 1/2
         tensor([[ 0.3041, -0.1733]])
     """
-    check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
-    s, t = upcast_alike(preds_S, preds_T)
-    log_s, log_t = log_softmax(s, tau), log_softmax(t, tau)
-    # tau^2 t (log t - log s)
-    return tau * tau * divergence(log_t, log_s)
+    return divergence_of_logits(preds_S, preds_T, tau)
 
 
 @LOSSES.register_module()

@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast_alike
-from lossreg.losses.distillation.kl_divergence import kl_divergence
-from lossreg.ops.distillation import reduce_divergence, standardised
+from lossreg.ops.distillation import standardised
+from lossreg.ops.divergences import divergence_of_logits, reduce_divergence
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
@@ -36,7 +36,7 @@ def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.
     check_dim(preds_S, 2, 'preds_S')
     check_same_shape(preds_S, preds_T, 'preds_S', 'preds_T')
     s, t = upcast_alike(preds_S, preds_T)
-    return kl_divergence(standardised(s, [1], 1e-7), standardised(t, [1], 1e-7), tau).sum(1)
+    return divergence_of_logits(standardised(s, [1], 1e-7), standardised(t, [1], 1e-7), tau).sum(1)
 
 
 @LOSSES.register_module()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, poison, upcast
-from lossreg.ops.distillation import log_softmax, own_class
+from lossreg.ops.cross_entropy import own_class
+from lossreg.ops.divergences import log_softmax
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES

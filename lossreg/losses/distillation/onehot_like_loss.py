@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.losses.distillation.razor_cross_entropy_loss import decision_cross_entropy
+from lossreg.ops.cross_entropy import cross_entropy_of_decisions
 from lossreg.ops.reductions import reduce_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
@@ -20,7 +20,7 @@ def onehot_like_loss(preds_T: Tensor) -> Tensor:
     Returns:
         The losses, of the shape of ``preds_T`` without C.
     """
-    return decision_cross_entropy(preds_T, preds_T)
+    return cross_entropy_of_decisions(preds_T, preds_T)
 
 
 @LOSSES.register_module()

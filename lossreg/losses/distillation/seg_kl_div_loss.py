@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
-from lossreg.losses.distillation.kl_div_loss import kl_div_loss
+from lossreg.ops.divergences import divergence_of_probabilities
 from lossreg.ops.reductions import average_over, total_per_sample
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -36,7 +36,7 @@ def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> 
     p = torch.softmax(upcast(input) / temperature, 1)
     t = torch.softmax(upcast(target) / temperature, 1)
     # T^2 t (log t - p)
-    return kl_div_loss(p, t) * (temperature * temperature)
+    return divergence_of_probabilities(p, t) * (temperature * temperature)
 
 
 @LOSSES.register_module()

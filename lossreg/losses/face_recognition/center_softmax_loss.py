@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, check_size, matmul, upcast
-from lossreg.losses.classification.cross_entropy_loss import cross_entropy
 from lossreg.losses.metric_learning.center_loss import center_loss
+from lossreg.ops.cross_entropy import softmax_cross_entropy
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
@@ -49,7 +49,7 @@ def center_softmax_loss(
     x = upcast(features)
     logits = matmul(x, weight.to(x.dtype).t())
     # the center loss has checked the labels: none is ignored
-    nll, _ = cross_entropy(logits, label)
+    nll, _ = softmax_cross_entropy(logits, label)
     return logits, average_over(total(nll), label.size(0)) + lamda * center
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Optional, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_labels, check_leading_shape, check_same_shape, choose, keep, poison, upcast
+from lossreg.ops.divergences import kl_per_bin
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -58,27 +58,6 @@ def kl_discret_loss(
     divergence = kl_per_bin(pred * beta, target * label_beta if label_softmax else target, label_softmax)
     loss = average_over(divergence.sum(-1), pred.size(-1))
     return loss if weight is None else loss * weight
-
-
-def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
-    """t (log t - log softmax(x)) of every bin, with 0 log 0 = 0.
-
-    Args:
-        pred: logits x, the bins in the last dimension.
-        target: t, or with ``label_softmax`` the logits of which t is the softmax, of the same shape.
-        label_softmax: see above.
-    """
-    log_p = F.log_softmax(pred, dim=-1)
-    if label_softmax:
-        log_t = F.log_softmax(target, dim=-1)
-        target = log_t.exp()
-        absent = target == 0
-        log_t = torch.where(absent, 0.0, log_t)
-    else:
-        absent = target == 0
-        log_t = torch.log(torch.where(absent, 1.0, target))
-    log_p = torch.where(absent & (log_p == -torch.inf), 0.0, log_p)
-    return target * (log_t - log_p)
 
 
 @LOSSES.register_module()

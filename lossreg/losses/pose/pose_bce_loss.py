@@ -5,8 +5,7 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape
-from lossreg.losses.classification.bce_loss import bce_loss
-from lossreg.losses.classification.bce_with_logits_loss import bce_with_logits_loss
+from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_logits, weighted_cross_entropy_of_probabilities
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -38,7 +37,11 @@ def pose_bce_loss(
     """
     check_same_shape(target, output, 'target', 'output')
     weight = None if target_weight is None else weight_of_keypoints(target_weight, output)
-    return bce_loss(output, target, weight) if use_sigmoid else bce_with_logits_loss(output, target, weight)
+    return (
+        weighted_cross_entropy_of_probabilities(output, target, weight)
+        if use_sigmoid
+        else weighted_cross_entropy_of_logits(output, target, weight)
+    )
 
 
 def weight_of_keypoints(target_weight: Tensor, output: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
-from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
+from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -35,7 +35,7 @@ def cae_loss(
         IndexError: a token out of range (eager on the CPU; elsewhere the first loss is NaN).
     """
     check_same_shape(latent_target, latent_pred, 'latent_target', 'latent_pred')
-    loss, share = weighted_label_losses(logits, target, None, -100, 0.0, False, 'logits', 'target')
+    loss, share = torch_label_losses(logits, target, None, -100, 0.0, False, 'logits', 'target')
     difference = upcast(latent_pred) - upcast(latent_target.detach())
     align = average_over(total(difference * difference), difference.numel())
     return reduce_by_share(loss, share, 'mean'), lambd * align

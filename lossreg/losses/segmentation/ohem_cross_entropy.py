@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_class_map, check_labels, check_size, indices, keep
-from lossreg.losses.classification.cross_entropy_loss import label_cross_entropy
+from lossreg.ops.cross_entropy import label_cross_entropy
 from lossreg.ops.mining import kth_largest
 from lossreg.ops.reductions import average, total
 from lossreg.options import as_weight

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_class_map, check_labels, check_same_shape, check_size, indices, upcast
-from lossreg.losses.classification.cross_entropy_loss import (
-    binary_cross_entropy,
-    cross_entropy,
-    mask_cross_entropy,
+from lossreg.ops.binary_cross_entropy import (
+    cross_entropy_of_instance_masks,
     one_against_rest_cross_entropy,
+    sigmoid_cross_entropy,
 )
+from lossreg.ops.cross_entropy import softmax_cross_entropy
 from lossreg.ops.reductions import average_by, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
@@ -182,19 +182,19 @@ class SegCrossEntropyLoss(nn.Module):
         if self.use_mask:
             if weight is None or avg_factor is not None or reduction != 'mean':
                 raise ValueError('with use_mask, call loss(mask_pred, mask_target, label), without avg_factor')
-            return self.loss_weight * mask_cross_entropy(cls_score, label, weight)
+            return self.loss_weight * cross_entropy_of_instance_masks(cls_score, label, weight)
         if ignore_index is None:
             ignore_index = self.ignore_index
         averaged = reduction == 'mean' and avg_factor is None
         if self.use_sigmoid:
             if label.dim() == cls_score.dim():
-                loss, valid = binary_cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
+                loss, valid = sigmoid_cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
             else:
                 loss, valid = pixel_binary_cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
             if averaged and self.avg_non_ignore:
                 return self.loss_weight * average_by(total(loss), valid.sum().to(loss.dtype))
         else:
-            loss, valid = cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
+            loss, valid = softmax_cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
             if averaged:
                 label = indices(label, 'label')
                 count = counted_weight(label, valid, self.class_weight, self.avg_non_ignore, loss)

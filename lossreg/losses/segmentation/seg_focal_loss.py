@@ -18,7 +18,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.losses.detection.focal_loss import focal_of_classes, focal_of_targets
+from lossreg.ops.focal import focal_of_classes, focal_of_targets
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_per_element
 from lossreg.options import as_weight, check_reduction

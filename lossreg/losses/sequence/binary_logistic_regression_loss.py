@@ -2,11 +2,9 @@
 
 from typing import ClassVar, Optional, Tuple
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, poison, upcast
-from lossreg.ops.reductions import average, total
+from lossreg.ops.binary_cross_entropy import logistic_regression
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import nan_label
@@ -41,33 +39,7 @@ def binary_logistic_regression_loss(
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(label, reg_score, 'label', 'reg_score')
-    p, t = upcast(reg_score), upcast(label)
-    positive = (t > threshold).to(p.dtype)
-    entries = torch.zeros([], dtype=p.dtype, device=p.device) + p.numel()
-    loss = balanced_cross_entropy(p, positive, 1.0 - positive, entries, ratio_range, eps)
-    return poison(loss, (t == t).all())
-
-
-def balanced_cross_entropy(
-    p: Tensor, positive: Tensor, negative: Tensor, entries: Tensor, ratio_range: Tuple[float, float], eps: float
-) -> Tensor:
-    """The core of :func:`binary_logistic_regression_loss`: elements weigh as positives, as negatives, or not at all.
-
-    Args:
-        p: probabilities.
-        positive: 1 or 0 for each, like ``negative``. Where both are 0, NaN in ``p`` does not count.
-        negative: see above.
-        entries: n, a scalar.
-        ratio_range: the least and the largest r.
-        eps: epsilon.
-    """
-    p = keep(p, (positive != 0) | (negative != 0))
-    ratio = (entries / total(positive).clamp(min=1.0)).clamp(min=ratio_range[0], max=ratio_range[1])
-    # r/2 of positives, r / 2(r - 1) of negatives
-    weight = 0.5 * ratio * positive + 0.5 * ratio / (ratio - 1.0) * negative
-    loss = weight * -torch.log(torch.where(positive != 0, p, 1.0 - p) + eps)
-    return average(total(loss), entries)
+    return logistic_regression(reg_score, label, threshold, ratio_range, eps)
 
 
 @LOSSES.register_module()

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, check_size, keep, poison, upcast
-from lossreg.losses.sequence.binary_logistic_regression_loss import (
-    balanced_cross_entropy,
-    binary_logistic_regression_loss,
-)
+from lossreg.ops.binary_cross_entropy import balanced_cross_entropy, logistic_regression
 from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -89,9 +86,7 @@ def bmn_loss(
     entries = total(positive).clamp(min=1.0) + total(negative)
     classification = balanced_cross_entropy(confidence, positive, negative, entries, (1.05, 21.0), 1e-5)
     classification = poison(classification, sound)
-    evaluation = binary_logistic_regression_loss(pred_start, gt_start) + binary_logistic_regression_loss(
-        pred_end, gt_end
-    )
+    evaluation = logistic_regression(pred_start, gt_start) + logistic_regression(pred_end, gt_end)
     # a l_tem + b l_reg + c l_cls
     loss = weight_tem * evaluation + weight_pem_reg * regression + weight_pem_cls * classification
     return loss, evaluation, regression, classification

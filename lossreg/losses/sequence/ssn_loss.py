@@ -18,7 +18,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.losses.classification.nll_loss import reduce_by_share, weighted_label_losses
+from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.ops.reductions import average, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -42,7 +42,7 @@ def activity_loss(activity_score: Tensor, proposal_type: Tensor, labels: Tensor)
     proposal_type, labels = indices(proposal_type, 'proposal_type'), indices(labels, 'labels')
     legal = check_labels(proposal_type, 3, None, 'proposal_type')
     index = torch.where(proposal_type == 1, -100, labels)
-    loss, share = weighted_label_losses(activity_score, index, None, -100, 0.0, False, 'activity_score', 'labels')
+    loss, share = torch_label_losses(activity_score, index, None, -100, 0.0, False, 'activity_score', 'labels')
     return reduce_by_share(poison(loss, legal), share, 'mean')
 
 

@@ -1,0 +1,189 @@
+"""Cross-entropies of each class by itself: of logits, and of probabilities."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossreg.arith import (
+    binary_cross_entropy_with_logits,
+    check_broadcast,
+    check_class_map,
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    check_same_shape,
+    check_size,
+    check_weight_shape,
+    indices,
+    keep,
+    negative_log,
+    negative_log_of_rest,
+    poison,
+    upcast,
+)
+from lossreg.ops.reductions import average, average_over, total
+
+
+def one_against_rest_cross_entropy(
+    logits: Tensor,
+    positive: Tensor,
+    counted: Tensor,
+    legal: Tensor,
+    weight: Optional[Tensor],
+    pos_weight: Optional[Tensor],
+) -> Tensor:
+    """Sigmoid cross-entropy of each class against labels that are checked: the core of losses of class indices.
+
+    Args:
+        logits: x, (N, C, d1, ..., dk).
+        positive: whether the sample has that class, of the same shape.
+        counted: whether the sample counts, (N, 1, d1, ..., dk).
+        legal: whether its label is legal, of the same shape.
+        weight: of the same shape.
+        pos_weight: c, which broadcasts to the logits.
+    """
+    counted = counted | ~legal
+    if pos_weight is not None:
+        # c_y is one more weight of the positive
+        pos_weight = torch.where(positive, pos_weight, 1.0)
+        weight = pos_weight if weight is None else weight * pos_weight
+        counted = counted & (weight != 0) | ~legal
+    x = keep(logits, counted)
+    # -log sigmoid(x) at the class, -log(1 - sigmoid(x)) elsewhere
+    loss = poison(F.softplus(torch.where(positive, -x, x)), legal)
+    return keep(loss if weight is None else loss * weight, counted)
+
+
+def sigmoid_cross_entropy(
+    cls_score: Tensor,
+    label: Tensor,
+    weight: Optional[Tensor] = None,
+    pos_weight: Optional[Tensor] = None,
+    ignore_index: int = -100,
+) -> Tuple[Tensor, Tensor]:
+    """Sigmoid cross-entropy of each element, and which are not ignored.
+
+    See :func:`lossreg.functional.binary_cross_entropy`.
+    """
+    logits = upcast(cls_score)
+    dense = label.dim() == cls_score.dim()
+    if dense:
+        check_same_shape(label, cls_score, 'label', 'cls_score')
+        label = upcast(label)
+    else:
+        check_class_map(label, cls_score, 'label', 'cls_score')
+        check_dim(cls_score, 2, 'cls_score')
+        label = indices(label, 'label')
+    if pos_weight is not None:
+        pos_weight = pos_weight.to(logits)
+        if pos_weight.dim() > 0:
+            check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'class weights')
+    # NaN fails every comparison, yet a NaN target must count
+    valid = ((label >= 0) & (label != ignore_index)) | (label != label)
+    counted = valid
+    if weight is not None:
+        if dense:
+            check_weight_shape(weight, label, 'weight', 'label')
+        else:
+            check_same_shape(weight, label, 'weight', 'label')
+        weight = upcast(weight)
+        counted = valid & (weight != 0)
+    if dense:
+        loss = binary_cross_entropy_with_logits(keep(logits, counted), keep(label, counted), pos_weight)
+    else:
+        classes = cls_score.size(1)
+        # negative labels are ignored, so only those above C are illegal
+        legal = check_labels(label.clamp(min=0), classes + 1, ignore_index, 'label').unsqueeze(1)
+        positive = torch.arange(classes, device=label.device) == label.unsqueeze(1)
+        weight = None if weight is None else weight.unsqueeze(1)
+        loss = one_against_rest_cross_entropy(logits, positive, counted.unsqueeze(1), legal, weight, pos_weight)
+        return loss, valid.unsqueeze(1).expand_as(cls_score)
+    return keep(loss if weight is None else loss * weight, counted), valid
+
+
+def cross_entropy_of_instance_masks(mask_pred: Tensor, mask_target: Tensor, label: Tensor) -> Tensor:
+    """Mean sigmoid cross-entropy of each instance's mask, (1,); see :func:`lossreg.functional.mask_cross_entropy`."""
+    check_class_map(mask_target, mask_pred, 'mask_target', 'mask_pred')
+    check_dim(label, 1, 'label')
+    check_leading_shape(label, mask_pred, 1, 'label', 'mask_pred')
+    classes = mask_pred.size(1)
+    label = indices(label, 'label')
+    legal = check_labels(label, classes, None, 'label')
+    index = torch.where(legal, label, 0)
+    rows = torch.arange(mask_pred.size(0), device=label.device) * classes + index
+    x = upcast(mask_pred).flatten(0, 1).index_select(0, rows)
+    loss = binary_cross_entropy_with_logits(x, upcast(mask_target))
+    loss = poison(loss, legal.view([-1] + [1] * (loss.dim() - 1)))
+    return average_over(total(loss), loss.numel()).unsqueeze(0)
+
+
+def weighted_cross_entropy_of_probabilities(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+    """Binary cross-entropy of each probability, weighted; see :func:`lossreg.functional.bce_loss`."""
+    check_same_shape(target, input, 'target', 'input')
+    p, t = upcast(input), upcast(target)
+    if weight is not None:
+        check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(p)
+        p, t = keep(p, weight != 0), keep(t, weight != 0)
+    # -(t log p + (1 - t) log(1 - p))
+    loss = t * negative_log(p) + (1.0 - t) * negative_log_of_rest(p)
+    return loss if weight is None else loss * weight
+
+
+def weighted_cross_entropy_of_logits(
+    input: Tensor, target: Tensor, weight: Optional[Tensor] = None, pos_weight: Optional[Tensor] = None
+) -> Tensor:
+    """Binary cross-entropy of each logit, weighted; see :func:`lossreg.functional.bce_with_logits_loss`."""
+    check_same_shape(target, input, 'target', 'input')
+    x, t = upcast(input), upcast(target)
+    if weight is not None:
+        check_broadcast(weight, input, 'weight', 'input')
+        weight = weight.to(x)
+        x, t = keep(x, weight != 0), keep(t, weight != 0)
+    if pos_weight is not None:
+        check_broadcast(pos_weight, input, 'pos_weight', 'input')
+        pos_weight = pos_weight.to(x)
+    loss = binary_cross_entropy_with_logits(x, t, pos_weight)
+    return loss if weight is None else loss * weight
+
+
+def balanced_cross_entropy(
+    p: Tensor, positive: Tensor, negative: Tensor, entries: Tensor, ratio_range: Tuple[float, float], eps: float
+) -> Tensor:
+    """The core of :func:`binary_logistic_regression_loss`: elements weigh as positives, as negatives, or not at all.
+
+    Args:
+        p: probabilities.
+        positive: 1 or 0 for each, like ``negative``. Where both are 0, NaN in ``p`` does not count.
+        negative: see above.
+        entries: n, a scalar.
+        ratio_range: the least and the largest r.
+        eps: epsilon.
+    """
+    p = keep(p, (positive != 0) | (negative != 0))
+    ratio = (entries / total(positive).clamp(min=1.0)).clamp(min=ratio_range[0], max=ratio_range[1])
+    # r/2 of positives, r / 2(r - 1) of negatives
+    weight = 0.5 * ratio * positive + 0.5 * ratio / (ratio - 1.0) * negative
+    loss = weight * -torch.log(torch.where(positive != 0, p, 1.0 - p) + eps)
+    return average(total(loss), entries)
+
+
+def logistic_regression(
+    reg_score: Tensor,
+    label: Tensor,
+    threshold: float = 0.5,
+    ratio_range: Tuple[float, float] = (1.05, 21.0),
+    eps: float = 1e-5,
+) -> Tensor:
+    """Mean binary cross-entropy, in which positives and negatives weigh the same.
+
+    See :func:`lossreg.functional.binary_logistic_regression_loss`.
+    """
+    check_same_shape(label, reg_score, 'label', 'reg_score')
+    p, t = upcast(reg_score), upcast(label)
+    positive = (t > threshold).to(p.dtype)
+    entries = torch.zeros([], dtype=p.dtype, device=p.device) + p.numel()
+    loss = balanced_cross_entropy(p, positive, 1.0 - positive, entries, ratio_range, eps)
+    return poison(loss, (t == t).all())

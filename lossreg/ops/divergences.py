@@ -1,0 +1,89 @@
+"""Kullback-Leibler divergences, of logits and of probabilities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossreg.arith import check_same_shape, keep, upcast, upcast_alike
+from lossreg.ops.reductions import average_over, reduce_loss, total
+
+
+def check_divergence_reduction(reduction: str) -> None:
+    """Raises ValueError unless ``reduction`` is one that :func:`reduce_divergence` knows."""
+    if reduction != 'none' and reduction != 'batchmean' and reduction != 'sum' and reduction != 'mean':
+        raise ValueError(f"reduction must be 'none', 'batchmean', 'sum' or 'mean', got '{reduction}'")
+
+
+def log_softmax(logits: Tensor, tau: float, dim: int = 1) -> Tensor:
+    """Log-probabilities of logits at temperature ``tau``."""
+    return F.log_softmax(logits if tau == 1.0 else logits / tau, dim=dim)
+
+
+def divergence(log_t: Tensor, log_s: Tensor) -> Tensor:
+    """t (log t - log s), each element's part of the divergence of s from t, with 0 log 0 = 0.
+
+    Both are log-probabilities over whole distributions: NaN in one spoils all of it, so that nothing is lost with the
+    elements where t is 0.
+    """
+    t = log_t.exp()
+    return t * keep(log_t - log_s, t != 0)
+
+
+def reduce_divergence(loss: Tensor, reduction: str) -> Tensor:
+    """The parts as they are (``none``), their sum, their mean, or their sum over the batch size (``batchmean``)."""
+    if reduction == 'batchmean':
+        return average_over(total(loss), loss.size(0))
+    return reduce_loss(loss, reduction, None)
+
+
+def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
+    """t (log t - log softmax(x)) of every bin, with 0 log 0 = 0.
+
+    Args:
+        pred: logits x, the bins in the last dimension.
+        target: t, or with ``label_softmax`` the logits of which t is the softmax, of the same shape.
+        label_softmax: see above.
+    """
+    log_p = F.log_softmax(pred, dim=-1)
+    if label_softmax:
+        log_t = F.log_softmax(target, dim=-1)
+        target = log_t.exp()
+        absent = target == 0
+        log_t = torch.where(absent, 0.0, log_t)
+    else:
+        absent = target == 0
+        log_t = torch.log(torch.where(absent, 1.0, target))
+    log_p = torch.where(absent & (log_p == -torch.inf), 0.0, log_p)
+    return target * (log_t - log_p)
+
+
+def divergence_of_logits(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+    """Each class's part of the divergence of the student from the teacher.
+
+    See :func:`lossreg.functional.kl_divergence`.
+    """
+    check_same_shape(student, teacher, 'preds_S', 'preds_T')
+    s, t = upcast_alike(student, teacher)
+    log_s, log_t = log_softmax(s, tau), log_softmax(t, tau)
+    # tau^2 t (log t - log s)
+    return tau * tau * divergence(log_t, log_s)
+
+
+def divergence_of_probabilities(input: Tensor, target: Tensor, log_target: bool = False) -> Tensor:
+    """Each element's part of the divergence of the target from the input.
+
+    See :func:`lossreg.functional.kl_div_loss`.
+    """
+    check_same_shape(target, input, 'target', 'input')
+    x, t = upcast(input), upcast(target)
+    if log_target:
+        absent = t == -torch.inf
+        log_t = torch.where(absent, 0.0, t)
+        t = torch.exp(t)
+    else:
+        absent = t == 0
+        log_t = torch.log(torch.where(absent, 1.0, t))
+    # an impossible class of the target does not ask for any probability
+    x = torch.where(absent & (x == -torch.inf), 0.0, x)
+    # t (log t - x)
+    return t * (log_t - x)
