@@ -45,9 +45,7 @@ def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
 
 def vector_length(x: Tensor) -> Tensor:
     """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
-    squared = (x * x).sum(-1)
-    nothing = squared == 0
-    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).sqrt())
+    return root((x * x).sum(-1))
 
 
 def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -499,3 +497,9 @@ def raise_unless_legal(x: Tensor, legal: Tensor, name: str, limits: str) -> None
     if not bool(legal.all()):
         first = x.flatten()[legal.flatten().int().argmin()]
         raise IndexError(f'{name} holds {first}, but {limits}')
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())

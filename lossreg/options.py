@@ -83,3 +83,29 @@ def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: 
         raise ValueError(
             f'negative_ratio and fallback_negative_num must be >= 0, got {negative_ratio} and {fallback_negative_num}'
         )
+
+
+def check_momentum(momentum: float) -> None:
+    """Raises ValueError unless ``momentum`` is in [0, 1]."""
+    if not 0.0 <= momentum <= 1.0:
+        raise ValueError(f'momentum must be in [0, 1], got {momentum}')
+
+
+def check_none_or_mean(reduction: str) -> None:
+    """Raises ValueError unless ``reduction`` is ``none`` or ``mean``."""
+    if reduction != 'none' and reduction != 'mean':
+        raise ValueError(f"reduction must be 'none' or 'mean', here as in mmdet, got '{reduction}'")
+
+
+def check_class_count(num_classes: int, head: int | None = None) -> None:
+    """Raises ValueError unless ``num_classes`` was given, and is the ``head``'s."""
+    if num_classes == -1:
+        raise ValueError('num_classes is missing; build the loss with the number of classes of the head')
+    if head is not None and head != num_classes:
+        raise ValueError(f'the loss is built for num_classes={num_classes}, the head has {head}')
+
+
+def check_not_negative(value: float, name: str) -> None:
+    """Raises ValueError if an option is below 0."""
+    if value < 0:
+        raise ValueError(f'{name} must be >= 0, got {value}')

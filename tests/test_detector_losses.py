@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lossreg.errors import ConfigError
-from lossreg.losses.detection.ghmc import equal_edges, harmonised
+from lossreg.ops.gradient_density import equal_edges, harmonised_weights
 from lossreg.registry import build_loss
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
@@ -172,7 +172,7 @@ def test_gradients_on_an_edge_belong_to_the_bin_above(bins):
     below = torch.nextafter(edges[1:-1], tensor(0.0))
     counted = torch.ones_like(edges[1:-1], dtype=torch.bool)
     for lengths, first in ((edges[1:-1], 1), (below, 0)):
-        _, density = harmonised(lengths, counted, edges, tensor(1.0), None, 0.0)
+        _, density = harmonised_weights(lengths, counted, edges, tensor(1.0), None, 0.0)
         assert density.tolist() == [float(first <= b < first + bins - 1) for b in range(bins)]
 
 

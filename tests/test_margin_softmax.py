@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from lossreg.errors import ConfigError
-from lossreg.losses.face_recognition.arc_face_loss import arc_face_loss, arc_target
+from lossreg.losses.face_recognition.arc_face_loss import arc_face_loss
 from lossreg.losses.face_recognition.sphere_face_loss import falling_cosine
+from lossreg.ops.margins import arc_target
 from lossreg.registry import build_loss
 
 D, C = 5, 9

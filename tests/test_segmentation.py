@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossreg.ops.distances import squared_distances
+from lossreg.ops.distance_transform import squared_distances
 from lossreg.registry import build_loss, load_losses
 
 LN2 = math.log(2)

@@ -95,3 +95,14 @@ def add_angle(cosine: Tensor, squared_sine: Tensor, m: float) -> Tensor:
 def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:
     """-log p_y of each sample, NaN where its label is illegal."""
     return poison(-target_of(F.log_softmax(logits, dim=1), index), legal)
+
+
+def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
+    """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place; see :func:`arc_face_loss`."""
+    shifted = add_angle(cosine, squared_sine, m)
+    if easy_margin:
+        return torch.where(cosine > 0, shifted, cosine)
+    if monotonic:
+        # theta + m < pi, or cos theta - m sin(pi - m)
+        return torch.where(cosine > math.cos(math.pi - m), shifted, cosine - m * math.sin(math.pi - m))
+    return shifted

@@ -5,8 +5,12 @@ of integrals over edges, each a closed form. So nothing is decided by a comparis
 corners or edges coincide or not, and every step runs on every backend.
 """
 
+from typing import Optional, Tuple
+
 import torch
 from torch import Tensor
+
+from lossreg.arith import check_dim, check_leading_shape, check_size, keep, upcast
 
 
 def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
@@ -168,3 +172,48 @@ def next_on_hull(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def area_of_edges(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
     """Area within a polygon given by its edges, (E, N), near 0: above 0 where it runs counter-clockwise; (N)."""
     return 0.5 * (from_x * to_y - from_y * to_x).sum(0)
+
+
+def counted_points(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Points and quadrilaterals in full precision, 0 where the weight is 0, and the weight, (N).
+
+    Raises:
+        ValueError: shapes do not match.
+    """
+    check_dim(pred, 2, 'pred')
+    check_dim(target, 2, 'target')
+    check_size(pred, 1, 18, 'pred', 'coordinates of nine points')
+    check_size(target, 1, 8, 'target', 'coordinates of four corners')
+    check_leading_shape(target, pred, 1, 'target', 'pred')
+    pred, target = upcast(pred), upcast(target)
+    if weight is None:
+        return pred, target, None
+    check_dim(weight, 1, 'weight')
+    check_leading_shape(weight, pred, 1, 'weight', 'pred')
+    weight = upcast(weight)
+    counted = (weight != 0).unsqueeze(1)
+    return keep(pred, counted), keep(target, counted), weight
+
+
+def points_in_rows(points: Tensor) -> Tuple[Tensor, Tensor]:
+    """x and y of points (N, 2 P), each (P, N)."""
+    xy = points.reshape([-1, points.size(1) // 2, 2])
+    x, y = xy.permute(2, 1, 0).contiguous().unbind(0)
+    return x, y
+
+
+def convex_giou(pred: Tensor, target: Tensor) -> Tensor:
+    """I / U - (C - U) / C of points (N, 18) and quadrilaterals (N, 8), as :func:`convex_giou_loss` has it."""
+    px, py = points_in_rows(pred)
+    tx, ty = points_in_rows(target)
+    # near 0, for the areas' sake
+    x, y = tx.detach().mean(0), ty.detach().mean(0)
+    px, py, tx, ty = px - x, py - y, tx - x, ty - y
+    to_x, to_y = next_on_hull(px, py)
+    quadrilateral = area_of_edges(tx, ty, rolled(tx), rolled(ty))
+    common = common_area_of_polygons(px, py, to_x, to_y, tx, ty) * torch.sign(quadrilateral.detach())
+    union = area_of_edges(px, py, to_x, to_y) + quadrilateral.abs() - common
+    all_x, all_y = torch.cat([px, tx]), torch.cat([py, ty])
+    to_x, to_y = next_on_hull(all_x, all_y)
+    hull = area_of_edges(all_x, all_y, to_x, to_y)
+    return quotient_of_areas(common, union) - quotient_of_areas(hull - union, hull)

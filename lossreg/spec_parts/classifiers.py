@@ -78,3 +78,9 @@ PENALTY_CALLS = tuple(
     for name, shape in (('matrix', 'N D'), ('vector', 'N'), ('kernel', 'O I H W'))
 )
 """The calls of penalties: a layer's weights, a bias, and a convolution's weights."""
+
+
+def class_weight_count(loss: Any) -> Mapping[str, int]:
+    """Class weights fix the number of classes."""
+    weights = loss.class_weight
+    return {} if weights is None else {'C': weights.numel()}

@@ -53,3 +53,14 @@ FEATURE_CALLS = distillation_calls(FEATURE_SHAPES, Role.FEATURES, ('s_feature', 
 def outputs_call(name: str, shape: str, role: Role = Role.LOGITS, parameter: str = 'preds_T') -> Call:
     """The call of data-free distillation's losses of a teacher's output alone, whose gradient trains a generator."""
     return Call(name, (Input(parameter, role, shape, differentiable=True),))
+
+
+def relational_calls() -> tuple[Call, ...]:
+    """The calls of losses that compare relations within a batch: only the batches must be equal."""
+    return tuple(
+        Call(
+            name,
+            (Input('preds_S', Role.FEATURES, student, differentiable=True), Input('preds_T', Role.FEATURES, teacher)),
+        )
+        for name, (student, teacher) in {'vectors': ('N C', 'N D'), 'maps': ('N C H W', 'N D I J')}.items()
+    )

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lossreg.ops.weights import weight_of_leading
 from lossreg.spec import EMPTY, Call, Difference, Input, Role, always
+
+TEST_OF_DIFFERENCES = 'tests/openmmlab/test_mmpose_regression.py'
+"""Where the differences from mmpose's losses of coordinates and heatmaps are shown."""
 
 
 def uses_target_weight(loss: Any) -> bool:
@@ -78,4 +83,44 @@ def weight_of_keypoints(host: str, test: str) -> Difference:
         'target_weight (N, K) holds a weight for each keypoint, as in the L1 losses; mmpose aligns it with (K, D)',
         'contract 5: where the sizes happen to fit, it would weigh the wrong elements',
         test,
+    )
+
+
+def sigma_sizes(loss: Any) -> Mapping[str, int]:
+    """An instance's sigmas fix the number of keypoints."""
+    return {} if loss.sigmas is None else {'K': loss.sigmas.numel()}
+
+
+def with_empty_channels(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The targets drawn, with every other channel empty where the instance skips those."""
+    if not loss.skip_empty_channel:
+        return EMPTY
+    target = drawn['target']
+    samples, keypoints = torch.arange(target.size(0)), torch.arange(target.size(1))
+    occupied = (samples.unsqueeze(1) + keypoints) % 2 == 0
+    return {'target': target * weight_of_leading(occupied, target, 'occupied', 'target')}
+
+
+def masked_heatmap_calls(role: Role) -> tuple[Call, ...]:
+    """The calls of HeatmapHead and AEHead, with weights of keypoints, and of DEKRHead, with weights of pixels.
+
+    Args:
+        role: of the heatmaps predicted.
+    """
+    mask = Input('mask', Role.WEIGHTS, 'N 1 H W', optional=True)
+    of_keypoints = Input('target_weights', Role.WEIGHTS, 'N K', optional=True)
+    of_pixels = Input('target_weights', Role.WEIGHTS, 'N K H W')
+    return (
+        heatmap_call('heatmaps', of_keypoints, mask, role=role, consistent=with_empty_channels),
+        heatmap_call('pixel_weights', of_pixels, mask, role=role, consistent=with_empty_channels),
+    )
+
+
+def narrow_masks(host: str) -> Difference:
+    """The difference from mmpose's masks, each dimension of which may be 1."""
+    return Difference(
+        host,
+        'a mask has the shape of the heatmaps, or 1 in place of the keypoints; mmpose takes 1 in any dimension',
+        'contract 5: nothing is broadcast silently, beyond what the host documents',
+        TEST_OF_DIFFERENCES,
     )

@@ -1,7 +1,7 @@
 """Cross-entropy of class indices or class probabilities, called as in mmaction."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Optional
+from collections.abc import Sequence
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from lossreg.ops.cross_entropy import cross_entropy_of_distributions, reduce_by_
 from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optional[Tensor] = None) -> Tensor:
@@ -83,12 +84,6 @@ class ActionCrossEntropyLoss(nn.Module):
         return self.loss_weight * action_cross_entropy(cls_score, label, self.class_weight)
 
 
-def class_count(loss: Any) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    weights = loss.class_weight
-    return {} if weights is None else {'C': weights.numel()}
-
-
 ActionCrossEntropyLoss.spec = LossSpec(
     functions=(action_cross_entropy,),
     calls=tuple(
@@ -102,7 +97,7 @@ ActionCrossEntropyLoss.spec = LossSpec(
         'default': {},
         'class_weight': {'class_weight': [0.5, 1.0, 0.0, 1.25], 'loss_weight': 0.5},
     },
-    sizes=class_count,
+    sizes=class_weight_count,
     references=('https://mmaction2.readthedocs.io/en/latest/api.html#losses',),
     stands_in_for=(HostClass('mmaction.CrossEntropyLoss'),),
 )

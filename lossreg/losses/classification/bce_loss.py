@@ -1,7 +1,7 @@
 """Binary cross-entropy of probabilities."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Optional, Tuple, Union
+from collections.abc import Sequence
+from typing import Any, ClassVar, Optional, Union
 
 from torch import Tensor, nn
 
@@ -9,7 +9,8 @@ from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_probabili
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec import Difference, HostClass, LossSpec, Role
+from lossreg.spec_parts.torch_nn import weight_sizes, weighted_calls
 
 
 def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
@@ -80,38 +81,6 @@ class BCELoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Computes the loss."""
         return reduce_loss(bce_loss(input, target, self.weight), self.reduction, None)
-
-
-def weighted_calls(role: Role, options: Tuple[str, ...]) -> Tuple[Call, ...]:
-    """The calls of binary cross-entropies, as far as the buffers named ``options`` broadcast to them."""
-    return tuple(
-        Call(
-            name,
-            (Input('input', role, shape, differentiable=True), Input('target', Role.TARGETS, shape)),
-            when=_of_rank(ranks, options),
-        )
-        for name, shape, ranks in (('vectors', 'N C', (0, 1, 2)), ('images', 'N C H W', (0, 3, 4)))
-    )
-
-
-def _of_rank(ranks: Tuple[int, ...], options: Tuple[str, ...]) -> Callable[[Any], bool]:
-    """Whether an instance's buffers have one of these numbers of dimensions."""
-    return lambda loss: all(weight.dim() in ranks for weight in _weights(loss, options))
-
-
-def weight_sizes(loss: nn.Module, options: Tuple[str, ...]) -> Mapping[str, int]:
-    """Dimensions that the buffers named ``options`` fix: all of theirs but those of size 1."""
-    sizes = {}
-    for weight in _weights(loss, options):
-        symbols = ('N', 'C') if weight.dim() < 3 else ('N', 'C', 'H', 'W')
-        named = zip(reversed(symbols), reversed(weight.shape), strict=False)
-        sizes.update({symbol: size for symbol, size in named if size != 1})
-    return sizes
-
-
-def _weights(loss: nn.Module, options: Tuple[str, ...]) -> Tuple[Tensor, ...]:
-    """Those of the buffers that are there."""
-    return tuple(getattr(loss, option) for option in options if getattr(loss, option) is not None)
 
 
 BCELoss.spec = LossSpec(

@@ -5,12 +5,12 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.classification.action_cross_entropy_loss import class_count
 from lossreg.losses.classification.pretrain_cross_entropy_loss import multi_label_cross_entropy
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 @LOSSES.register_module()
@@ -64,7 +64,7 @@ BCELossWithLogits.spec = LossSpec(
         'default': {},
         'class_weight': {'class_weight': [0.5, 1.0, 0.0, 1.25], 'loss_weight': 0.5},
     },
-    sizes=class_count,
+    sizes=class_weight_count,
     references=('https://mmaction2.readthedocs.io/en/latest/api.html#losses',),
     stands_in_for=(HostClass('mmaction.BCELossWithLogits'),),
 )

@@ -5,12 +5,12 @@ from typing import Any, ClassVar, Optional, Union
 
 from torch import Tensor, nn
 
-from lossreg.losses.classification.bce_loss import weight_sizes, weighted_calls
 from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_logits
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role
+from lossreg.spec_parts.torch_nn import weight_sizes, weighted_calls
 
 
 def bce_with_logits_loss(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, poison, softplus, upcast
 from lossreg.ops.reductions import average_over, total
+from lossreg.options import check_not_negative
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
@@ -111,8 +112,7 @@ class CBFocalLoss(nn.Module):
         gamma: float = 2.0,
     ) -> None:
         super().__init__()
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.loss_weight = float(loss_weight)
         self.samples_per_cls = tuple(samples_per_cls)
         self.beta = float(beta)

@@ -15,8 +15,8 @@ from lossreg.losses.classification.cross_entropy_loss import (
     cross_entropy,
     mask_cross_entropy,
 )
-from lossreg.losses.detection.focal_custom_loss import check_class_count
 from lossreg.ops.cross_entropy import accuracy
+from lossreg.options import check_class_count
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 

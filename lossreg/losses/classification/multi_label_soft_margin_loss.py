@@ -5,11 +5,11 @@ from typing import ClassVar, Optional, Sequence, Union
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, check_size, keep, upcast
-from lossreg.losses.classification.nll_loss import class_count
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.torch_nn import weight_count
 
 
 def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
@@ -108,7 +108,7 @@ MultiLabelSoftMarginLoss.spec = LossSpec(
         'size_average': {'size_average': False, 'weight': [0.5, 1.0, 2.0, 1.25]},
         'reduce': {'reduce': False},
     },
-    sizes=class_count,
+    sizes=weight_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html',),
     stands_in_for=(HostClass('torch.MultiLabelSoftMarginLoss'),),
     differences=(

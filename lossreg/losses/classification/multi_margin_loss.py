@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, keep, poison, upcast
-from lossreg.losses.classification.nll_loss import class_count
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.torch_nn import weight_count
 
 
 def multi_margin_loss(
@@ -142,7 +142,7 @@ MultiMarginLoss.spec = LossSpec(
         'size_average': {'size_average': False},
         'reduce': {'reduce': False, 'weight': [0.5, 1.0, 2.0, 1.25], 'p': 2},
     },
-    sizes=class_count,
+    sizes=weight_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html',),
     stands_in_for=(HostClass('torch.MultiMarginLoss'),),
     differences=(

@@ -1,13 +1,14 @@
 """Negative log-likelihood, as torch.nn has it."""
 
-from typing import Any, ClassVar, Mapping, Optional, Sequence, Tuple, Union
+from typing import ClassVar, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
 from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec_parts.torch_nn import indices_call, weight_count
 
 
 def nll_loss(
@@ -86,23 +87,6 @@ class NLLLoss(nn.Module):
         return reduce_by_share(loss, share, self.reduction)
 
 
-def class_count(loss: Any) -> Mapping[str, int]:
-    """The size of C, where an instance has class weights."""
-    return {} if loss.weight is None else {'C': loss.weight.numel()}
-
-
-def indices_call(name: str, role: Role, scores: str, labels: str, batch: Optional[str] = None) -> Call:
-    """A call with class indices and the loss's ``ignore_index``."""
-    return Call(
-        name,
-        (
-            Input('input', role, scores, differentiable=True),
-            Input('target', Role.LABELS, labels, classes='C', ignore=lambda loss: int(loss.ignore_index)),
-        ),
-        batch=batch,
-    )
-
-
 NLLLoss.spec = LossSpec(
     functions=(nll_loss,),
     calls=(
@@ -120,7 +104,7 @@ NLLLoss.spec = LossSpec(
         'size_average': {'size_average': False},
         'reduce': {'reduce': False},
     },
-    sizes=class_count,
+    sizes=weight_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
     stands_in_for=(HostClass('torch.NLLLoss'),),
     constants=('weight',),

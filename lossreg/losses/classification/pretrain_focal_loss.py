@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lossreg.ops.focal import indices_or_targets, sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.classifiers import MULTI_LABEL_CALLS, float_targets, weights_of_samples
@@ -70,8 +70,7 @@ class PretrainFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.gamma = float(gamma)
         self.alpha = float(alpha)
         self.reduction = reduction

@@ -18,7 +18,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.ops.reductions import average, reduce_loss, total
-from lossreg.options import as_weight, check_reduction
+from lossreg.options import as_weight, check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR
@@ -142,8 +142,7 @@ class SoftmaxFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.gamma = float(gamma)
         self.ignore_index = ignore_index
         self.reduction = reduction

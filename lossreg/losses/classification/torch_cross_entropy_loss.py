@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_same_shape, check_size, keep, upcast
-from lossreg.losses.classification.nll_loss import class_count, indices_call
 from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.torch_nn import indices_call, weight_count
 
 
 def torch_cross_entropy(
@@ -165,7 +165,7 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'size_average': {'size_average': False, 'weight': [0.5, 1.0, 2.0, 1.25]},
         'reduce': {'reduce': False, 'weight': [0.5, 1.0, 2.0, 1.25]},
     },
-    sizes=class_count,
+    sizes=weight_count,
     references=(
         'https://pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html',
         'https://arxiv.org/abs/1512.00567',

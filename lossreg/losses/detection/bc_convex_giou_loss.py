@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, upcast
-from lossreg.losses.detection.convex_giou_loss import convex_giou, counted_points, points_in_rows
 from lossreg.ops.reductions import average_over, reduce_loss
-from lossreg.ops.rotated import rolled
+from lossreg.ops.rotated import convex_giou, counted_points, points_in_rows, rolled
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Difference, HostClass, LossSpec, Role

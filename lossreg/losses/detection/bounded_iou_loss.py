@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lossreg.arith import check_leading_shape, keep, upcast
 from lossreg.ops.boxes import centre_offset, check_box_format, check_boxes, corners, smoothed
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
@@ -111,8 +111,7 @@ class BoundedIoULoss(nn.Module):
         super().__init__()
         check_reduction(reduction)
         check_box_format(box_format)
-        if beta < 0:
-            raise ValueError(f'beta must be >= 0, got {beta}')
+        check_not_negative(beta, 'beta')
         self.beta = float(beta)
         self.eps = float(eps)
         self.reduction = reduction

@@ -1,13 +1,11 @@
 """GIoU loss of the convex hulls of points."""
 
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_size, keep, upcast
 from lossreg.ops.reductions import reduce_loss
-from lossreg.ops.rotated import area_of_edges, common_area_of_polygons, next_on_hull, quotient_of_areas, rolled
+from lossreg.ops.rotated import convex_giou, counted_points
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
@@ -37,51 +35,6 @@ def convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
     pred, target, weight = counted_points(pred, target, weight)
     loss = 1.0 - convex_giou(pred, target)
     return loss if weight is None else loss * weight
-
-
-def counted_points(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Points and quadrilaterals in full precision, 0 where the weight is 0, and the weight, (N).
-
-    Raises:
-        ValueError: shapes do not match.
-    """
-    check_dim(pred, 2, 'pred')
-    check_dim(target, 2, 'target')
-    check_size(pred, 1, 18, 'pred', 'coordinates of nine points')
-    check_size(target, 1, 8, 'target', 'coordinates of four corners')
-    check_leading_shape(target, pred, 1, 'target', 'pred')
-    pred, target = upcast(pred), upcast(target)
-    if weight is None:
-        return pred, target, None
-    check_dim(weight, 1, 'weight')
-    check_leading_shape(weight, pred, 1, 'weight', 'pred')
-    weight = upcast(weight)
-    counted = (weight != 0).unsqueeze(1)
-    return keep(pred, counted), keep(target, counted), weight
-
-
-def points_in_rows(points: Tensor) -> Tuple[Tensor, Tensor]:
-    """x and y of points (N, 2 P), each (P, N)."""
-    xy = points.reshape([-1, points.size(1) // 2, 2])
-    x, y = xy.permute(2, 1, 0).contiguous().unbind(0)
-    return x, y
-
-
-def convex_giou(pred: Tensor, target: Tensor) -> Tensor:
-    """I / U - (C - U) / C of points (N, 18) and quadrilaterals (N, 8), as :func:`convex_giou_loss` has it."""
-    px, py = points_in_rows(pred)
-    tx, ty = points_in_rows(target)
-    # near 0, for the areas' sake
-    x, y = tx.detach().mean(0), ty.detach().mean(0)
-    px, py, tx, ty = px - x, py - y, tx - x, ty - y
-    to_x, to_y = next_on_hull(px, py)
-    quadrilateral = area_of_edges(tx, ty, rolled(tx), rolled(ty))
-    common = common_area_of_polygons(px, py, to_x, to_y, tx, ty) * torch.sign(quadrilateral.detach())
-    union = area_of_edges(px, py, to_x, to_y) + quadrilateral.abs() - common
-    all_x, all_y = torch.cat([px, tx]), torch.cat([py, ty])
-    to_x, to_y = next_on_hull(all_x, all_y)
-    hull = area_of_edges(all_x, all_y, to_x, to_y)
-    return quotient_of_areas(common, union) - quotient_of_areas(hull - union, hull)
 
 
 @LOSSES.register_module()

@@ -9,18 +9,10 @@ from lossreg.arith import check_class_map, indices
 from lossreg.losses.detection.focal_loss import sigmoid_focal_loss
 from lossreg.ops.cross_entropy import accuracy
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_class_count, check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
-
-
-def check_class_count(num_classes: int, head: Optional[int] = None) -> None:
-    """Raises ValueError unless ``num_classes`` was given, and is the ``head``'s."""
-    if num_classes == -1:
-        raise ValueError('num_classes is missing; build the loss with the number of classes of the head')
-    if head is not None and head != num_classes:
-        raise ValueError(f'the loss is built for num_classes={num_classes}, the head has {head}')
 
 
 @LOSSES.register_module()
@@ -72,8 +64,7 @@ class FocalCustomLoss(nn.Module):
             raise ValueError('only the sigmoid focal loss exists, here as in mmdet; leave use_sigmoid=True')
         if activated:
             raise ValueError('FocalCustomLoss takes logits; FocalLoss has activated=True')
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.use_sigmoid = use_sigmoid
         self.num_classes = num_classes
         self.gamma = float(gamma)

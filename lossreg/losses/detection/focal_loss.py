@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lossreg.ops.focal import sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
@@ -94,8 +94,7 @@ class FocalLoss(nn.Module):
         check_reduction(reduction)
         if not use_sigmoid:
             raise ValueError('only the sigmoid focal loss exists, here as in mmdet; leave use_sigmoid=True')
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.use_sigmoid = use_sigmoid
         self.gamma = float(gamma)
         self.alpha = float(alpha)

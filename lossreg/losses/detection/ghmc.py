@@ -17,7 +17,9 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.ops.reductions import average, average_by, total
+from lossreg.ops.gradient_density import equal_edges, harmonised_weights
+from lossreg.ops.reductions import average_by, total
+from lossreg.options import check_momentum, check_none_or_mean
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
@@ -71,56 +73,9 @@ def ghmc_loss(
     x, t = keep(upcast(pred), counted | ~legal), keep(t, counted)
     length = (torch.sigmoid(x) - t).abs().detach()
     number = total(counted.to(x.dtype)).clamp(min=1.0)
-    weights, density = harmonised(length, counted & legal, edges, number, acc_sum, momentum)
+    weights, density = harmonised_weights(length, counted & legal, edges, number, acc_sum, momentum)
     loss = poison(binary_cross_entropy_with_logits(x, t) * weights, legal)
     return loss, number, density
-
-
-def harmonised(
-    length: Tensor, counted: Tensor, edges: Tensor, number: Tensor, acc_sum: Optional[Tensor], momentum: float
-) -> Tuple[Tensor, Tensor]:
-    """The weight of each element by the density of gradients as long as its own, and the density of each bin.
-
-    Args:
-        length: of each gradient, >= 0, of any shape.
-        counted: which elements count; the weight of all others is 0.
-        edges: of the bins, ascending, (B + 1).
-        number: what the weights are divided by the densities of.
-        acc_sum: the densities before the batch, (B), if they move.
-        momentum: the share of them that stays.
-
-    Returns:
-        The weights, of the shape of ``length``, and the densities after the batch, (B).
-    """
-    bins = edges.numel() - 1
-    edges = edges.to(length)
-    known = keep(length, counted & (length == length))
-    # equally wide, so multiplication finds the bin, or, by rounding, the one beside it
-    at = (known * bins).clamp(max=bins - 0.5).long()
-    at = at + (known >= edges[at + 1]).long() - (known < edges[at]).long()
-    inside = counted & (length == length) & (at >= 0) & (at < bins)
-    at = at.clamp(min=0, max=bins - 1).flatten()
-    counts = torch.zeros_like(edges[1:], dtype=torch.int64).scatter_add(0, at, inside.flatten().long())
-    seen = counts > 0
-    density = counts.to(length.dtype)
-    if acc_sum is not None:
-        acc_sum = acc_sum.to(length.dtype).detach()
-        density = torch.where(seen, momentum * acc_sum + (1.0 - momentum) * density, acc_sum)
-    # number / S / M; a density of 0, which only momentum=1 keeps, gives no weight
-    of_bins = average(torch.where(seen, number, 0.0), density * seen.sum())
-    return torch.where(inside, of_bins[at].view(length.shape), 0.0), density
-
-
-def check_momentum(momentum: float) -> None:
-    """Raises ValueError unless ``momentum`` is in [0, 1]."""
-    if not 0.0 <= momentum <= 1.0:
-        raise ValueError(f'momentum must be in [0, 1], got {momentum}')
-
-
-def check_harmonised_reduction(reduction: str) -> None:
-    """Raises ValueError unless ``reduction`` is ``none`` or ``mean``."""
-    if reduction != 'none' and reduction != 'mean':
-        raise ValueError(f"reduction must be 'none' or 'mean', here as in mmdet, got '{reduction}'")
 
 
 @LOSSES.register_module()
@@ -166,7 +121,7 @@ class GHMC(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        check_harmonised_reduction(reduction)
+        check_none_or_mean(reduction)
         check_momentum(momentum)
         if not use_sigmoid:
             raise ValueError('only the sigmoid loss exists, here as in mmdet; leave use_sigmoid=True')
@@ -212,16 +167,11 @@ class GHMC(nn.Module):
         reduction_override: Optional[str],
     ) -> Tuple[Tensor, Tensor]:
         reduction = self.reduction if reduction_override is None else reduction_override
-        check_harmonised_reduction(reduction)
+        check_none_or_mean(reduction)
         loss, number, density = ghmc_loss(pred, target, label_weight, self.edges, acc_sum, self.momentum)
         if reduction == 'mean':
             loss = average_by(total(loss), number)
         return self.loss_weight * loss, density
-
-
-def equal_edges(bins: int, last: float) -> Tensor:
-    """i / B for i from 0 to B - 1, and ``last``."""
-    return torch.cat([torch.arange(bins).float() / bins, torch.tensor([last])])
 
 
 def _call(name: str, dense: bool, moving: bool) -> Call:

@@ -6,7 +6,14 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.ops.boxes import check_box_format, corners, counted_boxes, inner_size, intersection_and_union
+from lossreg.ops.boxes import (
+    check_box_format,
+    check_iou_mode,
+    corners,
+    counted_boxes,
+    inner_size,
+    intersection_and_union,
+)
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -65,12 +72,6 @@ def iou_loss(
     else:
         loss = -torch.log(iou)
     return loss if weight is None else loss * weight
-
-
-def check_iou_mode(mode: str) -> None:
-    """Raises ValueError unless ``mode`` is ``log``, ``linear`` or ``square``."""
-    if mode != 'log' and mode != 'linear' and mode != 'square':
-        raise ValueError(f"mode must be 'log', 'linear' or 'square', got '{mode}'")
 
 
 @LOSSES.register_module()

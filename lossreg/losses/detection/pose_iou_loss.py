@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape
-from lossreg.losses.detection.iou_loss import check_iou_mode, iou_loss
+from lossreg.losses.detection.iou_loss import iou_loss
+from lossreg.ops.boxes import check_iou_mode
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

@@ -23,7 +23,7 @@ from lossreg.arith import (
     upcast,
 )
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, gradient_at_certainty, zero_avg_factor
@@ -169,8 +169,7 @@ class QualityFocalLoss(nn.Module):
         check_reduction(reduction)
         if not use_sigmoid:
             raise ValueError('only the sigmoid quality focal loss exists, here as in mmdet; leave use_sigmoid=True')
-        if beta < 0:
-            raise ValueError(f'beta must be >= 0, got {beta}')
+        check_not_negative(beta, 'beta')
         self.use_sigmoid = use_sigmoid
         self.beta = float(beta)
         self.reduction = reduction

@@ -6,8 +6,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.losses.detection.iou_loss import check_iou_mode
-from lossreg.ops.boxes import counted_boxes
+from lossreg.ops.boxes import check_iou_mode, counted_boxes
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.rotated import common_area_of_boxes, quotient_of_areas
 from lossreg.options import check_reduction

@@ -2,18 +2,12 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
 from lossreg.ops.boxes import (
-    centre_offset,
     check_box_format,
-    corners,
     counted_boxes,
-    hull_size,
-    inner_size,
-    intersection_and_union,
-    squared_length,
+    siou,
 )
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
@@ -60,38 +54,6 @@ def siou_loss(
     pred, target, weight = counted_boxes(pred, target, weight)
     loss = 1.0 - siou(pred, target, eps, neg_gamma, box_format, eps)
     return loss if weight is None else loss * weight
-
-
-def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: str, smallest_hull: float) -> Tensor:
-    """SIoU of boxes in single or double precision, with the smallest size that a box around two counts as."""
-    p1, p2 = corners(pred, box_format)
-    t1, t2 = corners(target, box_format)
-    p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
-    intersection, union = intersection_and_union(p_size, t_size, inner)
-    iou = intersection / (union + eps)
-    way = centre_offset(p1, p2, t1, t2) + eps
-    way_x, way_y = way.abs().unbind(0)
-    # the smallest normal number is for a way that eps makes exactly 0
-    angle = 2.0 * way_x * way_y / squared_length(way).clamp(min=1.1754943508222875e-38)
-    rho = way / hull_size(p_size, t_size, inner).clamp(min=smallest_hull)
-    gamma = angle - 2.0 if neg_gamma else 2.0 - angle
-    distance = (1.0 - torch.exp(gamma * (rho * rho))).sum(0)
-    p_width, p_height = p_size.unbind(0)
-    t_width, t_height = t_size.unbind(0)
-    shape = _shape_cost(p_width, t_width) + _shape_cost(p_height + eps, t_height + eps)
-    return (iou - 0.5 * (distance + shape)).clamp(min=-1.0, max=1.0)
-
-
-def _shape_cost(p: Tensor, t: Tensor) -> Tensor:
-    """(1 - exp(-|p - t| / max(p, t)))^4; 0 where both are 0. Below 1e-36 it has no gradient, which would overflow."""
-    tiny = torch.maximum(p, t) < 1e-36
-    # enlarged, because TorchScript multiplies a gradient that a mask drops by 0: it must not be infinite
-    p, t = torch.where(tiny, 1e30 * p.detach(), p), torch.where(tiny, 1e30 * t.detach(), t)
-    largest = torch.maximum(p, t)
-    # |p - t| / max = 1 - min / max, whose gradient is no difference of large numbers
-    omega = torch.where(largest == 0, 0.0, 1.0 - torch.minimum(p, t) / torch.where(largest == 0, 1.0, largest))
-    square = (1.0 - torch.exp(-omega)).square()
-    return square * square
 
 
 @LOSSES.register_module()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lossreg.arith import check_same_shape, upcast
 from lossreg.ops.focal import sigmoid_focal
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
@@ -69,8 +69,7 @@ class SmoothFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.gamma = float(gamma)
         self.alpha = float(alpha)
         self.reduction = reduction

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_size, choose, upcast
-from lossreg.losses.detection.convex_giou_loss import points_in_rows
 from lossreg.ops.reductions import average, average_by, total
-from lossreg.ops.rotated import rolled
+from lossreg.ops.rotated import points_in_rows, rolled
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role, always
 from lossreg.spec_parts.detectors import AVG_FACTOR, quadrilaterals

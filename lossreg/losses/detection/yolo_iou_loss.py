@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, check_weight_shape, upcast
-from lossreg.losses.detection.siou_loss import siou
 from lossreg.ops.boxes import (
     area,
     aspect_difference,
@@ -17,6 +16,7 @@ from lossreg.ops.boxes import (
     hull_size,
     inner_size,
     intersection_and_union,
+    siou,
     squared_length,
 )
 from lossreg.ops.reductions import reduce_loss

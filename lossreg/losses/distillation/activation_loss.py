@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import upcast
-from lossreg.ops.distillation import root
+from lossreg.arith import root, upcast
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role

@@ -5,11 +5,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, matmul, upcast, upcast_alike
-from lossreg.losses.distillation.distance_wise_rkd import flat_features, relational_calls
+from lossreg.ops.features import flat_features
 from lossreg.ops.margins import normalize
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.distillation import relational_calls
 
 
 def angle_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) -> Tensor:

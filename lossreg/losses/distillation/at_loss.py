@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import upcast
-from lossreg.ops.distillation import check_same_maps
+from lossreg.ops.features import check_same_maps
 from lossreg.ops.margins import normalize
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES

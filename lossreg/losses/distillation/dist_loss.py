@@ -5,8 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_dim, check_same_shape, keep, upcast
-from lossreg.ops.distillation import root
+from lossreg.arith import check_at_least, check_dim, check_same_shape, keep, root, upcast
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_leading_shape, upcast
 from lossreg.ops.embeddings import distances_of, pairwise_squared_distances, weighted_distances
-from lossreg.ops.margins import normalize
+from lossreg.ops.features import flat_features
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec import HostClass, LossSpec
+from lossreg.spec_parts.distillation import relational_calls
 
 
 def distance_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) -> Tensor:
@@ -45,12 +46,6 @@ def distance_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = Tru
     loss = average_over(total(slope * (error - 0.5 * slope)), error.numel())
     loss = loss + _gradient_only(s, d_s, u_s, mean_s, slope) - _gradient_only(t, d_t, u_t, mean_t, slope)
     return loss.to(upcast(preds_S).dtype)
-
-
-def flat_features(x: Tensor, with_l2_norm: bool) -> Tensor:
-    """A batch of features as rows, in float64, of length 1 if so wanted."""
-    x = x.flatten(1).double()
-    return normalize(x) if with_l2_norm else x
 
 
 def _distances(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -104,17 +99,6 @@ class DistanceWiseRKD(nn.Module):
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Computes the loss of a student's features beside its teacher's."""
         return self.loss_weight * distance_wise_rkd(preds_S, preds_T, self.with_l2_norm)
-
-
-def relational_calls() -> Tuple[Call, ...]:
-    """The calls of losses that compare relations within a batch: only the batches must be equal."""
-    return tuple(
-        Call(
-            name,
-            (Input('preds_S', Role.FEATURES, student, differentiable=True), Input('preds_T', Role.FEATURES, teacher)),
-        )
-        for name, (student, teacher) in {'vectors': ('N C', 'N D'), 'maps': ('N C H W', 'N D I J')}.items()
-    )
 
 
 DistanceWiseRKD.spec = LossSpec(

@@ -4,8 +4,7 @@ from typing import ClassVar, Tuple
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_dim, check_same_shape, upcast
-from lossreg.ops.distillation import root
+from lossreg.arith import check_at_least, check_dim, check_same_shape, root, upcast
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role

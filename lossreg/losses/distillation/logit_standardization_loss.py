@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, upcast_alike
-from lossreg.ops.distillation import standardised
 from lossreg.ops.divergences import divergence_of_logits, reduce_divergence
+from lossreg.ops.features import standardised
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec

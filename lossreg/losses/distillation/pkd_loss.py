@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_dim, check_leading_shape, upcast
-from lossreg.ops.distillation import resized_like, standardised
+from lossreg.ops.features import resized_like, standardised
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

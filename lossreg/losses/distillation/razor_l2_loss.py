@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast
-from lossreg.ops.distillation import root, unit_rows
+from lossreg.arith import check_same_shape, root, upcast
+from lossreg.ops.features import unit_rows
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

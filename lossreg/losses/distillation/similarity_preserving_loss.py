@@ -5,12 +5,12 @@ from typing import ClassVar, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, upcast
-from lossreg.losses.distillation.distance_wise_rkd import relational_calls
-from lossreg.ops.distillation import gradient_by_products, products, root
+from lossreg.arith import check_leading_shape, root, upcast
+from lossreg.ops.features import gradient_by_products, products
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
+from lossreg.spec_parts.distillation import relational_calls
 
 
 def similarity_preserving_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:

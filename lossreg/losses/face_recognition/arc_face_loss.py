@@ -3,12 +3,11 @@
 import math
 from typing import ClassVar, Optional, Tuple, Union
 
-import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_size
 from lossreg.ops.margins import (
-    add_angle,
+    arc_target,
     check_inputs,
     class_weights,
     cosines,
@@ -72,17 +71,6 @@ def arc_face_loss(
     sine = squared_sine(features, weight.index_select(0, index), cosine)
     logits = with_target(logits, index, s * arc_target(cosine, sine, m, monotonic, easy_margin))
     return logits, softmax_loss(logits, index, legal)
-
-
-def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place; see :func:`arc_face_loss`."""
-    shifted = add_angle(cosine, squared_sine, m)
-    if easy_margin:
-        return torch.where(cosine > 0, shifted, cosine)
-    if monotonic:
-        # theta + m < pi, or cos theta - m sin(pi - m)
-        return torch.where(cosine > math.cos(math.pi - m), shifted, cosine - m * math.sin(math.pi - m))
-    return shifted
 
 
 @LOSSES.register_module()

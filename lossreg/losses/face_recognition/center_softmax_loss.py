@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_same_shape, check_size, matmul, upcast
-from lossreg.losses.metric_learning.center_loss import center_loss
+from lossreg.ops.centers import distance_to_centers
 from lossreg.ops.cross_entropy import softmax_cross_entropy
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
@@ -24,7 +24,7 @@ def center_softmax_loss(
         z_{ij} = x_i \cdot w_j, \qquad
         \ell = -\frac{1}{N} \sum_i \log \mathrm{softmax}(z_i)_{y_i} + \lambda\, \ell_{center}(x, y, c)
 
-    with the center loss of :func:`center_loss`.
+    with the center loss of :func:`distance_to_centers`.
 
     Args:
         features: x, (N, D).
@@ -45,7 +45,7 @@ def center_softmax_loss(
     check_dim(weight, 2, 'weight')
     check_same_shape(centers, weight, 'centers', 'weight')
     check_size(features, 1, weight.size(1), 'features', 'columns of weight')
-    center = center_loss(features, label, centers, squared)
+    center = distance_to_centers(features, label, centers, squared)
     x = upcast(features)
     logits = matmul(x, weight.to(x.dtype).t())
     # the center loss has checked the labels: none is ignored

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_size, check_state, keep, upcast
-from lossreg.losses.face_recognition.arc_face_loss import arc_target
 from lossreg.ops.margins import (
     add_angle,
+    arc_target,
     check_inputs,
     class_weights,
     cosines,

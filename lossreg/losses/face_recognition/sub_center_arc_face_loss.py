@@ -7,8 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_size
-from lossreg.losses.face_recognition.arc_face_loss import arc_target
-from lossreg.ops.margins import check_inputs, class_weights, cosines, softmax_loss, squared_sine, target_of, with_target
+from lossreg.ops.margins import (
+    arc_target,
+    check_inputs,
+    class_weights,
+    cosines,
+    softmax_loss,
+    squared_sine,
+    target_of,
+    with_target,
+)
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES

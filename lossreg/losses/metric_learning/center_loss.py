@@ -6,8 +6,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, check_state, indices, poison, upcast
-from lossreg.ops.reductions import average_over, total
+from lossreg.arith import check_state, indices
+from lossreg.ops.centers import distance_to_centers, from_centers
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -33,14 +33,7 @@ def center_loss(features: Tensor, label: Tensor, centers: Tensor, squared: bool 
         ValueError: shapes do not match.
         IndexError: a label out of range (eager on the CPU; elsewhere NaN).
     """
-    difference, legal = _from_centers(features, label, centers)
-    # |x_i - c_{y_i}|^2
-    distance = poison((difference * difference).sum(1), legal)
-    summed = total(distance)
-    if not squared:
-        zero = summed == 0
-        summed = torch.where(zero, 0.0, torch.where(zero, 1.0, summed).sqrt())
-    return 0.5 * average_over(summed, features.size(0))
+    return distance_to_centers(features, label, centers, squared)
 
 
 def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float = 0.5) -> Tensor:
@@ -63,7 +56,7 @@ def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float 
         IndexError: a label out of range (eager on the CPU).
     """
     centers, label = centers.detach(), indices(label, 'label')
-    difference, legal = _from_centers(features.detach(), label, centers)
+    difference, legal = from_centers(features.detach(), label, centers)
     index = torch.where(legal, label, 0)
     difference = torch.where(legal.unsqueeze(1), difference, 0.0)
     centers = centers.to(difference.dtype)
@@ -71,19 +64,6 @@ def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float 
     counts = torch.zeros_like(centers[:, 0]).scatter_add(0, index, legal.to(difference.dtype))
     # c + alpha sum (x - c) / (1 + n)
     return centers + alpha * moves / (1.0 + counts).unsqueeze(1)
-
-
-def _from_centers(features: Tensor, label: Tensor, centers: Tensor) -> Tuple[Tensor, Tensor]:
-    """x_i - c_{y_i}, and which labels are legal."""
-    check_dim(features, 2, 'features')
-    check_dim(label, 1, 'label')
-    check_dim(centers, 2, 'centers')
-    check_leading_shape(label, features, 1, 'label', 'features')
-    check_size(features, 1, centers.size(1), 'features', 'columns of centers')
-    label = indices(label, 'label')
-    legal = check_labels(label, centers.size(0), None, 'label')
-    x = upcast(features)
-    return x - centers.to(x.dtype).index_select(0, torch.where(legal, label, 0)), legal
 
 
 @LOSSES.register_module()

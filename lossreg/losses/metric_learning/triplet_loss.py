@@ -2,22 +2,17 @@
 
 from typing import ClassVar, Final, Optional, Tuple
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import poison, softplus, upcast
+from lossreg.arith import upcast
 from lossreg.ops.embeddings import (
-    batch_hard_pairs,
-    check_embeddings,
     distances_of,
-    distances_to,
     identity_masks,
     pairwise_squared_distances,
-    squared_lengths,
-    triplets_have_values,
     valid_anchors,
 )
 from lossreg.ops.reductions import average, average_over, total
+from lossreg.ops.triplets import batch_hard_hinge
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
@@ -61,25 +56,7 @@ def batch_hard_triplet_loss(
         >>> batch_hard_triplet_loss(on_a_line, torch.tensor([0, 0, 1]))  # in the middle 1 - 1 + 0.3
         tensor([0.0000, 0.3000, 0.0000])
     """
-    check_embeddings(inputs, targets, 'inputs', 'targets')
-    inputs = upcast(inputs)
-    x = inputs.double()
-    positive, negative = batch_hard_pairs(x, targets)
-    # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
-    lengths = squared_lengths(x)
-    defined = lengths < torch.inf
-    if skip_invalid:
-        positives, negatives = identity_masks(targets)
-        valid = valid_anchors(positives, negatives)
-        positive = torch.where(valid, positive, inputs.size(0))
-        negative = torch.where(valid, negative, inputs.size(0))
-        # a negative that is NaN need not be a valid anchor itself
-        defined = ~valid | triplets_have_values(lengths, positives, negatives, infinite=True)
-    # max d(a, p) - min d(a, n)
-    gap = distances_to(x, positive, not squared, floor) - distances_to(x, negative, not squared, floor)
-    loss = softplus(gap.to(inputs.dtype)) if soft_margin else (gap + margin).clamp(min=0.0).to(inputs.dtype)
-    loss = torch.where(negative == inputs.size(0), 0.0, loss)
-    return poison(loss, defined)
+    return batch_hard_hinge(inputs, targets, margin, soft_margin, squared, floor, skip_invalid)
 
 
 @LOSSES.register_module()

@@ -2,76 +2,15 @@
 
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_same_shape, upcast
+from lossreg.arith import check_same_shape
 from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.triplets import pairwise_distance, triplet_hinge
 from lossreg.options import legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import no_broadcast
-
-
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6) -> Tensor:
-    r"""Distance of each pair of vectors, with gradient 0 at distance 0.
-
-    .. math::
-        d = \Big(\sum_i |x_{1,i} - x_{2,i} + \epsilon|^p\Big)^{1/p}
-
-    Args:
-        x1: vectors (..., D).
-        x2: vectors of the same shape.
-        p: the norm, > 0; infinity is the largest difference.
-        eps: added to every difference, as in torch.
-
-    Returns:
-        (...).
-    """
-    difference = upcast(x1) - upcast(x2) + eps
-    if p == 2.0:
-        squares = (difference * difference).sum(-1)
-        equal = squares == 0
-        return torch.where(equal, 0.0, torch.where(equal, 1.0, squares).sqrt())
-    size = difference.abs()
-    if p == 1.0:
-        return size.sum(-1)
-    check_at_least(x1, x1.dim() - 1, 1, 'anchor', 'this norm')
-    if p == torch.inf:
-        # onnxruntime's maximum drops NaN
-        return torch.where(torch.isnan(size).any(-1), torch.nan, size.amax(-1))
-    # in units of the largest difference no power overflows; a norm scales, so the unit needs no gradient
-    unit = size.detach().amax(-1)
-    unit = torch.where((unit > 0) & (unit < torch.inf), unit, 1.0)
-    share = size / unit.unsqueeze(-1)
-    nothing = share == 0
-    powers = torch.where(nothing, 0.0, torch.where(nothing, 1.0, share).pow(p)).sum(-1)
-    equal = powers == 0
-    return unit * torch.where(equal, 0.0, torch.where(equal, 1.0, powers).pow(1.0 / p))
-
-
-def triplet_hinge(
-    to_positive: Tensor, to_negative: Tensor, positive_to_negative: Optional[Tensor], margin: float
-) -> Tensor:
-    r"""The hinge of distances that both losses of given triplets share.
-
-    .. math::
-        \ell = \max\big(0,\; m + d(a, p) - \min(d(a, n),\, d(p, n))\big)
-
-    Args:
-        to_positive: d(a, p), of any shape.
-        to_negative: d(a, n).
-        positive_to_negative: d(p, n); None leaves it out of the minimum.
-        margin: m.
-
-    Returns:
-        The losses, of the same shape.
-    """
-    nearest = to_negative
-    if positive_to_negative is not None:
-        nearest = torch.minimum(to_negative, positive_to_negative)
-    # m + d(a, p) - d(a, n)
-    return (margin + to_positive - nearest).clamp(min=0.0)
 
 
 def triplet_margin_loss(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, upcast
-from lossreg.losses.metric_learning.triplet_margin_loss import pairwise_distance, triplet_hinge
 from lossreg.ops.reductions import reduce_loss
+from lossreg.ops.triplets import pairwise_distance, triplet_hinge
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

@@ -4,9 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.metric_learning.triplet_loss import batch_hard_triplet_loss
 from lossreg.ops.embeddings import check_embeddings
 from lossreg.ops.reductions import average_over, total
+from lossreg.ops.triplets import batch_hard_hinge
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -33,7 +33,7 @@ def triplet_semihard_loss(input: Tensor, target: Tensor, margin: float = 0.0) ->
         ValueError: shapes do not match.
     """
     check_embeddings(input, target, 'input', 'target')
-    return batch_hard_triplet_loss(input, target, margin, floor=1e-16)
+    return batch_hard_hinge(input, target, margin, floor=1e-16)
 
 
 @LOSSES.register_module()

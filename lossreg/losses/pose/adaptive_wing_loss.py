@@ -7,13 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, softplus, upcast
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_if_used, weight_of_leading
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import WEIGHT_OF_KEYPOINTS, WEIGHT_OF_PIXELS, heatmap_call, uses_target_weight
+from lossreg.spec_parts.pose import (
+    TEST_OF_DIFFERENCES,
+    WEIGHT_OF_KEYPOINTS,
+    WEIGHT_OF_PIXELS,
+    heatmap_call,
+    uses_target_weight,
+)
 
 
 def adaptive_wing_loss(
@@ -137,7 +142,7 @@ AdaptiveWingLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1904.07399',),
     stands_in_for=(HostClass('mmpose.AdaptiveWingLoss'),),
     differences=(
-        nan_without_weight('mmpose.AdaptiveWingLoss', SHOWN_IN),
-        no_broadcast('mmpose.AdaptiveWingLoss', SHOWN_IN),
+        nan_without_weight('mmpose.AdaptiveWingLoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.AdaptiveWingLoss', TEST_OF_DIFFERENCES),
     ),
 )

@@ -1,12 +1,13 @@
 """Bone length loss, called as in mmpose."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, keep, upcast
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, keep, upcast, vector_length
+from lossreg.ops.keypoints import bones_between, bones_of
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -47,39 +48,13 @@ def bone_loss(
     bones = bones_between(torch.stack([upcast(output), upcast(target)]), joints, parents)
     if target_weight is not None:
         bones = keep(bones, (target_weight != 0).unsqueeze(-1))
-    lengths, target_lengths = length(bones).unbind(0)
+    lengths, target_lengths = vector_length(bones).unbind(0)
     # the difference of means is the mean of differences
     difference = lengths - target_lengths
     if target_weight is not None:
         difference = target_weight * difference
     mean = average_over(difference.sum(0), output.size(0)).abs()
     return average_over(total(mean), mean.numel())
-
-
-def bones_between(x: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
-    """From each parent to its joint: (..., B, D) of joints (..., K, D)."""
-    return x.index_select(-2, joints.to(x.device)) - x.index_select(-2, parents.to(x.device))
-
-
-def length(x: Tensor) -> Tensor:
-    """Length of the vectors in the last dimension, with gradient 0 at 0."""
-    squared = (x * x).sum(-1)
-    zero = squared == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
-
-
-def bones_of(joint_parents: Sequence[int]) -> Tuple[Tensor, Tensor]:
-    """The joints that have a parent, and their parents, (B) each. One without is its own parent. For constructors only.
-
-    Raises:
-        ValueError: a parent is not a joint.
-    """
-    last = len(joint_parents) - 1
-    for parent in joint_parents:
-        if not 0 <= parent <= last:
-            raise ValueError(f'joint_parents must be joints from 0 to {last}, got {parent}')
-    joints = [joint for joint, parent in enumerate(joint_parents) if joint != parent]
-    return torch.tensor(joints, dtype=torch.int64), torch.tensor([joint_parents[j] for j in joints], dtype=torch.int64)
 
 
 @LOSSES.register_module()

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_multiple, check_same_shape, keep, poison, upcast
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_if_used, weight_of_channels
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import uses_target_weight
+from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, uses_target_weight
 
 
 def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Optional[Tensor] = None) -> Tensor:
@@ -113,19 +112,19 @@ CombinedTargetMSELoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1911.07524',),
     stands_in_for=(HostClass('mmpose.CombinedTargetMSELoss'),),
     differences=(
-        nan_without_weight('mmpose.CombinedTargetMSELoss', SHOWN_IN),
-        no_broadcast('mmpose.CombinedTargetMSELoss', SHOWN_IN),
+        nan_without_weight('mmpose.CombinedTargetMSELoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.CombinedTargetMSELoss', TEST_OF_DIFFERENCES),
         Difference(
             'mmpose.CombinedTargetMSELoss',
             'channels that are not a multiple of 3 are an error; mmpose leaves out those behind the last three',
             'contract 5: they would be of no keypoint',
-            SHOWN_IN,
+            TEST_OF_DIFFERENCES,
         ),
         Difference(
             'mmpose.CombinedTargetMSELoss',
             "maps of one pixel have the weight of their sample; mmpose pairs each with every sample's weight",
             'its squeezed map of N numbers is broadcast against N x 1 weights',
-            SHOWN_IN,
+            TEST_OF_DIFFERENCES,
         ),
     ),
 )

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, negative_log, negative_log_of_rest, power, upcast
-from lossreg.losses.pose.keypoint_mse_loss import SHOWN_IN, heatmap_weight, masked_heatmap_calls, narrow_masks
+from lossreg.ops.keypoints import heatmap_weight
 from lossreg.ops.reductions import total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
+from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, masked_heatmap_calls, narrow_masks
 
 
 def focal_heatmap_loss(
@@ -135,8 +136,8 @@ FocalHeatmapLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1808.01244',),
     stands_in_for=(HostClass('mmpose.FocalHeatmapLoss'),),
     differences=(
-        nan_without_weight('mmpose.FocalHeatmapLoss', SHOWN_IN),
+        nan_without_weight('mmpose.FocalHeatmapLoss', TEST_OF_DIFFERENCES),
         narrow_masks('mmpose.FocalHeatmapLoss'),
-        no_broadcast('mmpose.FocalHeatmapLoss', SHOWN_IN),
+        no_broadcast('mmpose.FocalHeatmapLoss', TEST_OF_DIFFERENCES),
     ),
 )

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_dim, check_same_shape, keep, upcast
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.ops.reductions import average, average_over, total
 from lossreg.ops.weights import weight_if_used, weight_of_leading
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import WEIGHT_OF_KEYPOINTS, heatmap_call
+from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, WEIGHT_OF_KEYPOINTS, heatmap_call
 
 
 def keypoint_ohkm_mse_loss(
@@ -104,7 +103,7 @@ KeypointOHKMMSELoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1711.07319',),
     stands_in_for=(HostClass('mmpose.KeypointOHKMMSELoss'),),
     differences=(
-        nan_without_weight('mmpose.KeypointOHKMMSELoss', SHOWN_IN),
-        no_broadcast('mmpose.KeypointOHKMMSELoss', SHOWN_IN),
+        nan_without_weight('mmpose.KeypointOHKMMSELoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.KeypointOHKMMSELoss', TEST_OF_DIFFERENCES),
     ),
 )

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.ops.reductions import average_over, total_per_sample
 from lossreg.ops.weights import weight_if_used, weight_of_leading
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import uses_target_weight
+from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, uses_target_weight
 
 
 def mlecc_loss(
@@ -157,5 +156,8 @@ MLECCLoss.spec = LossSpec(
     },
     references=('https://arxiv.org/abs/2312.07526',),
     stands_in_for=(HostClass('mmpose.MLECCLoss'),),
-    differences=(nan_without_weight('mmpose.MLECCLoss', SHOWN_IN), no_broadcast('mmpose.MLECCLoss', SHOWN_IN)),
+    differences=(
+        nan_without_weight('mmpose.MLECCLoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.MLECCLoss', TEST_OF_DIFFERENCES),
+    ),
 )

@@ -5,13 +5,13 @@ from typing import ClassVar, Optional
 from torch import Tensor, nn
 
 from lossreg.arith import vector_length
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_of_keypoints
 
 
 def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
@@ -36,7 +36,7 @@ def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] =
         >>> mpjpe_loss(torch.tensor([[[3.0, 4.0]]]), torch.zeros(1, 1, 2))
         tensor([[5.]])
     """
-    return vector_length(weighted_error(output, target, target_weight))
+    return vector_length(weighted_difference(output, target, target_weight))
 
 
 @LOSSES.register_module()
@@ -80,8 +80,8 @@ MPJPELoss.spec = LossSpec(
     references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
     stands_in_for=(HostClass('mmpose.MPJPELoss'),),
     differences=(
-        nan_without_weight('mmpose.MPJPELoss', SHOWN_IN),
-        no_broadcast('mmpose.MPJPELoss', SHOWN_IN),
-        weight_of_keypoints('mmpose.MPJPELoss', SHOWN_IN),
+        nan_without_weight('mmpose.MPJPELoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.MPJPELoss', TEST_OF_DIFFERENCES),
+        weight_of_keypoints('mmpose.MPJPELoss', TEST_OF_DIFFERENCES),
     ),
 )

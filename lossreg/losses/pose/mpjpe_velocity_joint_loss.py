@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_at_least, check_same_shape, check_shape_or_one, keep, upcast, vector_length
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN
 from lossreg.ops.reductions import average, reduce_loss, total
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import uses_target_weight
+from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, uses_target_weight
 
 
 def mpjpe_velocity_joint_loss(
@@ -141,20 +140,20 @@ MPJPEVelocityJointLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/2210.06551',),
     stands_in_for=(HostClass('mmpose.MPJPEVelocityJointLoss', call='sequences'),),
     differences=(
-        nan_without_weight('mmpose.MPJPEVelocityJointLoss', SHOWN_IN),
-        no_broadcast('mmpose.MPJPEVelocityJointLoss', SHOWN_IN),
+        nan_without_weight('mmpose.MPJPEVelocityJointLoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.MPJPEVelocityJointLoss', TEST_OF_DIFFERENCES),
         Difference(
             'mmpose.MPJPEVelocityJointLoss',
             'weights of each frame, as MotionRegressionHead gives them: a velocity has the smaller weight of its two '
             'frames; mmpose fails, because there is one velocity fewer than weights',
             'the call of the only head that uses this loss must work',
-            SHOWN_IN,
+            TEST_OF_DIFFERENCES,
         ),
         Difference(
             'mmpose.MPJPEVelocityJointLoss',
             'the scale of a pose is that of its joints whose weight is not 0; mmpose takes all',
             'contract 3: a joint that is switched off contributes nothing to value or gradient',
-            SHOWN_IN,
+            TEST_OF_DIFFERENCES,
         ),
     ),
 )

@@ -1,10 +1,6 @@
 """Object keypoint similarity (OKS) loss, called as in mmpose."""
 
-import warnings
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, ClassVar, Optional, Union
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +10,18 @@ from lossreg.arith import (
     check_dim,
     check_leading_shape,
     check_same_shape,
-    check_size,
-    keep,
     one_minus_exp,
     upcast,
 )
-from lossreg.engine import Config
-from lossreg.losses.detection.iou_loss import check_iou_mode
+from lossreg.metainfo import Metainfo, read_sigmas
+from lossreg.ops.boxes import check_iou_mode
+from lossreg.ops.keypoints import check_sigmas, squared_distances_in_sigmas
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight
-
-Metainfo = Union[str, Mapping[str, Any], Sequence[float]]
-"""Where sigmas come from: the path of a data set's metainfo file, its content, or the sigmas themselves."""
+from lossreg.spec_parts.pose import sigma_sizes
 
 
 def oks_loss(
@@ -85,7 +78,7 @@ def oks_loss(
     divisor = torch.ones_like(whole)
     if target_weight is not None:
         divisor = whole.clamp(min=eps) if norm_target_weight else divisor * output.size(1)
-    squared = squared_distances(x, t, counted, sigmas, 2.0)
+    squared = squared_distances_in_sigmas(x, t, counted, sigmas, 2.0)
     if areas is not None:
         check_dim(areas, 1, 'areas')
         check_leading_shape(areas, output, 1, 'areas', 'output')
@@ -104,25 +97,6 @@ def oks_loss(
     return loss if mode == 'linear' else loss * (2.0 - loss)
 
 
-def check_sigmas(output: Tensor, sigmas: Optional[Tensor]) -> None:
-    """Raises ValueError unless there is one sigma for each keypoint of ``output`` (N, K, 2), or none at all."""
-    if sigmas is not None:
-        check_size(output, 1, sigmas.size(0), 'output', 'sigmas')
-
-
-def squared_distances(
-    output: Tensor, target: Tensor, counted: Tensor, sigmas: Optional[Tensor], factor: float
-) -> Tensor:
-    """|x - t|^2 / (factor sigma)^2 of every keypoint, 0 where it is not ``counted``."""
-    mask = counted.unsqueeze(-1)
-    difference = keep(output, mask) - keep(target, mask)
-    squared = (difference * difference).sum(-1)
-    if sigmas is None:
-        return squared
-    scale = factor * sigmas.to(squared)
-    return squared / (scale * scale)
-
-
 def _negative_log(half: Tensor, weight: Tensor, counted: Tensor, divisor: Tensor) -> Tensor:
     """-log (sum of w exp(-h) / D), 0 where nothing is counted; exact where every exponential is 0 in float32."""
     # the result does not depend on the smallest h, which therefore needs no gradient
@@ -131,44 +105,6 @@ def _negative_log(half: Tensor, weight: Tensor, counted: Tensor, divisor: Tensor
     shifted = torch.where(counted, least - half, 0.0)
     similarity = (weight * torch.exp(shifted)).sum(-1) / divisor
     return least.squeeze(-1) - torch.log(torch.where(counted.any(-1), similarity, 1.0))
-
-
-def read_sigmas(metainfo: Optional[Metainfo]) -> Optional[Tensor]:
-    """The sigmas of a data set, (K), from what a config says of it. For constructors only.
-
-    A path is that of a config file with ``dataset_info``; one that does not exist is looked for, by its last part,
-    among the data sets that an installed mmpose brings, as mmpose does.
-
-    Raises:
-        ValueError: there is no such file, or no positive sigmas in it.
-    """
-    if metainfo is None:
-        return None
-    found: Any = metainfo
-    if isinstance(found, Mapping) and 'from_file' in found:
-        found = found['from_file']
-    if isinstance(found, str):
-        found = Config.fromfile(_metainfo_file(found)).get('dataset_info', {})
-    if isinstance(found, Mapping):
-        found = found.get('sigmas', [])
-    sigmas = [float(sigma) for sigma in found]
-    if not sigmas or min(sigmas) <= 0:
-        raise ValueError(f'metainfo must hold one sigma above 0 for each keypoint, got {sigmas}')
-    return torch.tensor(sigmas)
-
-
-def _metainfo_file(path: str) -> Path:
-    """The file of a data set's metainfo, or mmpose's own of that name."""
-    file = Path(path)
-    if file.is_file():
-        return file
-    mmpose = find_spec('mmpose')
-    if mmpose is not None and mmpose.origin is not None:
-        shipped = Path(mmpose.origin).parent / '.mim' / 'configs' / '_base_' / 'datasets' / file.name
-        if shipped.is_file():
-            warnings.warn(f'metainfo file {path} does not exist; {shipped} is taken for it', stacklevel=4)
-            return shipped
-    raise ValueError(f'metainfo file {path} does not exist; give its path, or the numbers: dict(sigmas=[...])')
 
 
 @LOSSES.register_module()
@@ -232,11 +168,6 @@ class OKSLoss(nn.Module):
         """Computes the loss."""
         loss = oks_loss(output, target, target_weight, areas, self.sigmas, self.mode, self.eps, self.norm_target_weight)
         return self.loss_weight * reduce_loss(loss, self.reduction, None)
-
-
-def sigma_sizes(loss: Any) -> Mapping[str, int]:
-    """An instance's sigmas fix the number of keypoints."""
-    return {} if loss.sigmas is None else {'K': loss.sigmas.numel()}
 
 
 OKSLoss.spec = LossSpec(

@@ -4,8 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_leading_shape, check_same_shape
+from lossreg.arith import check_same_shape
 from lossreg.ops.binary_cross_entropy import weighted_cross_entropy_of_logits, weighted_cross_entropy_of_probabilities
+from lossreg.ops.keypoints import visibility_weight
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -36,26 +37,12 @@ def pose_bce_loss(
         ValueError: shapes do not match.
     """
     check_same_shape(target, output, 'target', 'output')
-    weight = None if target_weight is None else weight_of_keypoints(target_weight, output)
+    weight = None if target_weight is None else visibility_weight(target_weight, output)
     return (
         weighted_cross_entropy_of_probabilities(output, target, weight)
         if use_sigmoid
         else weighted_cross_entropy_of_logits(output, target, weight)
     )
-
-
-def weight_of_keypoints(target_weight: Tensor, output: Tensor) -> Tensor:
-    """A weight that broadcasts to ``output`` (N, K), from one for each sample, or for each element.
-
-    Raises:
-        ValueError: it is neither (N) nor (N, K).
-    """
-    if target_weight.dim() != 1:
-        check_same_shape(target_weight, output, 'target_weight', 'output')
-        return target_weight
-    check_dim(output, 2, 'output')
-    check_leading_shape(target_weight, output, 1, 'target_weight', 'output')
-    return target_weight.unsqueeze(1)
 
 
 @LOSSES.register_module()

@@ -4,14 +4,14 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, check_weight_shape, keep, upcast
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import reduce_loss
-from lossreg.ops.weights import weight_if_used, weight_of_leading
+from lossreg.ops.weights import weight_if_used
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import KEYPOINT_CALLS
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES
 
 
 def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
@@ -31,43 +31,7 @@ def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor]
     Raises:
         ValueError: shapes do not match.
     """
-    return weighted_error(output, target, target_weight).abs()
-
-
-def weighted_error(output: Tensor, target: Tensor, target_weight: Optional[Tensor]) -> Tensor:
-    """w (x - t) of each coordinate: exactly 0, with gradient 0, where w is 0.
-
-    Args:
-        output: coordinates x, such as (N, K, D).
-        target: coordinates t, of the same shape.
-        target_weight: w, see :func:`coordinate_weight`.
-
-    Raises:
-        ValueError: shapes do not match.
-    """
-    check_same_shape(target, output, 'target', 'output')
-    error = upcast(output) - upcast(target)
-    if target_weight is None:
-        return error
-    weight = coordinate_weight(target_weight, output)
-    return keep(error, weight != 0) * weight
-
-
-def coordinate_weight(target_weight: Tensor, output: Tensor) -> Tensor:
-    """A weight in full precision that broadcasts to coordinates.
-
-    Args:
-        target_weight: of the shape of ``output``, that with 1 as the last dimension, or the first dimensions of it,
-            such as (N, K).
-        output: coordinates, such as (N, K, D).
-
-    Raises:
-        ValueError: it has none of these shapes.
-    """
-    if target_weight.dim() == output.dim():
-        check_weight_shape(target_weight, output, 'target_weight', 'output')
-        return upcast(target_weight)
-    return upcast(weight_of_leading(target_weight, output, 'target_weight', 'output'))
+    return weighted_difference(output, target, target_weight).abs()
 
 
 @LOSSES.register_module()
@@ -108,8 +72,6 @@ class PoseL1Loss(nn.Module):
         return self.loss_weight * reduce_loss(pose_l1_loss(output, target, weight), self.reduction, None)
 
 
-SHOWN_IN = 'tests/openmmlab/test_mmpose_regression.py'
-
 PoseL1Loss.spec = LossSpec(
     functions=(pose_l1_loss,),
     calls=KEYPOINT_CALLS,
@@ -122,5 +84,8 @@ PoseL1Loss.spec = LossSpec(
     },
     references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
     stands_in_for=(HostClass('mmpose.L1Loss'),),
-    differences=(nan_without_weight('mmpose.L1Loss', SHOWN_IN), no_broadcast('mmpose.L1Loss', SHOWN_IN)),
+    differences=(
+        nan_without_weight('mmpose.L1Loss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.L1Loss', TEST_OF_DIFFERENCES),
+    ),
 )

@@ -4,13 +4,13 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_of_keypoints
 
 
 def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
@@ -31,7 +31,7 @@ def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor
     Raises:
         ValueError: shapes do not match.
     """
-    error = weighted_error(output, target, target_weight)
+    error = weighted_difference(output, target, target_weight)
     return error * error
 
 
@@ -76,8 +76,8 @@ PoseMSELoss.spec = LossSpec(
     references=('https://mmpose.readthedocs.io/en/latest/api.html#module-mmpose.models.losses',),
     stands_in_for=(HostClass('mmpose.MSELoss'),),
     differences=(
-        nan_without_weight('mmpose.MSELoss', SHOWN_IN),
-        no_broadcast('mmpose.MSELoss', SHOWN_IN),
-        weight_of_keypoints('mmpose.MSELoss', SHOWN_IN),
+        nan_without_weight('mmpose.MSELoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.MSELoss', TEST_OF_DIFFERENCES),
+        weight_of_keypoints('mmpose.MSELoss', TEST_OF_DIFFERENCES),
     ),
 )

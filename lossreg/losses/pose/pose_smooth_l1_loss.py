@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS
+from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, TEST_OF_DIFFERENCES
 
 
 def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
@@ -33,7 +33,7 @@ def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[
     Raises:
         ValueError: shapes do not match.
     """
-    error = weighted_error(output, target, target_weight)
+    error = weighted_difference(output, target, target_weight)
     return F.smooth_l1_loss(error, torch.zeros_like(error), reduction='none')
 
 
@@ -78,7 +78,7 @@ PoseSmoothL1Loss.spec = LossSpec(
     references=('https://arxiv.org/abs/1504.08083',),
     stands_in_for=(HostClass('mmpose.SmoothL1Loss'),),
     differences=(
-        nan_without_weight('mmpose.SmoothL1Loss', SHOWN_IN),
-        no_broadcast('mmpose.SmoothL1Loss', SHOWN_IN),
+        nan_without_weight('mmpose.SmoothL1Loss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.SmoothL1Loss', TEST_OF_DIFFERENCES),
     ),
 )

@@ -15,8 +15,9 @@ from lossreg.arith import (
     keep,
     poison,
     upcast,
+    vector_length,
 )
-from lossreg.losses.pose.bone_loss import bones_between, bones_of, length
+from lossreg.ops.keypoints import bones_between, bones_of
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import allow_missing
 from lossreg.registry import LOSSES
@@ -66,7 +67,7 @@ def _over_depth(x: Tensor, z: Tensor) -> Tensor:
 
 def projection_loss(x: Tensor, intrinsics: Tensor, target: Tensor) -> Tensor:
     """Mean distance in the picture between joints (N, K, 3), projected, and their places (N, K, 2): a scalar."""
-    distances = length(project_joints(x, intrinsics) - upcast(target))
+    distances = vector_length(project_joints(x, intrinsics) - upcast(target))
     return average_over(total(distances), distances.numel())
 
 
@@ -75,8 +76,8 @@ def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: 
 
     See :func:`lossreg.functional.bone_loss`.
     """
-    lengths = length(bones_between(upcast(output), joints, parents)).sum(0)
-    target_lengths = length(bones_between(upcast(target), joints, parents)).sum(0)
+    lengths = vector_length(bones_between(upcast(output), joints, parents)).sum(0)
+    target_lengths = vector_length(bones_between(upcast(target), joints, parents)).sum(0)
     difference = average_over(lengths, output.size(0)) - average_over(target_lengths, target.size(0))
     both = torch.zeros_like(difference) + output.size(0) * target.size(0) != 0
     return average_over(total(keep(difference, both).abs()), difference.numel())

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, keep, upcast
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, coordinate_weight
+from lossreg.ops.keypoints import coordinate_weight
 from lossreg.ops.reductions import reduce_loss, total
 from lossreg.ops.weights import weight_if_used
+from lossreg.options import check_not_negative
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL
+from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, MAP_CALL, TEST_OF_DIFFERENCES
 
 
 def soft_weight_smooth_l1_loss(
@@ -81,8 +82,7 @@ class SoftWeightSmoothL1Loss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if beta < 0:
-            raise ValueError(f'beta must be >= 0, got {beta}')
+        check_not_negative(beta, 'beta')
         self.use_target_weight = use_target_weight
         self.supervise_empty = supervise_empty
         self.beta = float(beta)
@@ -112,7 +112,7 @@ SoftWeightSmoothL1Loss.spec = LossSpec(
     references=('https://arxiv.org/abs/2104.02300',),
     stands_in_for=(HostClass('mmpose.SoftWeightSmoothL1Loss'),),
     differences=(
-        nan_without_weight('mmpose.SoftWeightSmoothL1Loss', SHOWN_IN),
-        no_broadcast('mmpose.SoftWeightSmoothL1Loss', SHOWN_IN),
+        nan_without_weight('mmpose.SoftWeightSmoothL1Loss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.SoftWeightSmoothL1Loss', TEST_OF_DIFFERENCES),
     ),
 )

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import average_over, total
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_of_keypoints
 
 
 def soft_wing_loss(
@@ -47,7 +47,7 @@ def soft_wing_loss(
     Raises:
         ValueError: shapes do not match.
     """
-    d = weighted_error(output, target, target_weight).abs()
+    d = weighted_difference(output, target, target_weight).abs()
     # w1 + w2 log(1 + d / eps) - w2 log(1 + w1 / eps)
     beyond = omega2 * torch.log1p(d / epsilon) + (omega1 - omega2 * math.log(1.0 + omega1 / epsilon))
     return torch.where(d < omega1, d, beyond)
@@ -115,8 +115,8 @@ SoftWingLoss.spec = LossSpec(
     references=('https://github.com/BeierZhu/Sturcture-Coherency-Face-Alignment',),
     stands_in_for=(HostClass('mmpose.SoftWingLoss'),),
     differences=(
-        nan_without_weight('mmpose.SoftWingLoss', SHOWN_IN),
-        no_broadcast('mmpose.SoftWingLoss', SHOWN_IN),
-        weight_of_keypoints('mmpose.SoftWingLoss', SHOWN_IN),
+        nan_without_weight('mmpose.SoftWingLoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.SoftWingLoss', TEST_OF_DIFFERENCES),
+        weight_of_keypoints('mmpose.SoftWingLoss', TEST_OF_DIFFERENCES),
     ),
 )

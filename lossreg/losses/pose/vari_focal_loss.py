@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, keep, softplus, upcast
-from lossreg.losses.pose.pose_bce_loss import weight_of_keypoints
+from lossreg.ops.keypoints import visibility_weight
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
@@ -46,7 +46,7 @@ def vari_focal_loss(
     counted = ~torch.isnan(x) & torch.isfinite(t)
     weight = torch.ones_like(x)
     if target_weight is not None:
-        weight = upcast(weight_of_keypoints(target_weight, output))
+        weight = upcast(visibility_weight(target_weight, output))
         counted = counted & (weight != 0) & torch.isfinite(weight)
     x, t, weight = keep(x, counted), keep(t, counted), keep(weight, counted)
     # sigmoid(x)^gamma = exp(-gamma softplus(-x))
@@ -93,8 +93,7 @@ class VariFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.use_target_weight = use_target_weight
         self.loss_weight = float(loss_weight)
         self.reduction = reduction

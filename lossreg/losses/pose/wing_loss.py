@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim
-from lossreg.losses.pose.pose_l1_loss import SHOWN_IN, weighted_error
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.reductions import average_over, total
 from lossreg.ops.weights import weight_if_used
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_without_weight, no_broadcast
-from lossreg.spec_parts.pose import KEYPOINT_CALLS, weight_of_keypoints
+from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_of_keypoints
 
 
 def wing_loss(
@@ -49,7 +49,7 @@ def wing_loss(
         >>> wing_loss(torch.tensor([1.0, 20.0]), torch.zeros(2))  # 10 log(1 + 1/2), and 10 + 10 log 6
         tensor([ 4.0547, 27.9176])
     """
-    d = weighted_error(output, target, target_weight).abs()
+    d = weighted_difference(output, target, target_weight).abs()
     # d - w + w log(1 + w / eps)
     beyond = d - omega * (1.0 - math.log(1.0 + omega / epsilon))
     return torch.where(d < omega, omega * torch.log1p(d / epsilon), beyond)
@@ -114,8 +114,8 @@ WingLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1711.06753',),
     stands_in_for=(HostClass('mmpose.WingLoss'),),
     differences=(
-        nan_without_weight('mmpose.WingLoss', SHOWN_IN),
-        no_broadcast('mmpose.WingLoss', SHOWN_IN),
-        weight_of_keypoints('mmpose.WingLoss', SHOWN_IN),
+        nan_without_weight('mmpose.WingLoss', TEST_OF_DIFFERENCES),
+        no_broadcast('mmpose.WingLoss', TEST_OF_DIFFERENCES),
+        weight_of_keypoints('mmpose.WingLoss', TEST_OF_DIFFERENCES),
     ),
 )

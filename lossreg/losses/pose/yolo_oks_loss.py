@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, one_minus_exp, upcast
-from lossreg.losses.pose.oks_loss import Metainfo, check_sigmas, read_sigmas, sigma_sizes, squared_distances
+from lossreg.metainfo import Metainfo, read_sigmas
+from lossreg.ops.keypoints import check_sigmas, squared_distances_in_sigmas
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.differences import nan_without_weight
+from lossreg.spec_parts.pose import sigma_sizes
 
 
 def box_keypoint_similarity(
@@ -87,7 +89,7 @@ def _weights_and_distances(
     """w and d^2 / 2, which is 0 where w is."""
     weights = upcast(target_weights)
     counted = weights != 0
-    squared = squared_distances(upcast(output), upcast(target), counted, sigmas, 1.0)
+    squared = squared_distances_in_sigmas(upcast(output), upcast(target), counted, sigmas, 1.0)
     if bboxes is not None:
         x1, y1, x2, y2 = upcast(bboxes).unbind(-1)
         diagonal = (x2 - x1) * (x2 - x1) + (y2 - y1) * (y2 - y1)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import check_same_shape, check_state, keep, upcast
-from lossreg.losses.detection.ghmc import check_harmonised_reduction, check_momentum, equal_edges, harmonised
+from lossreg.ops.gradient_density import equal_edges, harmonised_weights
 from lossreg.ops.reductions import average_by, total
+from lossreg.options import check_momentum, check_none_or_mean
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
@@ -53,7 +54,7 @@ def ghmr_loss(
     root = torch.sqrt(d * d + mu * mu)
     length = (d / root).abs().detach()
     number = total(label_weight).clamp(min=1.0)
-    weights, density = harmonised(length, counted, edges, number, acc_sum, momentum)
+    weights, density = harmonised_weights(length, counted, edges, number, acc_sum, momentum)
     # sqrt(d^2 + mu^2) - mu
     return (root - mu) * weights, number, density
 
@@ -99,7 +100,7 @@ class GHMR(nn.Module):
         reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        check_harmonised_reduction(reduction)
+        check_none_or_mean(reduction)
         check_momentum(momentum)
         if mu <= 0:
             raise ValueError(f'mu must be above 0, got {mu}')
@@ -145,7 +146,7 @@ class GHMR(nn.Module):
         reduction_override: Optional[str],
     ) -> Tuple[Tensor, Tensor]:
         reduction = self.reduction if reduction_override is None else reduction_override
-        check_harmonised_reduction(reduction)
+        check_none_or_mean(reduction)
         loss, number, density = ghmr_loss(pred, target, label_weight, self.edges, acc_sum, self.mu, self.momentum)
         if reduction == 'mean':
             loss = average_by(total(loss), number)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lossreg.arith import check_same_shape
 from lossreg.losses.regression.smooth_l1_loss import smooth_l1_loss
 from lossreg.ops.reductions import reduce_loss
-from lossreg.options import legacy_reduction
+from lossreg.options import check_not_negative, legacy_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import no_broadcast
@@ -46,8 +46,7 @@ class TorchSmoothL1Loss(nn.Module):
         beta: float = 1.0,
     ) -> None:
         super().__init__()
-        if beta < 0:
-            raise ValueError(f'beta must be >= 0, got {beta}')
+        check_not_negative(beta, 'beta')
         self.size_average = size_average
         self.reduce = reduce
         self.reduction = legacy_reduction(size_average, reduce, reduction)

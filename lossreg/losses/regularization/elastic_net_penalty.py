@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.losses.regularization.l1_penalty import l1_penalty
-from lossreg.losses.regularization.l2_penalty import l2_penalty
+from lossreg.arith import upcast
 from lossreg.ops.reductions import total
 from lossreg.registry import LOSSES
 from lossreg.spec import LossSpec
@@ -30,8 +29,9 @@ def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tens
         >>> elastic_net_penalty(torch.tensor([3.0, -4.0]))  # 3 + 4 + 9 + 16
         tensor(32.)
     """
+    x = upcast(input)
     # l1 sum |x| + l2 sum x^2
-    return l1 * total(l1_penalty(input)) + l2 * total(l2_penalty(input))
+    return l1 * total(x.abs()) + l2 * total(x * x)
 
 
 @LOSSES.register_module()

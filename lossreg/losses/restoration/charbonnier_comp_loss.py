@@ -4,10 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.losses.restoration.charbonnier_loss import check_eps
 from lossreg.ops.images import composed_pair, reduce_pixels
 from lossreg.ops.pairs import charbonnier_error
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero
@@ -75,7 +74,7 @@ class CharbonnierCompLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        check_eps(eps)
+        check_not_negative(eps, 'eps')
         self.loss_weight = float(loss_weight)
         self.reduction = reduction
         self.sample_wise = sample_wise

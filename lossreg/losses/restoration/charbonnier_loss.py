@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lossreg.ops.images import pixel_weight, reduce_pixels
 from lossreg.ops.pairs import charbonnier_error
-from lossreg.options import check_reduction
+from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec
 from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
@@ -37,12 +37,6 @@ def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
         tensor([5., 4.])
     """
     return charbonnier_error(pred, target, weight, eps)
-
-
-def check_eps(eps: float) -> None:
-    """Raises ValueError if ``eps`` is negative."""
-    if eps < 0:
-        raise ValueError(f'eps must be >= 0, got {eps}')
 
 
 @LOSSES.register_module()
@@ -76,7 +70,7 @@ class CharbonnierLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction)
-        check_eps(eps)
+        check_not_negative(eps, 'eps')
         self.loss_weight = float(loss_weight)
         self.reduction = reduction
         self.sample_wise = sample_wise

@@ -16,6 +16,7 @@ from lossreg.arith import (
 )
 from lossreg.ops.mining import hardest
 from lossreg.ops.reductions import average, total
+from lossreg.options import check_not_negative
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 
@@ -117,8 +118,7 @@ class BalanceCrossEntropyLoss(nn.Module):
         self, negative_ratio: float = 3.0, eps: float = 1e-6, return_origin: bool = False, logits: bool = False
     ) -> None:
         super().__init__()
-        if negative_ratio < 0:
-            raise ValueError(f'negative_ratio must be >= 0, got {negative_ratio}')
+        check_not_negative(negative_ratio, 'negative_ratio')
         self.negative_ratio = float(negative_ratio)
         self.eps = float(eps)
         self.return_origin = return_origin

@@ -17,7 +17,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.ops.distances import squared_distances
+from lossreg.ops.distance_transform import squared_distances
 from lossreg.ops.reductions import average_over, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES

@@ -9,6 +9,7 @@ from lossreg.arith import upcast
 from lossreg.ops.masks import masked_maps
 from lossreg.ops.pairs import smooth_absolute_error
 from lossreg.ops.reductions import average_by, total
+from lossreg.options import check_not_negative
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import masked_calls, masked_differences
@@ -68,8 +69,7 @@ class MaskedSmoothL1Loss(nn.Module):
 
     def __init__(self, beta: float = 1, eps: float = 1e-6) -> None:
         super().__init__()
-        if beta < 0:
-            raise ValueError(f'beta must be >= 0, got {beta}')
+        check_not_negative(beta, 'beta')
         self.beta = float(beta)
         self.eps = float(eps)
 

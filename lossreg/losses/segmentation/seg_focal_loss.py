@@ -21,7 +21,7 @@ from lossreg.arith import (
 from lossreg.ops.focal import focal_of_classes, focal_of_targets
 from lossreg.ops.reductions import reduce_loss
 from lossreg.ops.weights import weight_per_element
-from lossreg.options import as_weight, check_reduction
+from lossreg.options import as_weight, check_not_negative, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
@@ -163,8 +163,7 @@ class SegFocalLoss(nn.Module):
         check_reduction(reduction)
         if not use_sigmoid:
             raise ValueError('only the sigmoid focal loss exists, here as in mmseg; leave use_sigmoid=True')
-        if gamma < 0:
-            raise ValueError(f'gamma must be >= 0, got {gamma}')
+        check_not_negative(gamma, 'gamma')
         self.use_sigmoid = use_sigmoid
         self.gamma = float(gamma)
         self.reduction = reduction

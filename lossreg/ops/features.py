@@ -1,26 +1,13 @@
-"""What losses of a student beside its teacher share (``lossreg.losses.distillation``)."""
+"""Features of a student and its teacher, made comparable: rows, products of rows, and maps."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import keep
+from lossreg.arith import keep, root
 from lossreg.ops.closed_form import gradient_alone
+from lossreg.ops.margins import normalize
 from lossreg.ops.reductions import average_over, total
-
-# Divergences
-
-
-# Labels beside logits
-
-
-# Feature maps
-
-
-def root(x: Tensor) -> Tensor:
-    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
-    zero = x == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -98,3 +85,9 @@ def _same_size(x: Tensor, like: Tensor) -> bool:
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return all(statically_known_true(a == b) for a, b in zip(x.shape[2:], like.shape[2:], strict=True))
+
+
+def flat_features(x: Tensor, with_l2_norm: bool) -> Tensor:
+    """A batch of features as rows, in float64, of length 1 if so wanted."""
+    x = x.flatten(1).double()
+    return normalize(x) if with_l2_norm else x
