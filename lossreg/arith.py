@@ -43,9 +43,27 @@ def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
     return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
 
 
+def root(x: Tensor) -> Tensor:
+    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
+
+
 def vector_length(x: Tensor) -> Tensor:
     """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
     return root((x * x).sum(-1))
+
+
+def row_lengths(x: Tensor) -> Tensor:
+    """Length of each row, with the last dimension kept as 1; at least 1e-12, with gradient 0 there."""
+    squared = (x * x).sum(-1, keepdim=True)
+    # not clamp(min=...), of which ONNX Runtime makes a finite number at inf
+    return torch.where(squared < 1e-24, 1e-24, squared).sqrt()
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Each row over its length, as ``F.normalize``: a zero row stays zero, with a finite gradient."""
+    return x / row_lengths(x)
 
 
 def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -448,9 +466,9 @@ def check_binary(label: Tensor, name: str) -> Tensor:
 
 def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor, name: str) -> Tensor:
     """:func:`indices` of lengths as a call gives them, a tensor or a list or tuple of ints, where ``like`` is."""
-    if isinstance(lengths, Tensor):
-        return indices(lengths.to(like.device), name)
-    given = torch.tensor(lengths, device=like.device)
+    if isinstance(row_lengths, Tensor):
+        return indices(row_lengths.to(like.device), name)
+    given = torch.tensor(row_lengths, device=like.device)
     # no length at all has no type either
     return indices(given if given.numel() > 0 else given.long(), name)
 
@@ -497,9 +515,3 @@ def raise_unless_legal(x: Tensor, legal: Tensor, name: str, limits: str) -> None
     if not bool(legal.all()):
         first = x.flatten()[legal.flatten().int().argmin()]
         raise IndexError(f'{name} holds {first}, but {limits}')
-
-
-def root(x: Tensor) -> Tensor:
-    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
-    zero = x == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())

@@ -3,19 +3,22 @@
 import ast
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import lossreg
 from lossreg.registry import build_loss, load_losses
-from lossreg.spec import family_of
+from lossreg.spec import family_of, spec_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(lossreg.__file__).parent
 LOSS_FILES = [path for path in sorted((PACKAGE / 'losses').rglob('*.py')) if path.name != '__init__.py']
 SHARED_FILES = [*sorted((PACKAGE / 'ops').glob('*.py')), PACKAGE / 'arith.py']
+ROOMS = ('arith', 'options', 'metainfo', 'ops', 'spec', 'spec_parts', 'losses')
 
 METHODS = {'masked_select', 'nonzero', 'item', 'tolist', 'new_tensor'}
 BANNED_CALLS = METHODS | {
@@ -222,15 +225,19 @@ def test_rules_let_pass_what_is_allowed(rule):
 # Imports run one way
 
 MAY_IMPORT = {
-    'arith.py': {'untrusted'},
+    'arith.py': set(),
+    'options.py': {'arith', 'untrusted'},
+    'metainfo.py': {'engine'},
     'errors.py': set(),
     'engine.py': {'errors'},
     'untrusted.py': {'engine', 'errors'},
     'spec.py': {'errors'},
-    'spec_parts': {'spec_parts', 'spec'},
-    'ops': {'arith', 'ops'},
+    'ops': {'arith', 'options', 'ops'},
+    'spec_parts': {'ops', 'spec', 'spec_parts'},
     'objective.py': {'registry', 'spec'},
-    'losses': {'arith', 'spec_parts', 'engine', 'hosts', 'losses', 'objective', 'ops', 'registry', 'spec', 'walk'},
+    'losses': {
+        'arith', 'hosts', 'losses', 'metainfo', 'objective', 'ops', 'options', 'registry', 'spec', 'spec_parts', 'walk',
+    },
     'oracles': {'oracles'},
 }  # fmt: skip
 ABOVE_EXPORTERS = {'checks', 'losses', 'oracles', 'report', 'testing', 'bench', 'cli', 'commands', ''}
@@ -241,16 +248,21 @@ MUST_NOT_IMPORT = {
 }
 
 
-def imported_parts(text: str) -> set[str]:
-    """``arith`` of ``from lossreg.arith import upcast``, wherever it stands; ``''`` of ``import lossreg``."""
-    names = []
+def imported_names(text: str) -> set[str]:
+    """``lossreg.arith.upcast`` of ``from lossreg.arith import upcast``, wherever it stands."""
+    names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names += [f'lossreg.{a.name}' for a in node.names] if node.module == 'lossreg' else [str(node.module)]
             assert node.level == 0, 'imports are absolute'
-    return {name.partition('.')[2].split('.')[0] for name in names if name.split('.')[0] == 'lossreg'}
+            names |= {f'{node.module}.{alias.name}' for alias in node.names}
+    return {name for name in names if name.split('.')[0] == 'lossreg'}
+
+
+def imported_parts(text: str) -> set[str]:
+    """``arith`` of ``from lossreg.arith import upcast``; ``''`` of ``import lossreg``."""
+    return {name.partition('.')[2].split('.')[0] for name in imported_names(text)}
 
 
 @pytest.mark.parametrize('place', [*MAY_IMPORT, *MUST_NOT_IMPORT])
@@ -271,6 +283,51 @@ def test_imports_are_seen():
         'checks',
     }
     assert imported_parts('import torch, lossregister, lossreg') == {''}
+
+
+def module_of(path: Path) -> str:
+    return '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__')
+
+
+def graph_of(rooms: tuple[str, ...]) -> dict[str, set[str]]:
+    """The modules of these rooms, and which of them each imports."""
+    files = [path for path in PACKAGE.rglob('*.py') if module_of(path).partition('.')[2].split('.')[0] in rooms]
+    modules = {module_of(path) for path in files}
+    graph = {}
+    for path in files:
+        names = imported_names(path.read_text())
+        graph[module_of(path)] = (names | {name.rpartition('.')[0] for name in names}) & modules
+    return graph
+
+
+def test_no_import_comes_back():
+    order = list(TopologicalSorter(graph_of(ROOMS)).static_order())
+    assert order.index('lossreg.arith') < order.index('lossreg.ops.reductions')
+    assert order.index('lossreg.ops.reductions') < order.index('lossreg.losses.regression.l1_loss')
+
+
+def are_one(loss: type, other: type) -> bool:
+    """Whether a loss is another one under other options: a subclass of it, or with a functional form in common."""
+    return issubclass(loss, other) or bool(set(spec_of(loss).functions) & set(spec_of(other).functions))
+
+
+def test_losses_import_losses_only_where_one_is_the_other():
+    classes = defaultdict(list)
+    for cls in load_losses().values():
+        classes[cls.__module__].append(cls)
+    imports = [(module, other) for module, others in graph_of(('losses',)).items() for other in others]
+    assert imports
+    assert not [
+        (module, other)
+        for module, other in imports
+        if not any(are_one(a, b) for a in classes[module] for b in classes[other])
+    ]
+
+
+def test_which_losses_are_one():
+    losses = load_losses()
+    assert are_one(losses['L2Loss'], losses['MarginL2Loss'])
+    assert not are_one(losses['MSELoss'], losses['L1Loss'])
 
 
 def test_oracles_know_numpy_alone():

@@ -1,1 +1,1 @@
-"""What losses of one kind compute alike: boxes, distances, angles, images, lattices."""
+"""The arithmetic that several losses share, a module for each topic."""

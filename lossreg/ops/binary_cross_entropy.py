@@ -152,7 +152,9 @@ def weighted_cross_entropy_of_logits(
 def balanced_cross_entropy(
     p: Tensor, positive: Tensor, negative: Tensor, entries: Tensor, ratio_range: Tuple[float, float], eps: float
 ) -> Tensor:
-    """The core of :func:`binary_logistic_regression_loss`: elements weigh as positives, as negatives, or not at all.
+    """Mean binary cross-entropy of elements that weigh as positives, as negatives, or not at all.
+
+    See :func:`lossreg.functional.binary_logistic_regression_loss` for the formula.
 
     Args:
         p: probabilities.

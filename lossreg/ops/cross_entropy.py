@@ -38,7 +38,7 @@ def label_cross_entropy(
     label_smoothing: float = 0.0,
     normalised: bool = False,
 ) -> Tuple[Tensor, Tensor]:
-    """:func:`cross_entropy` of shapes and labels that are checked: the core it shares with torch.nn's classes.
+    """Cross-entropy of each sample, and which are not ignored, where shapes and labels have been checked.
 
     ``legal`` tells which labels are; ``normalised`` that the scores are log-probabilities.
     """

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lossreg.arith import keep, root
+from lossreg.arith import keep, normalize, root
 from lossreg.ops.closed_form import gradient_alone
-from lossreg.ops.margins import normalize
 from lossreg.ops.reductions import average_over, total
 
 
@@ -29,7 +28,7 @@ def products(x: Tensor) -> Tensor:
 def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
     """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means.
 
-    It is of :func:`lossreg.arith.first_order`.
+    It is of :func:`lossreg.ops.closed_form.first_order`.
     """
     slope = slope.detach()
     # 2 sum_j (slope_ij + slope_ji) x_j

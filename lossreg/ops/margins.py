@@ -6,7 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, indices, matmul, poison, upcast
+from lossreg.arith import (
+    check_dim,
+    check_labels,
+    check_leading_shape,
+    check_size,
+    indices,
+    matmul,
+    normalize,
+    poison,
+    upcast,
+)
 
 
 def class_weights(*shape: int) -> nn.Parameter:
@@ -37,18 +47,6 @@ def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tenso
     legal = check_labels(label, weight.size(0), None, 'label')
     # zeros of the features' batch, not a number: so a traced graph knows that both batches are equal
     return legal, torch.where(legal, label, torch.zeros(features.size(0), dtype=torch.long, device=label.device))
-
-
-def lengths(x: Tensor) -> Tensor:
-    """Length of each row, with the last dimension kept as 1; at least 1e-12, with gradient 0 there."""
-    squared = (x * x).sum(-1, keepdim=True)
-    # not clamp(min=...), of which ONNX Runtime makes a finite number at inf
-    return torch.where(squared < 1e-24, 1e-24, squared).sqrt()
-
-
-def normalize(x: Tensor) -> Tensor:
-    """Each row over its length, as ``F.normalize``: a zero row stays zero, with a finite gradient."""
-    return x / lengths(x)
 
 
 def cosines(features: Tensor, weight: Tensor, s: float = 1.0) -> Tensor:
@@ -98,7 +96,10 @@ def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:
 
 
 def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place; see :func:`arc_face_loss`."""
+    """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place.
+
+    See :func:`lossreg.functional.arc_face_loss`.
+    """
     shifted = add_angle(cosine, squared_sine, m)
     if easy_margin:
         return torch.where(cosine > 0, shifted, cosine)

@@ -203,7 +203,10 @@ def points_in_rows(points: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def convex_giou(pred: Tensor, target: Tensor) -> Tensor:
-    """I / U - (C - U) / C of points (N, 18) and quadrilaterals (N, 8), as :func:`convex_giou_loss` has it."""
+    """I / U - (C - U) / C of points (N, 18) and quadrilaterals (N, 8).
+
+    See :func:`lossreg.functional.convex_giou_loss`.
+    """
     px, py = points_in_rows(pred)
     tx, ty = points_in_rows(target)
     # near 0, for the areas' sake

@@ -55,6 +55,9 @@ class SeedLabelSmoothLoss(nn.Module):
 
     See :func:`seed_label_smooth_loss` for the formula.
 
+    ``Seed`` stands for the tutorials that these losses were first collected from: it is label smoothing as one of them
+    has it. The plain ``LabelSmoothLoss`` is mmpretrain's.
+
     Args:
         smoothing: the part of the label that belongs to the other classes, from 0 to 1.
 

@@ -4,9 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import upcast
+from lossreg.arith import normalize, upcast
 from lossreg.ops.features import check_same_maps
-from lossreg.ops.margins import normalize
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role

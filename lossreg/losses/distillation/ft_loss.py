@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, upcast
-from lossreg.ops.margins import normalize
+from lossreg.arith import check_same_shape, normalize, upcast
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

@@ -6,8 +6,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, check_state, upcast
-from lossreg.ops.margins import check_inputs, class_weights, cosines, lengths, softmax_loss, target_of, with_target
+from lossreg.arith import check_dim, check_size, check_state, row_lengths, upcast
+from lossreg.ops.margins import check_inputs, class_weights, cosines, softmax_loss, target_of, with_target
 from lossreg.ops.reductions import average_over, reduce_loss, total
 from lossreg.options import check_angle, check_positive, check_reduction
 from lossreg.registry import LOSSES
@@ -71,7 +71,7 @@ def norm_quality(
 ) -> Tuple[Tensor, Tensor, Tensor]:
     """q of each sample, (N), and the next mean and standard deviation, all without gradient."""
     count = features.size(0)
-    norm = lengths(upcast(features)).squeeze(1).detach().clamp(1e-3, 100.0)
+    norm = row_lengths(upcast(features)).squeeze(1).detach().clamp(1e-3, 100.0)
     mean = average_over(total(norm), count)
     deviation = norm - mean
     # sum (n - mean)^2 / (N - 1)

@@ -24,7 +24,7 @@ def center_softmax_loss(
         z_{ij} = x_i \cdot w_j, \qquad
         \ell = -\frac{1}{N} \sum_i \log \mathrm{softmax}(z_i)_{y_i} + \lambda\, \ell_{center}(x, y, c)
 
-    with the center loss of :func:`distance_to_centers`.
+    with the center loss of :func:`lossreg.functional.center_loss`.
 
     Args:
         features: x, (N, D).

@@ -6,8 +6,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, choose, matmul, upcast
-from lossreg.ops.margins import check_inputs, class_weights, lengths, normalize, softmax_loss, target_of, with_target
+from lossreg.arith import check_dim, check_size, choose, matmul, normalize, row_lengths, upcast
+from lossreg.ops.margins import check_inputs, class_weights, softmax_loss, target_of, with_target
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES
@@ -40,7 +40,7 @@ def sphere_face_loss(features: Tensor, label: Tensor, weight: Tensor, m: int = 4
     legal, index = check_inputs(features, label, weight)
     x = upcast(features)
     logits = matmul(x, normalize(weight.to(x.dtype)).t())
-    length = lengths(x).squeeze(1)
+    length = row_lengths(x).squeeze(1)
     # |x| psi(theta_y)
     target = length * falling_cosine(target_of(logits, index) / length, m)
     return softmax_loss(with_target(logits, index, target), index, legal)

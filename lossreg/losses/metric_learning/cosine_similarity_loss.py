@@ -4,8 +4,7 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_class_map, check_same_shape, keep, upcast
-from lossreg.ops.margins import normalize
+from lossreg.arith import check_class_map, check_same_shape, keep, normalize, upcast
 from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role

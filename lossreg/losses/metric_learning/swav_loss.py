@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, check_state, matmul, overwrite, upcast
-from lossreg.ops.margins import normalize
+from lossreg.arith import check_dim, check_size, check_state, matmul, normalize, overwrite, upcast
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance

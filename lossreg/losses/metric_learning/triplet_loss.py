@@ -65,8 +65,8 @@ class TripletLoss(nn.Module):
 
     It has mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
 
-    Of the documents that describe it, one has the anchor paired with its farthest negative. It is the nearest: that is
-    the hardest, and that document's own code takes it.
+    One of the tutorials that these losses were first collected from describes it with the farthest negative. Here it is
+    the nearest: that is the hardest, and that tutorial's own code takes it.
 
     Args:
         margin: how much farther the nearest negative must be than the farthest positive.

@@ -1,4 +1,4 @@
-"""The batch-hard triplet loss that a document calls TripletSemihardLoss."""
+"""The batch-hard triplet loss that a tutorial calls TripletSemihardLoss."""
 
 from typing import ClassVar, Optional
 
@@ -42,8 +42,9 @@ class TripletSemihardLoss(nn.Module):
 
     See :func:`triplet_semihard_loss` for the formula.
 
-    It takes the farthest positive and the nearest negative of each anchor, like ``TripletLoss``. The loss of semi-hard
-    negatives is ``SemiHardTripletLoss``.
+    The tutorial is one of those that these losses were first collected from. Its loss takes the farthest positive and
+    the nearest negative of each anchor, like ``TripletLoss``. The loss of semi-hard negatives is
+    ``SemiHardTripletLoss``.
 
     Args:
         device: ignored. The loss is computed where its inputs are.

@@ -23,7 +23,7 @@ def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] =
     Args:
         output: positions x, (..., D).
         target: positions t, of the same shape.
-        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+        target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
 
     Returns:

@@ -23,7 +23,7 @@ def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor]
     Args:
         output: coordinates x, of any shape.
         target: coordinates t, of the same shape.
-        target_weight: w, see :func:`coordinate_weight`. Where it is 0, NaN does not count.
+        target_weight: w, see :func:`lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not count.
 
     Returns:
         The losses, of the shape of ``output``.

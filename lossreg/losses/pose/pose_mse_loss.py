@@ -22,7 +22,7 @@ def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor
     Args:
         output: coordinates x, of any shape.
         target: coordinates t, of the same shape.
-        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+        target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
 
     Returns:

@@ -24,7 +24,7 @@ def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[
     Args:
         output: coordinates x, of any shape.
         target: coordinates t, of the same shape.
-        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+        target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
 
     Returns:

@@ -29,7 +29,7 @@ def soft_weight_smooth_l1_loss(
     Args:
         output: coordinates x, of any shape.
         target: coordinates t, of the same shape.
-        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+        target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
         beta: where the square ends, >= 0; with 0 it is the L1 loss.
 

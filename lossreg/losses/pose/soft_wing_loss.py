@@ -35,7 +35,7 @@ def soft_wing_loss(
     Args:
         output: coordinates x, of any shape.
         target: coordinates t, of the same shape.
-        target_weight: w, see :func:`~lossreg.losses.pose.pose_l1_loss.coordinate_weight`. Where it is 0, NaN does not
+        target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
         omega1: where the logarithm begins, > 0.
         omega2: factor of the logarithm.

@@ -56,6 +56,9 @@ class SeedDiceLoss(nn.Module):
 
     See :func:`seed_dice_loss` for the formula.
 
+    ``Seed`` stands for the tutorials that these losses were first collected from: it is the Dice loss as one of them
+    has it. The plain ``DiceLoss`` is mmdet's.
+
     Args:
         eps: keeps empty masks finite.
         two_heatmaps: whether ``pred`` has two channels, whose losses against the one mask are added.

@@ -1,4 +1,4 @@
-"""The document's TripletSemihardLoss, which is a batch-hard triplet loss."""
+"""The TripletSemihardLoss of a tutorial, which is a batch-hard triplet loss."""
 
 import numpy as np
 
