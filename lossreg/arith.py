@@ -466,9 +466,9 @@ def check_binary(label: Tensor, name: str) -> Tensor:
 
 def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor, name: str) -> Tensor:
     """:func:`indices` of lengths as a call gives them, a tensor or a list or tuple of ints, where ``like`` is."""
-    if isinstance(row_lengths, Tensor):
-        return indices(row_lengths.to(like.device), name)
-    given = torch.tensor(row_lengths, device=like.device)
+    if isinstance(lengths, Tensor):
+        return indices(lengths.to(like.device), name)
+    given = torch.tensor(lengths, device=like.device)
     # no length at all has no type either
     return indices(given if given.numel() > 0 else given.long(), name)
 
