@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from lossreg.losses.segmentation.lovasz_loss import (
     check_loss_type,
     class_list,
-    class_sizes,
     least_sizes,
     lovasz_call,
     lovasz_differences,
@@ -19,6 +18,7 @@ from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, HostClass, LossSpec
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 @LOSSES.register_module()
@@ -122,7 +122,7 @@ Det3DLovaszLoss.spec = LossSpec(
         'binary': {'loss_type': 'binary', 'reduction': 'none'},
         'binary_per_sample': {'loss_type': 'binary', 'per_sample': True, 'reduction': 'sum'},
     },
-    sizes=lambda loss: {'B': 2, **class_sizes(loss)},
+    sizes=lambda loss: {'B': 2, **class_weight_count(loss)},
     at_least=least_sizes,
     references=('https://arxiv.org/abs/1705.08790',),
     overrides=IGNORE_INDEX_TOO,

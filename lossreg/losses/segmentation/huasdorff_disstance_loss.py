@@ -22,6 +22,7 @@ from lossreg.ops.reductions import average_over, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
@@ -142,11 +143,6 @@ class HuasdorffDisstanceLoss(nn.Module):
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
 
 
-def _class_count(loss: HuasdorffDisstanceLoss) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    return {} if loss.class_weight is None else {'C': loss.class_weight.numel()}
-
-
 def _with_ignored(loss: HuasdorffDisstanceLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The ignored label in every other row, in the place of 0: both mean the same."""
     target = drawn['target']
@@ -177,7 +173,7 @@ HuasdorffDisstanceLoss.spec = LossSpec(
         'weighted': {'class_weight': [0.5, 1.0, 2.0, 0.25], 'loss_weight': 2.0, 'ignore_index': 2},
         'none': {'reduction': 'none', 'ignore_index': None, 'loss_name': 'loss_aux'},
     },
-    sizes=_class_count,
+    sizes=class_weight_count,
     references=('http://proceedings.mlr.press/v121/ma20b.html',),
     stands_in_for=(HostClass(HOST),),
     differences=(

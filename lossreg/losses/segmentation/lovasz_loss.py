@@ -12,6 +12,7 @@ from lossreg.ops.reductions import all_per_sample, average, average_over, reduce
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
@@ -266,11 +267,6 @@ class LovaszLoss(nn.Module):
         return self.loss_weight * loss
 
 
-def class_sizes(loss: Any) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    return {} if loss.class_weight is None else {'C': loss.class_weight.numel()}
-
-
 def least_sizes(loss: Any) -> Mapping[str, int]:
     """A list of classes needs that many."""
     return {} if loss.class_list is None else {'C': max(loss.class_list) + 1}
@@ -362,7 +358,7 @@ LovaszLoss.spec = LossSpec(
         'binary': {'loss_type': 'binary', 'reduction': 'none'},
         'binary_per_image': {'loss_type': 'binary', 'per_image': True},
     },
-    sizes=lambda loss: {'B': 2, **class_sizes(loss)},
+    sizes=lambda loss: {'B': 2, **class_weight_count(loss)},
     at_least=least_sizes,
     references=('https://arxiv.org/abs/1705.08790',),
     overrides=IGNORE_INDEX_TOO,

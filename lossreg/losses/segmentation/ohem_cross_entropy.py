@@ -1,6 +1,6 @@
 """Cross-entropy of the pixels that are predicted worst (OHEM)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Optional, Union
 
 import torch
@@ -14,6 +14,7 @@ from lossreg.ops.reductions import average, total
 from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def ohem_cross_entropy(
@@ -121,11 +122,6 @@ class OhemCrossEntropy(nn.Module):
         return self.loss_weight * loss
 
 
-def _class_count(loss: OhemCrossEntropy) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    return {} if loss.class_weight is None else {'C': loss.class_weight.numel()}
-
-
 HOST = 'mmseg.OhemCrossEntropy'
 TEST = 'tests/openmmlab/test_mmseg.py'
 
@@ -146,7 +142,7 @@ OhemCrossEntropy.spec = LossSpec(
         'weighted': {'class_weight': [0.5, 1.0, 2.0, 1.25], 'thres': 0.9, 'min_kept': 131072, 'loss_weight': 0.4},
         'ignored_class': {'ignore_label': 1, 'class_weight': [0.5, 1.0, 0.0, 1.25], 'min_kept': 8, 'thres': 0.2},
     },
-    sizes=_class_count,
+    sizes=class_weight_count,
     references=('https://arxiv.org/abs/1604.03540', 'https://arxiv.org/abs/2206.02066'),
     stands_in_for=(HostClass(HOST),),
     differences=(

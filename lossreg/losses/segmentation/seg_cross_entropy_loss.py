@@ -1,6 +1,6 @@
 """Cross-entropy of pixels: over classes (softmax) or for each class (sigmoid)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Optional, Tuple, Union
 
 import torch
@@ -17,6 +17,7 @@ from lossreg.ops.reductions import average_by, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 from lossreg.spec_parts.differences import no_broadcast
 
@@ -211,11 +212,6 @@ def _is_softmax(loss: SegCrossEntropyLoss) -> bool:
     return not loss.use_sigmoid and not loss.use_mask
 
 
-def _class_count(loss: SegCrossEntropyLoss) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    return {} if loss.class_weight is None else {'C': loss.class_weight.numel()}
-
-
 def _labelled(name: str, when: Callable[[Any], bool], dims: str = '', ignores_negative: bool = False) -> Call:
     """A call with class indices, over extra dimensions ``dims``."""
     label = Input('label', Role.LABELS, f'N {dims}', classes='C', ignore=_ignored, ignores_negative=ignores_negative)
@@ -284,7 +280,7 @@ SegCrossEntropyLoss.spec = LossSpec(
         'sigmoid_none': {'use_sigmoid': True, 'reduction': 'none'},
         'mask': {'use_mask': True, 'loss_weight': 2.0},
     },
-    sizes=_class_count,
+    sizes=class_weight_count,
     references=('https://mmsegmentation.readthedocs.io/en/latest/api.html#module-mmseg.models.losses',),
     overrides=IGNORE_INDEX_TOO,
     stands_in_for=(HostClass(HOST),),

@@ -1,6 +1,6 @@
 """Tversky loss of the classes of an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Optional, Union
 
 import torch
@@ -11,6 +11,7 @@ from lossreg.ops.reductions import all_per_sample, average, average_over, total,
 from lossreg.options import as_weight
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
+from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def tversky_loss(
@@ -132,11 +133,6 @@ class TverskyLoss(nn.Module):
         return self.loss_weight * average_over(total(loss), loss.numel())
 
 
-def _class_count(loss: TverskyLoss) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
-    return {} if loss.class_weight is None else {'C': loss.class_weight.numel()}
-
-
 HOST = 'mmseg.TverskyLoss'
 TEST = 'tests/openmmlab/test_mmseg.py'
 
@@ -157,7 +153,7 @@ TverskyLoss.spec = LossSpec(
         'ignored_class': {'ignore_index': 1, 'smooth': 0.5, 'loss_name': 'loss_aux'},
         'tanimoto': {'alpha': 1.0, 'beta': 1.0, 'smooth': 0.0, 'ignore_index': None},
     },
-    sizes=_class_count,
+    sizes=class_weight_count,
     references=('https://arxiv.org/abs/1706.05721',),
     stands_in_for=(HostClass(HOST),),
     differences=(
