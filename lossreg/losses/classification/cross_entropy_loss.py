@@ -5,10 +5,7 @@ from typing import Any, ClassVar, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
-from lossreg.ops.binary_cross_entropy import (
-    cross_entropy_of_instance_masks,
-    sigmoid_cross_entropy,
-)
+from lossreg.ops.binary_cross_entropy import cross_entropy_of_instance_masks, sigmoid_cross_entropy
 from lossreg.ops.cross_entropy import softmax_cross_entropy
 from lossreg.ops.reductions import average_by, reduce_loss, total
 from lossreg.options import as_weight, check_reduction

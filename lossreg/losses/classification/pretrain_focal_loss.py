@@ -1,4 +1,4 @@
-"""Sigmoid focal loss, called as in mmpretrain, and what losses called like it share."""
+"""Sigmoid focal loss, called as in mmpretrain."""
 
 from typing import ClassVar, Optional
 

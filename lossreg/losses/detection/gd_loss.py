@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.ops.boxes import counted_boxes
-from lossreg.ops.gaussians import (
-    Gaussian,
-    gaussian_of_box,
-    gaussian_of_correlation,
-    kl_divergence,
-    wasserstein_shape,
-)
+from lossreg.ops.gaussians import Gaussian, gaussian_of_box, gaussian_of_correlation, kl_divergence, wasserstein_shape
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

@@ -4,11 +4,7 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.ops.boxes import (
-    check_box_format,
-    counted_boxes,
-    siou,
-)
+from lossreg.ops.boxes import check_box_format, counted_boxes, siou
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

@@ -1,4 +1,4 @@
-"""L1 loss with a predicted uncertainty, and what the smooth one shares with it."""
+"""L1 loss with a predicted uncertainty."""
 
 from typing import ClassVar, Optional
 

@@ -4,11 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.ops.divergences import (
-    check_divergence_reduction,
-    divergence_of_logits,
-    reduce_divergence,
-)
+from lossreg.ops.divergences import check_divergence_reduction, divergence_of_logits, reduce_divergence
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

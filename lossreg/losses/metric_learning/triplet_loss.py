@@ -5,12 +5,7 @@ from typing import ClassVar, Final, Optional, Tuple
 from torch import Tensor, nn
 
 from lossreg.arith import upcast
-from lossreg.ops.embeddings import (
-    distances_of,
-    identity_masks,
-    pairwise_squared_distances,
-    valid_anchors,
-)
+from lossreg.ops.embeddings import distances_of, identity_masks, pairwise_squared_distances, valid_anchors
 from lossreg.ops.reductions import average, average_over, total
 from lossreg.ops.triplets import batch_hard_hinge
 from lossreg.registry import LOSSES

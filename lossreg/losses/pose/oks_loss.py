@@ -5,14 +5,7 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_at_least,
-    check_dim,
-    check_leading_shape,
-    check_same_shape,
-    one_minus_exp,
-    upcast,
-)
+from lossreg.arith import check_at_least, check_dim, check_leading_shape, check_same_shape, one_minus_exp, upcast
 from lossreg.metainfo import Metainfo, read_sigmas
 from lossreg.ops.boxes import check_iou_mode
 from lossreg.ops.keypoints import check_sigmas, squared_distances_in_sigmas

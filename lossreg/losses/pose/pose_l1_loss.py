@@ -1,4 +1,4 @@
-"""L1 loss of coordinates, called as in mmpose, and the weighted error that the losses called like it share."""
+"""L1 loss of coordinates, called as in mmpose."""
 
 from typing import ClassVar, Optional
 

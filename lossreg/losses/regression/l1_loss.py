@@ -1,4 +1,4 @@
-"""L1 loss, called as in mmdet, and what the losses called like it share."""
+"""L1 loss, called as in mmdet."""
 
 from typing import ClassVar, Optional
 

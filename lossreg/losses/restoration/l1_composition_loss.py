@@ -1,4 +1,4 @@
-"""Absolute error of an image composed by a predicted matte, and what the composition losses share."""
+"""Absolute error of an image composed by a predicted matte."""
 
 from typing import ClassVar, Optional
 

@@ -1,4 +1,4 @@
-"""Absolute error of images, called as in mmagic, and what the losses called like it share."""
+"""Absolute error of images, called as in mmagic."""
 
 from typing import ClassVar, Optional
 

@@ -1,4 +1,4 @@
-"""Dice loss of a whole batch, and what mmocr's losses of masked maps share."""
+"""Dice loss of a whole batch."""
 
 from typing import ClassVar, Optional
 
