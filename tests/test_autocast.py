@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lossreg.arith import matmul
+from lossreg.ops.products import matmul
 from lossreg.registry import build_loss, load_losses
 from lossreg.request import variants_of
 from lossreg.samples import draw

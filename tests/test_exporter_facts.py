@@ -345,12 +345,12 @@ def test_scripted_matmul_follows_autocast():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         lost, kept = scripted(x), scripted(x.double())
     right = Product()(x.double())
-    assert not torch.allclose(lost.double(), right, rtol=1e-4), mended('autocast in scripts', 'arith.matmul')
+    assert not torch.allclose(lost.double(), right, rtol=1e-4), mended('autocast in scripts', 'ops.products.matmul')
     torch.testing.assert_close(kept, right)
 
 
 def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
-    """TorchScript compiles its derivative of ``@`` once, with the casts of the region. arith.matmul does without it."""
+    """TorchScript compiles its derivative of ``@`` once, with the casts of the region; our matmul does without it."""
     scripted = torch.jit.script(Product())
     x = torch.full((2, 3), 1.001, requires_grad=True)
 
@@ -360,7 +360,7 @@ def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
             return torch.autograd.grad(loss, x)[0]
 
     right, _, wrong = gradient(False), gradient(True), gradient(False)
-    assert not torch.equal(wrong, right), mended('derivatives in scripts', 'arith.matmul')
+    assert not torch.equal(wrong, right), mended('derivatives in scripts', 'ops.products.matmul')
 
 
 class Product(nn.Module):

@@ -206,7 +206,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, reduce_loss, upcast
+from lossreg.arith import check_same_shape, upcast
+from lossreg.ops.reductions import reduce_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role
 

@@ -6,17 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    check_dim,
-    check_labels,
-    check_leading_shape,
-    check_size,
-    indices,
-    matmul,
-    normalize,
-    poison,
-    upcast,
-)
+from lossreg.arith import check_dim, check_labels, check_leading_shape, check_size, indices, normalize, poison, upcast
+from lossreg.ops.products import matmul
 
 
 def class_weights(*shape: int) -> nn.Parameter:

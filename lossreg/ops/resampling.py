@@ -7,7 +7,7 @@ spreads over a row and a column of the result.
 import torch
 from torch import Tensor
 
-from lossreg.arith import matmul
+from lossreg.ops.products import matmul
 
 
 def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

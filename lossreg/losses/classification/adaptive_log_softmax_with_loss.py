@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, matmul, poison, upcast
+from lossreg.arith import check_class_map, check_dim, check_labels, check_size, indices, poison, upcast
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role

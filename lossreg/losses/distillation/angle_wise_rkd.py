@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_leading_shape, matmul, normalize, upcast, upcast_alike
+from lossreg.arith import check_leading_shape, normalize, upcast, upcast_alike
 from lossreg.ops.features import flat_features
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_at_least, check_dim, check_same_shape, matmul, softplus, upcast, upcast_alike
+from lossreg.arith import check_at_least, check_dim, check_same_shape, softplus, upcast, upcast_alike
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import check_positive
 from lossreg.registry import LOSSES

@@ -4,7 +4,8 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_same_shape, check_size, matmul, upcast
+from lossreg.arith import check_dim, check_same_shape, check_size, upcast
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role

@@ -7,9 +7,10 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_same_shape, check_size, matmul, upcast
+from lossreg.arith import check_dim, check_same_shape, check_size, upcast
 from lossreg.ops.centers import distance_to_centers
 from lossreg.ops.cross_entropy import softmax_cross_entropy
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Input, LossSpec, Role

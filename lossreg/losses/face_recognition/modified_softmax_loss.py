@@ -4,8 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, matmul, normalize, upcast
+from lossreg.arith import check_dim, check_size, normalize, upcast
 from lossreg.ops.margins import check_inputs, class_weights, softmax_loss
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES

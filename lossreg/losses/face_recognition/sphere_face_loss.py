@@ -6,8 +6,9 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, choose, matmul, normalize, row_lengths, upcast
+from lossreg.arith import check_dim, check_size, choose, normalize, row_lengths, upcast
 from lossreg.ops.margins import check_inputs, class_weights, softmax_loss, target_of, with_target
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_positive, check_reduction
 from lossreg.registry import LOSSES

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_size, check_state, matmul, normalize, overwrite, upcast
+from lossreg.arith import check_dim, check_size, check_state, normalize, overwrite, upcast
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance

@@ -12,10 +12,10 @@ from lossreg.arith import (
     check_size,
     check_weight_shape,
     keep,
-    matmul,
     softplus,
     upcast,
 )
+from lossreg.ops.products import matmul
 from lossreg.ops.reductions import average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
