@@ -316,6 +316,22 @@ def test_every_pair_of_odd_boxes_is_finite_and_right(config):
     torch.testing.assert_close(results[torch.float32], results[torch.float64], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('name', ['GIoULoss', 'EIoULoss'])
+def test_derivatives_of_points_far_from_small_boxes_are_right(name):
+    """They are a millionth of the terms they could be written with, which TorchScript and eager mode round unlike."""
+    boxes = 0.01 * random_boxes(12)
+    offset = torch.tensor([[10.0, 10.0], [-10.0, 10.0]]).repeat(6, 2)
+    points = boxes.flip(0)[:, [0, 1, 0, 1]] + offset
+    loss = build_loss({'type': name, 'reduction': 'sum'})
+    pred = points.clone().requires_grad_()
+    exact = torch.autograd.grad(loss(pred, boxes), pred)[0].float()
+    for form in (loss, torch.jit.script(loss)):
+        for _ in range(3):  # TorchScript takes derivatives of its own from the second call on
+            pred = points.float().requires_grad_()
+            found = torch.autograd.grad(form(pred, boxes.float()), pred)[0]
+            torch.testing.assert_close(found, exact, rtol=1e-4, atol=0.0)
+
+
 def test_bounded_iou_has_no_gradient_with_respect_to_the_target():
     boxes = random_boxes(3).requires_grad_()
     assert torch.autograd.grad(build_loss('BoundedIoULoss')(boxes, boxes).sum(), boxes)[0].isfinite().all()

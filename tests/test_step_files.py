@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 
 import numpy as np
@@ -316,3 +318,26 @@ def test_the_call_is_said_where_there_are_several(tmp_path):
     assert 'by its call labels; call= chooses another: pixels' in said[0]
     entries = json.loads((tmp_path / 'manifest.json').read_text())['artefacts']
     assert entries['s.onnx']['call'] == 'labels'
+
+
+ON_OLD_TORCH = """
+import sys
+sys.modules['lossreg.exporters.trace'] = None  # cannot be imported there
+import lossreg, lossreg.versions
+lossreg.versions.version = lambda package: '2.1.2+cu121'
+from torch import nn, ones
+try:
+    lossreg.export_train_step(
+        nn.Linear(4, 3), {'type': 'L1Loss'}, {'type': 'SGD', 'lr': 0.1}, 's.onnx', example_inputs=(ones(2, 4),)
+    )
+except lossreg.MissingBackendError as error:
+    print(error)
+"""
+
+
+def test_a_torch_too_old_is_named(tmp_path):
+    done = subprocess.run([sys.executable, '-c', ON_OLD_TORCH], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('exporting a training step needs torch >= 2.11, found 2.1.2+cu121; ')
+    assert done.stdout.count('\n') == 1
+    assert not list(tmp_path.iterdir())

@@ -134,10 +134,11 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
     """
     lengths = squared_lengths(x)
     anchor = keep(x.detach().double(), (lengths < torch.inf).unsqueeze(1))
-    # one row of zeros more stands for "none": there is always something to choose from, in an empty batch too
-    candidate = F.pad(anchor, [0, 0, 0, 1])
     # |x_j|^2 - 2 x_i x_j: |x_i|^2 is the same for all that row i chooses from
-    distances = F.pad(lengths, [0, 1]).unsqueeze(0) + anchor @ (candidate.t() * -2.0)
+    distances = lengths.unsqueeze(0) + anchor @ (anchor.t() * -2.0)
+    # one column of zeros more stands for "none": there is always something to choose from, in an empty batch too.
+    # Added here, and not to the rows of the product, because torch 2.1 cannot pad the rows of a tensor without columns.
+    distances = F.pad(distances, [0, 1])
     same = F.pad(_have_same_identity(identities), [0, 1])
     none = torch.arange(distances.size(1), device=x.device) == x.size(0)
     positive = torch.where(same, distances, -torch.inf).argmax(1)

@@ -61,7 +61,11 @@ def eiou_loss(
     x_gap, y_gap = gap.unbind(0)
     x_reach, y_reach = reach.unbind(0)
     intersection = area(torch.maximum(inner, zero)) + (x_gap * y_reach + y_gap * x_reach)
-    x = 1.0 - intersection / (area(p_size) + area(t_size) - intersection + eps)
+    areas = area(p_size) + area(t_size) + eps
+    # 1 - I / U = 2 - (U + I) / U, of which the one whose derivative has no terms that cancel
+    far = intersection < -areas
+    ratio = torch.where(far, areas, intersection) / (areas - intersection)
+    x = torch.where(far, 2.0 - ratio, 1.0 - ratio)
     loss = smoothed(x, smooth_point)
     return loss if weight is None else loss * weight
 

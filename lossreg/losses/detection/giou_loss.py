@@ -61,8 +61,8 @@ def giou_loss(
     intersection, union = intersection_and_union(p_size, t_size, inner)
     union = union.clamp(min=eps)
     hull = area(hull_size(p_size, t_size, inner)).clamp(min=eps)
-    # I / U - (E - U) / E
-    loss = 1.0 - (intersection / union - (hull - union) / hull)
+    # (E - U) / E as 1 - U / E: the two terms of its derivative by E would cancel where U is small
+    loss = (1.0 - intersection / union) + (1.0 - union / hull)
     return loss if weight is None else loss * weight
 
 
