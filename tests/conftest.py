@@ -67,6 +67,12 @@ def _identity_model():
     return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers, alone and after others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope='session')
 def unit_of():
     """``unit_of(name or config, variant, call, optional)``: one unit, without optional inputs unless named."""

@@ -17,11 +17,6 @@ LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 NAN = math.nan
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(11)
-
-
 def with_gradient(function, *leaves):
     """The value, and the gradients with respect to the leaves, in float64."""
     leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]

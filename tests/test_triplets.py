@@ -27,11 +27,6 @@ MINED = (
 SHAPES = [(2, 3, 2, 1.0), (17, 5, 4, 0.1), (24, 9, 12, 30.0), (32, 40, 3, 1.0)]  # rows, columns, identities, scale
 
 
-@pytest.fixture(autouse=True)
-def _same_numbers_each_time():
-    torch.manual_seed(0)
-
-
 def batch(rows, columns, identities, scale=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = scale * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
