@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from interpreter import Forks
 
 from lossreg.errors import MissingBackendError
 from lossreg.exporters import build
@@ -71,6 +72,14 @@ def _identity_model():
 def _seeded():
     """Every test draws the same numbers, alone and after others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def run_with_mmengine(tmp_path_factory):
+    """``run_with_mmengine(code)``: what code prints in a process that has imported mmengine, but nothing of lossreg."""
+    forks = Forks(tmp_path_factory.mktemp('forks'))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope='session')

@@ -20,8 +20,8 @@ from lossreg.registry import LOSSES, build_loss, load_losses
 # mmengine
 
 
-def test_mmengine_builds_by_scope_without_an_import():
-    run_python("""
+def test_mmengine_builds_by_scope_without_an_import(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.registry import MODELS, DefaultScope
 loss = MODELS.build(dict(type='lossreg.KLDiscretLoss', beta=2.0))
 assert type(loss).__module__ == 'lossreg.losses.pose.kl_discret_loss' and loss.beta == 2.0
@@ -30,8 +30,8 @@ assert 'KLDiscretLoss' not in MODELS.module_dict, 'plain names are opt-in'
 """)
 
 
-def test_plain_names_after_unscoped():
-    run_python("""
+def test_plain_names_after_unscoped(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 from mmengine.utils import import_modules_from_strings
@@ -56,8 +56,8 @@ assert register_unscoped() == [], 'a second time changes nothing'
 """)
 
 
-def test_build_loss_ignores_the_default_scope():
-    run_python("""
+def test_build_loss_ignores_the_default_scope(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.registry import MODELS, DefaultScope, Registry
 host = Registry('model', parent=MODELS, scope='host')
 
@@ -256,11 +256,11 @@ OutsideLoss.spec = LossSpec(
 '''
 
 
-def test_loss_from_another_package(tmp_path):
+def test_loss_from_another_package(run_with_mmengine, tmp_path):
     (tmp_path / 'outside').mkdir()
     (tmp_path / 'outside' / '__init__.py').touch()
     (tmp_path / 'outside' / 'losses.py').write_text(OUTSIDE_LOSS)
-    run_python(
+    run_with_mmengine(
         """
 from lossreg.checks import check_unit
 from lossreg.registry import build_loss, load_losses
