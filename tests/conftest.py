@@ -95,12 +95,25 @@ def unit_of():
     return find
 
 
+class _Files(dict):
+    """The bytes of a unit by format, built when first asked for; pt2 and ONNX together, as they come of one trace."""
+
+    def __init__(self, unit, grad):
+        super().__init__()
+        self._unit, self._grad = unit, grad
+
+    def __missing__(self, format):
+        together = {'torchscript': ['torchscript'], 'pt2': ['pt2', 'onnx'], 'onnx': ['pt2', 'onnx']}
+        self.update(build(self._unit, together[format], self._grad))
+        return self[format]
+
+
 @pytest.fixture(scope='session')
 def exported(unit_of):
-    """``exported(name, grad, variant, call, optional)``: the bytes in all formats, by format."""
+    """``exported(name, grad, variant, call, optional)[format]``: the bytes, which are built once a process."""
 
     @cache
-    def export_once(name, grad=False, variant='default', call='', optional=()):
-        return build(unit_of(name, variant, call, optional), ['torchscript', 'pt2', 'onnx'], grad)
+    def files_of(name, grad=False, variant='default', call='', optional=()):
+        return _Files(unit_of(name, variant, call, optional), grad)
 
-    return export_once
+    return files_of

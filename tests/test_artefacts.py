@@ -56,7 +56,7 @@ print(json.dumps(digests))
 
 
 def digests(built):
-    return {format: sha256(data).hexdigest() for format, data in built.items()}
+    return {format: sha256(built[format]).hexdigest() for format in FORMATS}
 
 
 def test_same_bytes_in_another_process(exported, tmp_path):
