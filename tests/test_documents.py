@@ -19,7 +19,7 @@ from lossreg.registry import load_losses
 from lossreg.spec import family_of, spec_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'tests').glob('*.md')])
 FENCED = re.compile(r'^```.*?^```$', re.S | re.M)
 
 

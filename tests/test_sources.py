@@ -359,18 +359,3 @@ def test_no_path_of_a_machine_in_tracked_files():
 )
 def test_a_path_of_a_machine_would_be_found(text):
     assert MACHINE_PATH.search(text)
-
-
-# The page on tests
-
-
-def test_tests_that_the_readme_names_are_there():
-    page = (Path(__file__).parent / 'README.md').read_text('utf-8')
-    named = re.findall(r'`(test_\w+\.py)::(test_\w+)`', page)
-    assert len(named) > 30
-    with Failures() as failures:
-        for file, test in named:
-            with failures.of(f'{file}::{test}'):
-                assert test in {function.name for function in functions(parsed(Path(__file__).parent / file))}
-    for file in re.findall(r'`(\w+\.py)`', page):
-        assert (Path(__file__).parent / file).exists(), file
