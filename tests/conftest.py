@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from interpreter import Forks
 
 from lossreg.errors import MissingBackendError
 from lossreg.exporters import build
@@ -67,6 +68,20 @@ def _identity_model():
     return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers, alone and after others."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def run_with_mmengine(tmp_path_factory):
+    """``run_with_mmengine(code)``: what code prints in a process that has imported mmengine, but nothing of lossreg."""
+    forks = Forks(tmp_path_factory.mktemp('forks'))
+    yield forks
+    forks.close()
+
+
 @pytest.fixture(scope='session')
 def unit_of():
     """``unit_of(name or config, variant, call, optional)``: one unit, without optional inputs unless named."""
@@ -80,12 +95,25 @@ def unit_of():
     return find
 
 
+class _Files(dict):
+    """The bytes of a unit by format, built when first asked for; pt2 and ONNX together, as they come of one trace."""
+
+    def __init__(self, unit, grad):
+        super().__init__()
+        self._unit, self._grad = unit, grad
+
+    def __missing__(self, format):
+        together = {'torchscript': ['torchscript'], 'pt2': ['pt2', 'onnx'], 'onnx': ['pt2', 'onnx']}
+        self.update(build(self._unit, together[format], self._grad))
+        return self[format]
+
+
 @pytest.fixture(scope='session')
 def exported(unit_of):
-    """``exported(name, grad, variant, call, optional)``: the bytes in all formats, by format."""
+    """``exported(name, grad, variant, call, optional)[format]``: the bytes, which are built once a process."""
 
     @cache
-    def export_once(name, grad=False, variant='default', call='', optional=()):
-        return build(unit_of(name, variant, call, optional), ['torchscript', 'pt2', 'onnx'], grad)
+    def files_of(name, grad=False, variant='default', call='', optional=()):
+        return _Files(unit_of(name, variant, call, optional), grad)
 
-    return export_once
+    return files_of

@@ -1,7 +1,5 @@
 """Every way in which OpenMMLab configs are written reaches our losses, in a process that has not imported lossreg."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,18 +44,12 @@ print(type(loss).__module__, loss.loss_weight)
     [TEXT, SCOPED, OWN_SCOPE, UNSCOPED, PURE_PYTHON, BY_PATH, RELATIVE],
     ids=['text', '_scope_', 'default_scope', 'unscoped', 'pure Python', '_base_ by path', 'read_base'],
 )
-def test_a_config_builds_our_class(text, tmp_path):
+def test_a_config_builds_our_class(run_with_mmengine, text, tmp_path):
     (tmp_path / 'config.py').write_text(text)
     (tmp_path / 'base.py').write_text((CONFIGS / 'detection/giou_loss.py').read_text())
-    run = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', BUILD, str(tmp_path / 'config.py')],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    printed = run_with_mmengine(BUILD, tmp_path / 'config.py')
     # mmengine logs to stdout too
-    assert run.stdout.splitlines()[-1] == 'lossreg.losses.detection.giou_loss 2.0'
+    assert printed.splitlines()[-1] == 'lossreg.losses.detection.giou_loss 2.0'
 
 
 def test_a_dumped_pure_python_config_names_the_class_with_its_scope(tmp_path):
@@ -82,9 +74,8 @@ class GIoULoss:
 """
 
 
-def test_a_name_taken_in_the_root_registry_gives_mmengines_own_error():
-    run = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', THIRD_PARTY], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 1
-    assert run.stderr.strip().splitlines()[-1].startswith("KeyError: 'GIoULoss is already registered in model")
+def test_a_name_taken_in_the_root_registry_gives_mmengines_own_error(run_with_mmengine):
+    with pytest.raises(AssertionError) as raised:
+        run_with_mmengine(THIRD_PARTY)
+    *_, last = str(raised.value).strip().splitlines()
+    assert last.startswith("KeyError: 'GIoULoss is already registered in model")

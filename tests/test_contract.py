@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import Failures
+from gradients import with_gradient
+from units import LOSSES, REQUESTS, UNITS
 
-from lossreg.registry import build_loss, load_losses
-from lossreg.request import Request, variants_of
+from lossreg.registry import build_loss
+from lossreg.request import Request
 from lossreg.samples import Kind, draw
 from lossreg.spec import Role
 from lossreg.unit import FlatLoss
 
 LN2, LN3 = math.log(2), math.log(3)
 NAN, INF = math.nan, math.inf
-LOSSES = load_losses()
 
 
 def tensor(numbers):
@@ -27,14 +29,6 @@ def loss_of(unit, inputs):
     results = FlatLoss(unit, grad=False)(*inputs.values())
     first, *others = (results[unit.results.index(name)] for name in unit.call.losses)
     return sum(others, first)
-
-
-def with_gradient(loss, *arguments, **options):
-    """The loss, and its gradient with respect to the first argument."""
-    leaf = arguments[0].clone().requires_grad_()
-    value = loss(leaf, *arguments[1:], **options)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
 
 
 def pair_of(x):
@@ -269,16 +263,14 @@ def test_logits_of_1e4(config, target, expected):
 
 
 def avg_factor_0(cls):
-    unit = next(
-        u for r in variants_of(cls.__name__) for u in r.units() if any(i.role is Role.AVG_FACTOR for i in u.inputs)
-    )
+    unit = next(u for u in UNITS[cls.__name__] if any(i.role is Role.AVG_FACTOR for i in u.inputs))
     inputs = {**draw(unit, Kind.COUNTED), 'avg_factor': tensor(0.0)}
     assert loss_of(unit, inputs).item() == 0.0
     assert loss_of(unit, {**inputs, 'avg_factor': tensor(1.0)}).item() > 0.0
 
 
 def weights_of_0_keep_the_shape(cls):
-    requests = [Request.of({**r.config, 'reduction': 'none'}) for r in variants_of(cls.__name__)[:1]]
+    requests = [Request.of({**r.config, 'reduction': 'none'}) for r in REQUESTS[cls.__name__][:1]]
     unit = next(u for r in requests for u in r.units() if any(i.role is Role.WEIGHTS for i in u.inputs))
     inputs = draw(unit, Kind.COUNTED)
     assert loss_of(unit, {**inputs, 'weight': torch.zeros_like(inputs['weight'])}).tolist() == [0.0] * len(
@@ -319,22 +311,29 @@ DIFFERENCES = [(cls, difference) for cls in LOSSES.values() for difference in cl
 DECLARED_HERE = [(c, d) for c, d in DIFFERENCES if d.test == 'tests/test_contract.py']
 
 
-@pytest.mark.parametrize(('cls', 'difference'), DECLARED_HERE, ids=lambda x: getattr(x, 'what', None))
-def test_declared_difference(cls, difference):
-    demonstrations = [show for what, show in DEMONSTRATIONS.items() if difference.what.startswith(what)]
-    assert len(demonstrations) == 1, f'no test here shows: {difference.what}'
-    demonstrations[0](cls)
+@pytest.mark.parametrize('what', DEMONSTRATIONS)
+def test_declared_difference(what):
+    """In every class that declares it."""
+    with Failures() as failures:
+        for cls, difference in DECLARED_HERE:
+            if difference.what.startswith(what):
+                with failures.of(f'{cls.__name__}, {difference.host}'):
+                    DEMONSTRATIONS[what](cls)
 
 
-def test_every_demonstration_is_declared():
-    declared = [difference.what for _, difference in DECLARED_HERE]
-    assert not [what for what in DEMONSTRATIONS if not any(d.startswith(what) for d in declared)]
+def test_every_difference_declared_here_is_shown_once():
+    with Failures() as failures:
+        for cls, difference in DECLARED_HERE:
+            with failures.of(f'{cls.__name__}: {difference.what}'):
+                assert len([what for what in DEMONSTRATIONS if difference.what.startswith(what)]) == 1
 
 
-@pytest.mark.parametrize(('cls', 'difference'), DIFFERENCES, ids=lambda x: getattr(x, 'host', None))
-def test_every_difference_names_its_test(cls, difference):
+def test_every_difference_names_its_test():
     """A file that names the class; those declared here are shown above, each for its class."""
-    text = (Path(__file__).parents[1] / difference.test.partition('::')[0]).read_text()
-    names = {cls.__name__, difference.host.rpartition('.')[2]}
-    assert any(name in text for name in names) or (cls, difference) in DECLARED_HERE
-    assert difference.why
+    with Failures() as failures:
+        for cls, difference in DIFFERENCES:
+            with failures.of(f'{cls.__name__}, {difference.host}: {difference.what}'):
+                text = (Path(__file__).parents[1] / difference.test.partition('::')[0]).read_text()
+                names = {cls.__name__, difference.host.rpartition('.')[2]}
+                assert any(name in text for name in names) or (cls, difference) in DECLARED_HERE
+                assert difference.why

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from gradients import with_gradient
 from torch.nn import functional as F
 
 from lossreg.exporters import build
@@ -24,13 +25,6 @@ def sequences(frames, batch, classes, labels, seed=0, dtype=torch.float64):
     target_lengths = torch.randint(0, labels + 1, (batch,), generator=random)
     padded = torch.arange(labels) >= target_lengths.unsqueeze(1)
     return log_probs, torch.where(padded, -7, targets), input_lengths, target_lengths
-
-
-def with_gradient(function, log_probs, *others):
-    leaf = log_probs.clone().requires_grad_()
-    value = function(leaf, *others)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
 
 
 @pytest.mark.parametrize('size', SIZES)

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import inspect
 import os
 import re
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import Failures
 
 from lossreg.functional import functions
 from lossreg.registry import load_losses
 from lossreg.spec import family_of, spec_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *(ROOT / 'tests').glob('*.md')])
 FENCED = re.compile(r'^```.*?^```$', re.S | re.M)
 
 
@@ -195,10 +197,14 @@ def test_the_entry_point_of_adding_is_found(package):
 # Docstrings
 
 
-@pytest.mark.parametrize('cls', load_losses().values(), ids=lambda cls: cls.__name__)
-def test_docstrings_are_complete(cls):
-    missing = [s for s in ('Args:', 'Shapes:', 'Raises:', 'Reference:') if s not in (cls.__doc__ or '')]
-    assert not missing
+def test_docstrings_are_complete():
+    with Failures() as failures:
+        for name, cls in load_losses().items():
+            with failures.of(name):
+                documented = [cls, cls.forward, *cls.spec.functions, inspect.getmodule(cls)]
+                assert all(inspect.getdoc(x) and x.__doc__ for x in documented)
+                assert not [s for s in ('Args:', 'Shapes:', 'Raises:', 'Reference:') if s not in cls.__doc__]
+                assert cls.spec.references
 
 
 def examples() -> Iterator[tuple[str, doctest.DocTest]]:

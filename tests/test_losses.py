@@ -5,49 +5,38 @@ from copy import deepcopy
 
 import pytest
 import torch
+from failures import Failures
+from units import LOSSES, REQUESTS, UNITS, label
 
 from lossreg.checks import Status, check_unit
 from lossreg.exporters import build
 from lossreg.exporters.verify import verify
-from lossreg.registry import load_losses
-from lossreg.request import Request, variants_of
+from lossreg.request import Request
 from lossreg.runtimes import Eager
 from lossreg.samples import draw
-from lossreg.unit import FlatLoss, Unit
+from lossreg.unit import FlatLoss
 
-REQUESTS = {name: variants_of(name) for name in load_losses()}
 ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
 
 
-def units(every_set=False):
-    """All units of all variants, without and with optional inputs, or with every set of these."""
-    return [unit for requests in REQUESTS.values() for request in requests for unit in request.units(every_set)]
-
-
 def exported_units():
-    """The default variant without optional inputs, and one more with all, in another call where there is one.
+    """By loss: the default variant without optional inputs, and one more with all, in another call where there is one.
 
     With gradients, and the first loss of each family without too. ``test_everything`` exports the rest.
     """
-    chosen, families = [], set()
-    for first, *others in REQUESTS.values():
+    chosen, families = {}, set()
+    for name, (first, *others) in REQUESTS.items():
         family = type(first.loss).__module__.split('.')[-2]
         default = next(iter(first.units()))
         last_units = [list(request.units())[-1] for request in (*others, first)]
         another = next((unit for unit in last_units if unit.call.name != default.call.name), last_units[0])
-        chosen += [(default, (True,) if family in families else (False, True)), (another, (True,))]
+        chosen[name] = [(default, (True,) if family in families else (False, True)), (another, (True,))]
         families.add(family)
     return chosen
 
 
 EXPORTED = exported_units()
-
-
-def name_of(unit):
-    if not isinstance(unit, Unit):
-        return 'with_gradient' if unit == (True,) else 'both'
-    present = '+'.join(i.name for i in unit.inputs if i.optional) or 'required'
-    return f'{unit.name}-{unit.variant}-{unit.call.name}-{present}'
+each_loss = pytest.mark.parametrize('name', UNITS)
 
 
 def assert_all_pass(rows):
@@ -55,24 +44,30 @@ def assert_all_pass(rows):
     assert not [row for row in rows if row.status is not Status.PASS]
 
 
-@pytest.mark.parametrize('unit', units(), ids=name_of)
-def test_eager(unit):
-    assert_all_pass(list(check_unit(unit, ('eager',))))
+@each_loss
+def test_eager(name):
+    with Failures() as failures:
+        for unit in UNITS[name]:
+            with failures.of(label(unit)):
+                assert_all_pass(list(check_unit(unit, ('eager',))))
 
 
 @pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize(('unit', 'gradients'), EXPORTED, ids=name_of)
-def test_artefacts(unit, gradients):
-    rows = list(check_unit(unit, ARTEFACTS, gradients=gradients))
-    assert_all_pass(rows)
-    assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in gradients}
+@each_loss
+def test_artefacts(name):
+    with Failures() as failures:
+        for unit, gradients in EXPORTED[name]:
+            with failures.of(label(unit)):
+                rows = list(check_unit(unit, ARTEFACTS, gradients=gradients))
+                assert_all_pass(rows)
+                assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in gradients}
 
 
 def float_options(name):
-    return {p.name: 1 for p in inspect.signature(load_losses()[name]).parameters.values() if p.annotation is float}
+    return {p.name: 1 for p in inspect.signature(LOSSES[name]).parameters.values() if p.annotation is float}
 
 
-@pytest.mark.parametrize('name', [name for name in REQUESTS if float_options(name)])
+@pytest.mark.parametrize('name', [name for name in LOSSES if float_options(name)])
 def test_options_may_be_integers(name):
     """Configs say ``beta=10`` as well as ``beta=10.0``; TorchScript would tell them apart."""
     unit = next(iter(Request.of({**REQUESTS[name][0].config, **float_options(name)}).units()))
@@ -86,32 +81,48 @@ def test_eager_elsewhere_leaves_the_loss_where_it_was():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize(('unit', 'gradients'), EXPORTED, ids=name_of)
-def test_cuda(unit, gradients):
-    rows = list(check_unit(unit, ('eager', 'torchscript', 'ort-cuda'), device='cuda', gradients=gradients))
-    assert_all_pass(rows)
-    assert [row.grad for row in rows if row.check == 'placement'] == list(gradients)
+@each_loss
+def test_cuda(name):
+    with Failures() as failures:
+        for unit, gradients in EXPORTED[name]:
+            with failures.of(label(unit)):
+                backends = ('eager', 'torchscript', 'ort-cuda')
+                rows = list(check_unit(unit, backends, device='cuda', gradients=gradients))
+                assert_all_pass(rows)
+                assert [row.grad for row in rows if row.check == 'placement'] == list(gradients)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize('unit', units(every_set=True), ids=name_of)
-def test_everything(unit):
-    assert_all_pass(list(check_unit(unit, ('eager', *ARTEFACTS))))
+@each_loss
+def test_everything(name):
+    with Failures() as failures:
+        for unit in (unit for request in REQUESTS[name] for unit in request.units(every_set=True)):
+            with failures.of(label(unit)):
+                assert_all_pass(list(check_unit(unit, ('eager', *ARTEFACTS))))
 
 
-@pytest.mark.parametrize('name', REQUESTS)
-def test_every_loss_has_a_default_variant_first(name):
-    parameters = inspect.signature(load_losses()[name]).parameters.values()
-    assert REQUESTS[name][0].variant == 'default'
-    assert set(REQUESTS[name][0].config) == {'type', *(p.name for p in parameters if p.default is p.empty)}
-    assert len(REQUESTS[name]) > 1, 'a second variant is exported too'
+def test_every_loss_has_a_default_variant_first():
+    with Failures() as failures:
+        for name, (first, *others) in REQUESTS.items():
+            with failures.of(name):
+                parameters = inspect.signature(LOSSES[name]).parameters.values()
+                assert first.variant == 'default'
+                assert set(first.config) == {'type', *(p.name for p in parameters if p.default is p.empty)}
+                assert others, 'a second variant is exported too'
 
 
-STATEFUL = [unit for unit in units() if any(i.state for i in unit.inputs)]
+STATEFUL = [name for name, units in UNITS.items() if any(i.state for unit in units for i in unit.inputs)]
 
 
-@pytest.mark.parametrize('unit', STATEFUL, ids=name_of)
-def test_forward_keeps_the_next_state_in_training_mode_only(unit):
+@pytest.mark.parametrize('name', STATEFUL)
+def test_forward_keeps_the_next_state_in_training_mode_only(name):
+    with Failures() as failures:
+        for unit in (unit for unit in UNITS[name] if any(i.state for i in unit.inputs)):
+            with failures.of(label(unit)):
+                assert_keeps_the_next_state_in_training_mode_only(unit)
+
+
+def assert_keeps_the_next_state_in_training_mode_only(unit):
     inputs = draw(unit)
     results = dict(zip(unit.results, FlatLoss(unit, grad=False)(*inputs.values()), strict=True))
     state = {i.name: inputs.pop(i.name) for i in unit.inputs if i.state}

@@ -5,16 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from units import UNITS
 
-from lossreg.registry import build_loss, load_losses
-from lossreg.request import variants_of
+from lossreg.registry import build_loss
 from lossreg.samples import draw
 from lossreg.unit import FlatLoss
-
-UNITS = {
-    name: [unit for request in variants_of(name) if request.is_callable for unit in request.units()]
-    for name in load_losses()
-}
 
 
 def values_and_gradients(unit, inputs):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from failures import Failures
 
 from lossreg.__main__ import main
 from lossreg.checks import check_unit, oracle
@@ -132,13 +133,14 @@ def test_what_is_no_fault(folder, scope, item):
     assert requests_for('c.py')[1] == []
 
 
-@pytest.mark.parametrize('name', load_losses())
-def test_no_known_name_is_taken_for_another(name):
+def test_no_known_name_is_taken_for_another():
     """Under every scope whose class it is, or ours."""
-    scopes = {host.name.partition('.')[0] for host in load_losses()[name].spec.stands_in_for} | {'lossreg'}
-    for scope in scopes:
-        for node in ({'loss': {'type': name}}, {'x': {'type': f'lossreg.{name}'}}):
-            assert list(_unknown(node, '', scope, NAMES)) == []
+    with Failures() as failures:
+        for name, cls in load_losses().items():
+            for scope in {host.name.partition('.')[0] for host in cls.spec.stands_in_for} | {'lossreg'}:
+                for node in ({'loss': {'type': name}}, {'x': {'type': f'lossreg.{name}'}}):
+                    with failures.of(f'{scope}: {node}'):
+                        assert list(_unknown(node, '', scope, NAMES)) == []
 
 
 # Targets of which nothing is checked

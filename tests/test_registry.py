@@ -4,40 +4,24 @@ import copy
 import io
 import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from failures import Failures
+from interpreter import run_python
+from units import REQUESTS
 
 import lossreg
 import lossreg.functional as functional
 from lossreg.errors import ConfigError
 from lossreg.registry import LOSSES, build_loss, load_losses
-from lossreg.request import variants_of
-
-HOME = Path(lossreg.__file__).parents[1]
-
-
-def run_python(code, *folders):
-    """Runs code in a fresh interpreter, with further folders to import from; what it asserts must hold."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [HOME, *folders]))}
-    done = subprocess.run(
-        [sys.executable, '-W', 'error::UserWarning', '-c', code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-
 
 # mmengine
 
 
-def test_mmengine_builds_by_scope_without_an_import():
-    run_python("""
+def test_mmengine_builds_by_scope_without_an_import(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.registry import MODELS, DefaultScope
 loss = MODELS.build(dict(type='lossreg.KLDiscretLoss', beta=2.0))
 assert type(loss).__module__ == 'lossreg.losses.pose.kl_discret_loss' and loss.beta == 2.0
@@ -46,8 +30,8 @@ assert 'KLDiscretLoss' not in MODELS.module_dict, 'plain names are opt-in'
 """)
 
 
-def test_plain_names_after_unscoped():
-    run_python("""
+def test_plain_names_after_unscoped(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 from mmengine.utils import import_modules_from_strings
@@ -72,8 +56,8 @@ assert register_unscoped() == [], 'a second time changes nothing'
 """)
 
 
-def test_build_loss_ignores_the_default_scope():
-    run_python("""
+def test_build_loss_ignores_the_default_scope(run_with_mmengine):
+    run_with_mmengine("""
 from mmengine.registry import MODELS, DefaultScope, Registry
 host = Registry('model', parent=MODELS, scope='host')
 
@@ -145,13 +129,10 @@ import sys, lossreg
 assert not {'torch', 'numpy', 'mmengine', 'onnx', 'onnxruntime', 'rich'} & sys.modules.keys()
 assert lossreg.ConfigError.exit_code == 2
 assert 'torch' not in sys.modules, 'errors need no torch'
+assert callable(lossreg.functional.giou_loss), 'an attribute without an import of its own'
 assert lossreg.GIoULoss is lossreg.LOSSES.get('GIoULoss')
 assert {'GIoULoss', 'build_loss', 'export'} <= set(dir(lossreg))
 """)
-
-
-def test_functional_is_an_attribute():
-    run_python('import lossreg; assert callable(lossreg.functional.giou_loss)')
 
 
 def test_unknown_attributes_are_attribute_errors():
@@ -165,10 +146,6 @@ def test_unknown_attributes_are_attribute_errors():
 # Instances
 
 
-REQUESTS = [request for name in load_losses() for request in variants_of(name)]
-every_variant = pytest.mark.parametrize('built', REQUESTS, ids=lambda r: f'{type(r.loss).__name__}-{r.variant}')
-
-
 def saved_and_loaded(loss):
     buffer = io.BytesIO()
     torch.save(loss, buffer)
@@ -176,11 +153,20 @@ def saved_and_loaded(loss):
     return torch.load(buffer, weights_only=False)
 
 
-@pytest.mark.parametrize('copied', [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, saved_and_loaded])
-@every_variant
-def test_copies_keep_every_option(built, copied):
-    loss = built.loss
-    twin = copied(loss)
+COPIES = {'pickled': lambda loss: pickle.loads(pickle.dumps(loss)), 'copied': copy.deepcopy, 'saved': saved_and_loaded}
+each_loss = pytest.mark.parametrize('name', REQUESTS)
+
+
+@each_loss
+def test_copies_keep_every_option(name):
+    with Failures() as failures:
+        for request in REQUESTS[name]:
+            for how, copied in COPIES.items():
+                with failures.of(f'{request.variant}, {how}'):
+                    assert_same_options(copied(request.loss), request.loss)
+
+
+def assert_same_options(twin, loss):
     assert type(twin) is type(loss)
     assert twin.extra_repr() == loss.extra_repr()
     plain, theirs = ({k: v for k, v in vars(x).items() if not k.startswith('_')} for x in (loss, twin))
@@ -190,12 +176,33 @@ def test_copies_keep_every_option(built, copied):
         assert torch.equal(buffer, other), name
 
 
-@every_variant
-def test_checkpoints_hold_parameters_and_state_alone(built):
+def test_instances_keep_their_options_by_name():
+    with Failures() as failures:
+        for name, requests in REQUESTS.items():
+            for request in requests:
+                for option, value in request.loss.spec.variants[request.variant].items():
+                    with failures.of(f'{name}, {request.variant}, {option}'):
+                        kept = getattr(request.loss, option)
+                        if option in dict(request.loss.named_buffers()):
+                            np.testing.assert_allclose(kept, value)
+                        else:
+                            assert as_list(kept) == as_list(value)
+
+
+def as_list(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_checkpoints_hold_parameters_and_state_alone():
     """So those of hosts, whose losses mostly have neither, keep their keys; and what theirs hold beside."""
-    state = {i.name for unit in built.units() for i in unit.inputs if i.state}
-    constants = {name for name, _ in built.loss.named_buffers() if name in built.loss.spec.constants}
-    assert set(built.loss.state_dict()) == {*dict(built.loss.named_parameters()), *state, *constants}
+    with Failures() as failures:
+        for name, requests in REQUESTS.items():
+            for built in requests:
+                with failures.of(f'{name}, {built.variant}'):
+                    state = {i.name for unit in built.units() for i in unit.inputs if i.state}
+                    constants = {key for key, _ in built.loss.named_buffers() if key in built.loss.spec.constants}
+                    parameters = dict(built.loss.named_parameters())
+                    assert set(built.loss.state_dict()) == {*parameters, *state, *constants}
 
 
 # A loss from another package
@@ -250,11 +257,11 @@ OutsideLoss.spec = LossSpec(
 '''
 
 
-def test_loss_from_another_package(tmp_path):
+def test_loss_from_another_package(run_with_mmengine, tmp_path):
     (tmp_path / 'outside').mkdir()
     (tmp_path / 'outside' / '__init__.py').touch()
     (tmp_path / 'outside' / 'losses.py').write_text(OUTSIDE_LOSS)
-    run_python(
+    run_with_mmengine(
         """
 from lossreg.checks import check_unit
 from lossreg.registry import build_loss, load_losses
@@ -269,7 +276,7 @@ assert {(row.backend, row.variant) for row in rows} == {
 }
 assert not [row for row in rows if row.status != 'pass'], rows
 """,
-        tmp_path,
+        folders=[tmp_path],
     )
 
 

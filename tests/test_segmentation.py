@@ -2,15 +2,21 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from gradients import assert_same, in_float64
+from refusals import assert_refused
 
 from lossreg.ops.distance_transform import squared_distances
+from lossreg.ops.mining import kth_largest
 from lossreg.registry import build_loss, load_losses
 
-LN2 = math.log(2)
+LN2, LN4 = math.log(2), math.log(4)
+NAN = math.nan
 
 
 @pytest.mark.parametrize(
@@ -111,3 +117,177 @@ def test_distances_are_exact(share):
         for (i, j), inside in np.ndenumerate(mask.numpy()):
             nearest = min((i - a) ** 2 + (j - b) ** 2 for a, b in outside)
             assert distances[i, j] == (nearest if inside else 0)
+
+
+# OHEM
+
+
+@pytest.mark.parametrize('k', [1, 2, 6, 7])
+def test_kth_largest_is_the_sorted_one_in_eager_and_scripted(k):
+    x = torch.tensor([3.0, math.inf, -1.0, 0.5, 3.0, -1.0, math.inf])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        scripted = torch.jit.script(kth_largest)
+    expected = torch.tensor(sorted(x.tolist(), reverse=True)[k - 1 : k])
+    for function in (kth_largest, scripted):
+        assert torch.equal(function(x, torch.tensor(k)), expected)
+
+
+def plain_ohem(pred, gt, ratio=3.0, eps=1e-6, return_origin=False, mask=None):
+    """The published steps with Python numbers and lists."""
+    loss = F.binary_cross_entropy(pred, gt, reduction='none')
+    counts = [True] * pred.numel() if mask is None else mask.flatten().tolist()
+    elements = [
+        (value, int(t), int(1 - t))
+        for value, t, counted in zip(loss.flatten(), gt.flatten().tolist(), counts, strict=True)
+        if counted
+    ]
+    positive = [value for value, is_positive, _ in elements if is_positive]
+    negative = sorted(
+        (value for value, _, is_negative in elements if is_negative), key=lambda v: v.detach(), reverse=True
+    )
+    kept = negative[: min(len(negative), int(len(positive) * ratio))]
+    balance = (sum(positive) + sum(kept)) / (len(positive) + len(kept) + eps)
+    if return_origin:
+        return torch.as_tensor(balance, dtype=loss.dtype), loss
+    return balance if positive else sum(value for value, _, _ in elements) / (len(negative) + eps)
+
+
+TARGETS = {
+    'few positives': lambda shape: (torch.rand(shape) < 0.1).double(),
+    'ratio larger than available': lambda shape: (torch.rand(shape) < 0.6).double(),
+    'soft': lambda shape: (2 * torch.rand(shape) - 0.5).clamp(0, 1).double(),
+    'no positives': torch.zeros,
+    'no positives, soft': lambda shape: 0.9 * torch.rand(shape).double() * (torch.rand(shape) < 0.5),
+    'no negatives': torch.ones,
+}
+
+
+@pytest.mark.parametrize('ratio', [3.0, 0.7, 0.0])
+@pytest.mark.parametrize('targets', TARGETS.values(), ids=TARGETS)
+def test_ohem_is_the_plain_loop(targets, ratio):
+    loss = build_loss({'type': 'BalanceCrossEntropyLoss', 'negative_ratio': ratio})
+    gt = targets((3, 1, 6, 7)).double()
+    pred = 0.01 + 0.98 * torch.rand(3, 1, 6, 7).double()
+    mask = torch.rand(3, 6, 7) < 0.7
+    assert_same(lambda p: loss(p, gt.to(p)), lambda p: plain_ohem(p, gt.to(p), ratio), pred)
+    assert_same(lambda p: loss(p, gt.to(p), mask=mask), lambda p: plain_ohem(p, gt.to(p), ratio, mask=mask), pred)
+    logits = build_loss({'type': 'BalanceCrossEntropyLoss', 'negative_ratio': ratio, 'logits': True})
+    assert_same(lambda x: logits(x, gt.to(x)), lambda x: plain_ohem(x.sigmoid(), gt.to(x), ratio), pred.logit() * 2)
+
+
+@pytest.mark.parametrize('targets', TARGETS.values(), ids=TARGETS)
+def test_ohem_returns_the_elements_too(targets):
+    gt, pred = targets((2, 1, 4, 5)).double(), torch.rand(2, 1, 4, 5).double()
+    expected = plain_ohem(pred, gt, return_origin=True)
+    torch.testing.assert_close(build_loss('BalanceCrossEntropyLoss')(pred, gt, True), expected)
+    chosen = build_loss({'type': 'BalanceCrossEntropyLoss', 'return_origin': True})
+    torch.testing.assert_close(chosen(pred, gt), expected)
+    torch.testing.assert_close(chosen(pred, gt, False), build_loss('BalanceCrossEntropyLoss')(pred, gt))
+
+
+def test_ohem_by_hand():
+    loss = build_loss({'type': 'BalanceCrossEntropyLoss', 'negative_ratio': 2, 'eps': 0.0})
+    pred, gt = torch.tensor([0.5, 0.75, 0.5, 0.25, 0.1]), torch.tensor([1.0, 0.0, 0.0, 0.0, 0.6])
+    # the positive, and the two hardest of three negatives; 0.6 is neither
+    assert loss(pred, gt).item() == pytest.approx((LN2 + LN4 + LN2) / 3)
+
+
+def test_ohem_takes_the_first_of_equally_hard_negatives():
+    loss = build_loss({'type': 'BalanceCrossEntropyLoss', 'negative_ratio': 2.5})
+    gt = torch.zeros(9)
+    gt[4] = 1
+    _, gradient = in_float64(lambda p: loss(p, gt), torch.full((9,), 0.5))
+    assert gradient.ne(0).tolist() == [True, True, False, False, True, False, False, False, False]
+    _, gradient = in_float64(lambda p: loss(p, gt), torch.tensor([0.5] * 8 + [0.6]))
+    assert gradient.ne(0).tolist() == [True, False, False, False, True, False, False, False, True]
+
+
+def test_ohem_passes_over_nan_that_does_not_count_and_no_other():
+    loss = build_loss('BalanceCrossEntropyLoss')
+    pred, gt = torch.tensor([[[[0.5, NAN, 0.5]]]]), torch.tensor([[[[1.0, 0.5, 0.0]]]])
+    value, gradient = in_float64(lambda p: loss(p, gt), pred)
+    assert value.item() == pytest.approx(LN2)
+    assert gradient[0, 0, 0, 1] == 0
+    masked = torch.tensor([[[1.0, 0.0, 1.0]]])
+    value, gradient = in_float64(lambda p: loss(p, torch.tensor([[[[1.0, NAN, 0.0]]]]), mask=masked), pred)
+    assert value.item() == pytest.approx(LN2)
+    assert gradient.isfinite().all()
+    for t in (1.0, 0.0, NAN):
+        assert loss(pred, torch.tensor([[[[1.0, t, 0.0]]]])).isnan()
+    # an infinitely hard negative among too many
+    logits = build_loss({'type': 'BalanceCrossEntropyLoss', 'logits': True})
+    assert logits(torch.tensor([0.0, math.inf, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])).item() == math.inf
+
+
+def test_ohem_of_nothing_is_0():
+    loss = build_loss({'type': 'BalanceCrossEntropyLoss', 'eps': 0.0})
+    value, gradient = in_float64(
+        lambda p: loss(p, torch.ones(1, 1, 2, 2), mask=torch.zeros(1, 2, 2)), torch.rand(1, 1, 2, 2)
+    )
+    assert value == 0
+    assert not gradient.any()
+
+
+# Dice
+
+
+def document_dice(pred, gt, eps=1e-6):
+    return 1 - 2 * (pred * gt).sum() / (pred.sum() + gt.sum() + eps)
+
+
+@pytest.mark.parametrize('eps', [1e-6, 1.0])
+def test_seed_dice_loss_is_the_document(eps):
+    loss = build_loss({'type': 'SeedDiceLoss', 'eps': eps})
+    pred, gt = torch.rand(3, 2, 5, 4).double(), (torch.rand(3, 1, 5, 4) < 0.3).double()
+    # the first channel of (N, C, H, W), or (N, H, W)
+    assert_same(lambda p: loss(p, gt), lambda p: document_dice(p[:, 0], gt.to(p)[:, 0], eps), pred)
+    assert_same(lambda p: loss(p, gt[:, 0]), lambda p: document_dice(p, gt.to(p)[:, 0], eps), pred[:, 0])
+    both = build_loss({'type': 'SeedDiceLoss', 'eps': eps, 'two_heatmaps': True})
+    assert_same(lambda p: both(p, gt), lambda p: sum(document_dice(p[:, k], gt.to(p)[:, 0], eps) for k in (0, 1)), pred)
+
+
+def test_seed_dice_loss_by_hand():
+    pred, gt = torch.tensor([[[[0.5, 0.5, 1.0]]]]), torch.tensor([[[[1.0, 0.0, 0.0]]]])
+    loss = build_loss({'type': 'SeedDiceLoss', 'eps': 0.0})
+    assert loss(pred, gt).item() == pytest.approx(1 - 1 / 3)
+    # weights are not looked at unless asked for
+    weights = torch.tensor([[[[2.0, 1.0, 0.0]]]])
+    assert loss(pred, gt, weights).item() == pytest.approx(1 - 1 / 3)
+    weighted = build_loss({'type': 'SeedDiceLoss', 'eps': 0.0, 'use_weights': True})
+    assert weighted(pred, gt, weights).item() == pytest.approx(1 - 2 * 1.0 / (1.5 + 2))
+    assert weighted(torch.where(weights == 0, NAN, pred), gt, weights).item() == weighted(pred, gt, weights).item()
+
+
+def test_seed_dice_loss_of_empty_masks_is_1_and_of_an_empty_batch_0():
+    loss = build_loss('SeedDiceLoss')
+    assert loss(torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)).item() == 1
+    assert loss(torch.zeros(0, 1, 3, 3), torch.zeros(0, 1, 3, 3)).item() == 0
+    weighted = build_loss({'type': 'SeedDiceLoss', 'use_weights': True})
+    assert weighted(torch.rand(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).item() == 0
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ('message', 'name', 'options', 'arguments'),
+    [
+        ('negative_ratio must be >= 0', 'BalanceCrossEntropyLoss', {'negative_ratio': -1.0}, ()),
+        ('gt has shape [4] and pred has shape [1, 4]', 'BalanceCrossEntropyLoss', {}, ((1, 4), [0.0] * 4)),
+        (
+            'pred has shape [1, 3, 4, 4], but there are 2 heatmaps',
+            'SeedDiceLoss',
+            {'two_heatmaps': True},
+            ((1, 3, 4, 4), [[[0.0] * 4] * 4]),
+        ),
+    ],
+)
+def test_what_is_refused(message, name, options, arguments):
+    assert_refused(message, name, options, *arguments)
+
+
+def test_a_mask_of_another_shape_is_refused():
+    loss = build_loss('BalanceCrossEntropyLoss')
+    with pytest.raises(ValueError, match=r'mask has shape \[2, 3, 4\] and pred has shape \[2, 1, 3, 5\]'):
+        loss(torch.rand(2, 1, 3, 5), torch.zeros(2, 1, 3, 5), mask=torch.ones(2, 3, 4))

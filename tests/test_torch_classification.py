@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from gradients import with_gradient
 from torch import nn
 
 from lossreg import build_loss
@@ -24,13 +25,6 @@ def both(name, **options):
     # torch.nn has no margin other than 1
     options.pop('margin' if name == 'MultiLabelMarginLoss' else '', None)
     return ours, getattr(nn, name)(**weight, **options)
-
-
-def with_gradient(loss, x, *rest):
-    leaf = x.clone().requires_grad_()
-    value = loss(leaf, *rest)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
 
 
 def assert_alike(losses, x, *rest):

@@ -1,6 +1,7 @@
 """Exported training steps: PyTorch's numbers on a runtime for ONNX alone, and nothing lost when something is wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -289,10 +290,15 @@ def test_parameters_of_the_loss_are_trained_too(tmp_path):
     assert not np.allclose(step.parameters['loss.weight'], before)
 
 
+@pytest.fixture(scope='module')
+def exported_mlp(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp('mlp'), mlp(), example=VECTORS).parent
+
+
 @pytest.fixture
-def step(tmp_path):
-    x, y = VECTORS
-    return TrainStep(exported(tmp_path, mlp(), example=(x, y)))
+def step(exported_mlp, tmp_path):
+    """A small step, of which every test has its own files."""
+    return TrainStep(shutil.copytree(exported_mlp, tmp_path, dirs_exist_ok=True) / 'step.onnx')
 
 
 def state_of(step):

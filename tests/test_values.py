@@ -5,30 +5,29 @@ import math
 import numpy as np
 import pytest
 import torch
+from failures import Failures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from units import CALLS, DEFAULTS, UNITS, label
 
 from lossreg.checks.oracle import oracle_of, run_oracle
-from lossreg.registry import build_loss, load_losses
-from lossreg.request import variants_of
+from lossreg.registry import build_loss
 from lossreg.samples import Kind, draw
 from lossreg.spec import Role
 from lossreg.unit import FlatLoss
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
-LOSSES = load_losses()
-UNITS = [unit for name in LOSSES for request in variants_of(name) for unit in request.units()]
-DEFAULTS = [unit for unit in UNITS if unit.variant == 'default']
-CALLS = {(unit.name, unit.call.name): unit for unit in UNITS}.values()
-"""Each call of each loss once, with all optional inputs."""
-
-
-def name_of(unit):
-    return f'{unit.name}-{unit.variant}-{unit.call.name}-{len(unit.inputs)}'
 
 
 def each(units):
-    return pytest.mark.parametrize('unit', units, ids=name_of)
+    """One test id a loss, which gets the loss's units."""
+    return pytest.mark.parametrize('units', units.values(), ids=units)
+
+
+def chosen(wanted):
+    """By loss: the units that a function wants."""
+    found = {name: [unit for unit in units if wanted(unit)] for name, units in UNITS.items()}
+    return {name: units for name, units in found.items() if units}
 
 
 def cast(inputs, dtype):
@@ -107,72 +106,92 @@ def test_pairs_sum_over_the_batch_where_tensors_average():
 @each(CALLS)
 @settings(max_examples=5, deadline=None)
 @given(choices=st.lists(st.integers(1, 5), min_size=5, max_size=5), seed=st.integers(0, 2**32 - 1))
-def test_float64_is_the_oracle_at_any_size(unit, choices, seed):
-    inputs = draw(unit, sizes=unit.sizes([*choices, 6, 7, 8, 9, 10]), seed=seed)
-    results = FlatLoss(unit, grad=False)(*cast(inputs, torch.float64).values())
-    expected = run_oracle(oracle_of(type(unit.loss)), unit, inputs)
-    for name in unit.call.losses:
-        value = results[unit.results.index(name)].detach().numpy()
-        np.testing.assert_allclose(value, expected[name], rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@each(DEFAULTS)
-def test_half_is_computed_in_float32(unit, dtype):
-    inputs = cast(draw(unit), dtype)
-    value = loss_of(unit, inputs)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, loss_of(unit, cast(inputs, torch.float32)))
+def test_float64_is_the_oracle_at_any_size(units, choices, seed):
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                inputs = draw(unit, sizes=unit.sizes([*choices, 6, 7, 8, 9, 10]), seed=seed)
+                results = FlatLoss(unit, grad=False)(*cast(inputs, torch.float64).values())
+                expected = run_oracle(oracle_of(type(unit.loss)), unit, inputs)
+                for name in unit.call.losses:
+                    value = results[unit.results.index(name)].detach().numpy()
+                    np.testing.assert_allclose(value, expected[name], rtol=1e-7, atol=1e-9)
 
 
 @each(DEFAULTS)
-def test_float64_stays_float64(unit):
-    assert loss_of(unit, cast(draw(unit), torch.float64)).dtype == torch.float64
+def test_half_is_computed_in_float32(units):
+    with Failures() as failures:
+        for unit in units:
+            for dtype in (torch.float16, torch.bfloat16):
+                with failures.of(f'{label(unit)}, {dtype}'):
+                    inputs = cast(draw(unit), dtype)
+                    value = loss_of(unit, inputs)
+                    assert value.dtype == torch.float32
+                    assert torch.equal(value, loss_of(unit, cast(inputs, torch.float32)))
 
 
 @each(DEFAULTS)
-def test_same_inputs_same_bits(unit):
-    inputs = draw(unit, Kind.EXTREME)
-    assert torch.equal(loss_of(unit, inputs), loss_of(unit, {name: t.clone() for name, t in inputs.items()}))
+def test_float64_stays_float64(units):
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                assert loss_of(unit, cast(draw(unit), torch.float64)).dtype == torch.float64
 
 
 @each(DEFAULTS)
-def test_non_contiguous_inputs(unit):
-    inputs = draw(unit)
-    strided = {name: torch.stack([t, t], -1)[..., 0] for name, t in inputs.items()}
-    assert not any(t.is_contiguous() for t in strided.values() if t.dim())
-    torch.testing.assert_close(loss_of(unit, strided), loss_of(unit, inputs))
+def test_same_inputs_same_bits(units):
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                inputs = draw(unit, Kind.EXTREME)
+                again = {name: t.clone() for name, t in inputs.items()}
+                assert torch.equal(loss_of(unit, inputs), loss_of(unit, again))
 
 
-@each([u for u in UNITS if any(i.role.is_integer for i in u.inputs)])
-def test_int32_labels(unit):
-    inputs = draw(unit)
-    narrow = {name: t if t.is_floating_point() else t.int() for name, t in inputs.items()}
-    assert torch.equal(loss_of(unit, narrow), loss_of(unit, inputs))
+@each(DEFAULTS)
+def test_non_contiguous_inputs(units):
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                inputs = draw(unit)
+                strided = {name: torch.stack([t, t], -1)[..., 0] for name, t in inputs.items()}
+                assert not any(t.is_contiguous() for t in strided.values() if t.dim())
+                torch.testing.assert_close(loss_of(unit, strided), loss_of(unit, inputs))
 
 
-def sums():
-    """Units with weights whose result is a sum over the batch, whatever else it is divided by.
+@each(chosen(lambda unit: any(i.role.is_integer for i in unit.inputs)))
+def test_int32_labels(units):
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                inputs = draw(unit)
+                narrow = {name: t if t.is_floating_point() else t.int() for name, t in inputs.items()}
+                assert torch.equal(loss_of(unit, narrow), loss_of(unit, inputs))
+
+
+def is_weighted_sum(unit):
+    """Whether a unit has weights and its result is a sum over the batch, whatever else it is divided by.
 
     State counts samples whatever their weight; MLECCLoss returns a number for each sample, HVULoss sums up tags, and
     OKSLoss keeps the 1 of 1 - OKS where no keypoint counts.
     """
-    for unit in UNITS:
-        has_weights = any(i.role is Role.WEIGHTS for i in unit.inputs) and not any(i.state for i in unit.inputs)
-        is_sum = getattr(unit.loss, 'reduction', '') == 'sum' or (
-            unit.name == 'KLDiscretLoss' and unit.call.name == 'pairs'
-        )
-        if has_weights and is_sum and unit.name not in ('MLECCLoss', 'HVULoss', 'OKSLoss'):
-            yield unit
+    has_weights = any(i.role is Role.WEIGHTS for i in unit.inputs) and not any(i.state for i in unit.inputs)
+    is_sum = getattr(unit.loss, 'reduction', '') == 'sum' or (
+        unit.name == 'KLDiscretLoss' and unit.call.name == 'pairs'
+    )
+    return has_weights and is_sum and unit.name not in ('MLECCLoss', 'HVULoss', 'OKSLoss')
 
 
-@each(list(sums()))
-def test_weights_of_0_and_1_select(unit):
+@each(chosen(is_weighted_sum))
+def test_weights_of_0_and_1_select(units):
     """loss(x[mask]) == loss(x, weight=mask)."""
-    inputs = draw(unit, Kind.COUNTED, unit.sizes((6, 2, 3, 4, 5)))
-    mask = torch.tensor([True, False, True, True, False, False])
-    weights = next(i.name for i in unit.inputs if i.role is Role.WEIGHTS)
-    ones = torch.ones_like(inputs[weights])
-    weighted = {**inputs, weights: ones * mask.view(-1, *[1] * (ones.dim() - 1))}
-    selected = {name: t[mask] for name, t in {**inputs, weights: ones}.items()}
-    torch.testing.assert_close(loss_of(unit, weighted), loss_of(unit, selected))
+    with Failures() as failures:
+        for unit in units:
+            with failures.of(label(unit)):
+                inputs = draw(unit, Kind.COUNTED, unit.sizes((6, 2, 3, 4, 5)))
+                mask = torch.tensor([True, False, True, True, False, False])
+                weights = next(i.name for i in unit.inputs if i.role is Role.WEIGHTS)
+                ones = torch.ones_like(inputs[weights])
+                weighted = {**inputs, weights: ones * mask.view(-1, *[1] * (ones.dim() - 1))}
+                selected = {name: t[mask] for name, t in {**inputs, weights: ones}.items()}
+                torch.testing.assert_close(loss_of(unit, weighted), loss_of(unit, selected))

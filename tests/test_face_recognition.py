@@ -6,6 +6,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from gradients import assert_same
+from refusals import assert_refused
 from torch.nn import functional as F
 
 from lossreg.errors import ConfigError
@@ -368,3 +370,25 @@ def test_scripted_forward_returns_and_keeps_what_eager_does(name, options):
         arguments = batch(seed=int(training))
         torch.testing.assert_close(scripted.train(training)(*arguments), loss.train(training)(*arguments))
         torch.testing.assert_close(dict(scripted.named_buffers()), dict(loss.named_buffers()))
+
+
+@pytest.mark.parametrize('squared', [False, True])
+def test_center_softmax_loss_is_the_document(squared):
+    options = {'num_classes': 7, 'feat_dim': 4, 'lamda': 0.3, 'squared': squared}
+    loss = build_loss({'type': 'CenterSoftmaxLoss', **options})
+    features, label = 3 * torch.randn(9, 4), torch.randint(7, (9,))
+
+    def document(x, w, c):
+        distance = x.dist(c.index_select(0, label))
+        distance = distance**2 if squared else distance
+        return F.cross_entropy(x.mm(w.t()), label) + 0.3 * distance / 2 / 9
+
+    assert_same(lambda x, w, c: loss(x, label, w, c)[1], document, features, loss.weight, loss.centers)
+    logits, value = loss(features, label)
+    torch.testing.assert_close(logits, features @ loss.weight.t())
+    torch.testing.assert_close(value, document(features, loss.weight, loss.centers))
+
+
+def test_center_softmax_loss_refuses_features_of_another_size():
+    message = 'features has shape [2, 5], but there are 2 columns of weight'
+    assert_refused(message, 'CenterSoftmaxLoss', {'num_classes': 3, 'feat_dim': 2}, (2, 5), [0, 1])

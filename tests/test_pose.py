@@ -5,18 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from gradients import with_gradient
 from torch import tensor
 
 from lossreg.registry import build_loss
 from lossreg.runtimes import load
 
 NAN = math.nan
-
-
-def with_gradient(loss, x, *rest):
-    leaf = x.clone().requires_grad_()
-    value = loss(leaf, *rest)
-    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
 
 
 def heatmap(*pixels):

@@ -1,9 +1,12 @@
-"""Triplet losses against other formulations of them: every triplet in one N^3 tensor, loops, torch's own classes."""
+"""Triplet losses against N^3 tensors of triplets, loops and torch's own classes; center losses against loops."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from gradients import assert_same, in_float64
+from refusals import assert_refused
 from torch import nn, tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,11 +28,6 @@ MINED = (
     'BatchAllTripletLoss',
 )
 SHAPES = [(2, 3, 2, 1.0), (17, 5, 4, 0.1), (24, 9, 12, 30.0), (32, 40, 3, 1.0)]  # rows, columns, identities, scale
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers_each_time():
-    torch.manual_seed(0)
 
 
 def batch(rows, columns, identities, scale=1.0, seed=0):
@@ -434,3 +432,79 @@ def test_half_precision_changes_nothing_but_the_dtype(name, dtype):
     loss = build_loss(name)
     # float32 both
     torch.testing.assert_close(loss(x, y, *arguments), loss(x.float(), y, *arguments), rtol=0.0, atol=0.0)
+
+
+# Center loss
+
+
+@pytest.mark.parametrize('scale', [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize('squared', [True, False])
+def test_center_loss_is_the_plain_loop(squared, scale):
+    loss = build_loss({'type': 'CenterLoss', 'num_classes': 6, 'feat_dim': 3, 'squared': squared, 'loss_weight': 0.5})
+    features, label, centers = scale * torch.randn(13, 3), torch.randint(6, (13,)), scale * torch.randn(6, 3)
+
+    def loop(x, c):
+        total = sum(((x[i] - c[y]) ** 2).sum() for i, y in enumerate(label.tolist()))
+        return 0.5 * (total if squared else total.sqrt()) / (2 * len(x))
+
+    assert_same(lambda x, c: loss(x, label, c), loop, features, centers)
+
+
+def test_center_loss_by_hand():
+    loss = build_loss({'type': 'CenterLoss', 'num_classes': 2, 'feat_dim': 2})
+    features, label = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([0, 1])
+    centers = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    assert loss(features, label, centers).item() == 25 / 4
+    loss.squared = False
+    assert loss(features, label, centers).item() == 5 / 4
+    loss.centers.data.copy_(centers)
+    loss(features, label).backward()
+    torch.testing.assert_close(loss.centers.grad, torch.tensor([[-0.15, -0.2], [0.0, 0.0]]))
+
+
+def test_center_distance_has_gradient_0_on_the_centres():
+    loss = build_loss({'type': 'CenterLoss', 'num_classes': 2, 'feat_dim': 2, 'squared': False})
+    value, gradient = in_float64(lambda x: loss(x, torch.tensor([0, 1]), torch.ones(2, 2)), torch.ones(2, 2))
+    assert value == 0
+    assert not gradient.any()
+
+
+def test_running_centers_follow_three_batches():
+    loss = build_loss({'type': 'CenterLoss', 'num_classes': 4, 'feat_dim': 2, 'running': True, 'alpha': 0.3})
+    start, centers = loss.centers, loss.centers.double().numpy()
+    assert not list(loss.parameters())
+    for _ in range(3):
+        features, label = torch.randn(7, 2), torch.randint(3, (7,))
+        x, y, expected = features.double().numpy(), label.tolist(), centers.copy()
+        for j in range(4):
+            own = [x[i] for i in range(7) if y[i] == j]
+            expected[j] -= 0.3 * sum(((centers[j] - f) for f in own), np.zeros(2)) / (1 + len(own))
+        want = sum(((x[i] - centers[y[i]]) ** 2).sum() for i in range(7)) / 14
+        assert loss(features, label).item() == pytest.approx(want, rel=1e-5)
+        np.testing.assert_allclose(loss.centers.numpy(), expected, rtol=1e-5)
+        centers = expected
+    assert torch.equal(loss.centers[3], start[3]), 'no feature was of class 3'
+    before = loss.eval().centers
+    loss(torch.randn(7, 2), torch.randint(4, (7,)))
+    assert loss.centers is before
+
+
+def test_running_centers_are_saved_and_not_to_be_given():
+    loss = build_loss({'type': 'CenterLoss', 'num_classes': 4, 'feat_dim': 2, 'running': True})
+    assert list(loss.state_dict()) == ['centers']
+    with pytest.raises(ValueError, match='takes none'):
+        loss(torch.randn(3, 2), torch.tensor([0, 1, 2]), torch.randn(4, 2))
+
+
+CENTER = {'num_classes': 3, 'feat_dim': 2}
+
+
+@pytest.mark.parametrize(
+    ('message', 'name', 'options', 'arguments'),
+    [
+        ('alpha must be in [0, 1]', 'CenterLoss', {**CENTER, 'alpha': 1.5}, ()),
+        ('features has shape [2, 5], but there are 2 columns of centers', 'CenterLoss', CENTER, ((2, 5), [0, 1])),
+    ],
+)
+def test_what_a_center_loss_refuses(message, name, options, arguments):
+    assert_refused(message, name, options, *arguments)
