@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
-from lossreg.spec import HostClass, LossSpec, Role
+from lossreg.spec import Difference, HostClass, LossSpec, Role
 from lossreg.spec_parts.torch_nn import indices_call, weight_count
 
 
@@ -107,5 +107,13 @@ NLLLoss.spec = LossSpec(
     sizes=weight_count,
     references=('https://pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html',),
     stands_in_for=(HostClass('torch.NLLLoss'),),
+    differences=(
+        Difference(
+            'torch.NLLLoss',
+            'everything ignored, or no sample at all, gives 0; torch gives NaN',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/test_differences_from_torch.py',
+        ),
+    ),
     constants=('weight',),
 )

@@ -10,7 +10,7 @@ from lossreg.arith import check_at_least, check_same_shape, check_size, keep, up
 from lossreg.ops.cross_entropy import reduce_by_share, torch_label_losses
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
-from lossreg.spec import Call, HostClass, Input, LossSpec, Role
+from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.torch_nn import indices_call, weight_count
 
 
@@ -171,5 +171,13 @@ TorchCrossEntropyLoss.spec = LossSpec(
         'https://arxiv.org/abs/1512.00567',
     ),
     stands_in_for=(HostClass('torch.CrossEntropyLoss'), HostClass('mmocr.CrossEntropyLoss')),
+    differences=(
+        Difference(
+            'torch.CrossEntropyLoss',
+            'everything ignored, or no sample at all, gives 0; torch gives NaN',
+            'contract 2: nothing to average over gives exactly 0',
+            'tests/test_differences_from_torch.py',
+        ),
+    ),
     constants=('weight',),
 )
