@@ -1,19 +1,12 @@
 """Points 2 to 6 of the numerical contract, on inputs that are written down; 1 and 7 are in ``test_values.py``."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from failures import Failures
 from gradients import with_gradient
-from units import LOSSES, REQUESTS, UNITS
 
 from lossreg.registry import build_loss
-from lossreg.request import Request
-from lossreg.samples import Kind, draw
-from lossreg.spec import Role
-from lossreg.unit import FlatLoss
 
 LN2, LN3 = math.log(2), math.log(3)
 NAN, INF = math.nan, math.inf
@@ -22,13 +15,6 @@ NAN, INF = math.nan, math.inf
 def tensor(numbers):
     """Floats as float32, integers as int64."""
     return torch.tensor(numbers)
-
-
-def loss_of(unit, inputs):
-    """The loss, or the sum of the losses of a call that returns several."""
-    results = FlatLoss(unit, grad=False)(*inputs.values())
-    first, *others = (results[unit.results.index(name)] for name in unit.call.losses)
-    return sum(others, first)
 
 
 def pair_of(x):
@@ -257,83 +243,3 @@ def test_logits_of_1e4(config, target, expected):
     value, gradient = with_gradient(build_loss(config), tensor([[1e4, -1e4]]), tensor(target))
     assert value.item() == pytest.approx(expected)
     assert gradient.isfinite().all()
-
-
-# Deliberate differences from hosts
-
-
-def avg_factor_0(cls):
-    unit = next(u for u in UNITS[cls.__name__] if any(i.role is Role.AVG_FACTOR for i in u.inputs))
-    inputs = {**draw(unit, Kind.COUNTED), 'avg_factor': tensor(0.0)}
-    assert loss_of(unit, inputs).item() == 0.0
-    assert loss_of(unit, {**inputs, 'avg_factor': tensor(1.0)}).item() > 0.0
-
-
-def weights_of_0_keep_the_shape(cls):
-    requests = [Request.of({**r.config, 'reduction': 'none'}) for r in REQUESTS[cls.__name__][:1]]
-    unit = next(u for r in requests for u in r.units() if any(i.role is Role.WEIGHTS for i in u.inputs))
-    inputs = draw(unit, Kind.COUNTED)
-    assert loss_of(unit, {**inputs, 'weight': torch.zeros_like(inputs['weight'])}).tolist() == [0.0] * len(
-        inputs['pred']
-    )
-
-
-def index_above_the_background(cls):
-    loss = cls(use_sigmoid=True, reduction='none')
-    assert loss(torch.zeros(1, 2), tensor([2])).tolist() == [[pytest.approx(LN2)] * 2]
-    with pytest.raises(IndexError, match='label holds 3, but labels go from 0 to 2'):
-        loss(torch.zeros(1, 2), tensor([3]))
-
-
-def probabilities_for_labels(cls):
-    with pytest.raises(ValueError, match=r'label has shape \[1, 2\] and cls_score has shape \[1, 2\]'):
-        cls()(torch.zeros(1, 2), tensor([[0.5, 0.5]]))
-    with pytest.raises(ValueError, match='label must hold integers, got torch'):
-        cls()(torch.zeros(1, 2), tensor([1.0]))
-
-
-def nan_under_weight_0(cls):
-    x, t = tensor([[[0.0, LN3], [NAN, NAN]]]), tensor([[[1.0, 0.0], [NAN, 0.0]]])
-    value, gradient = with_gradient(lambda y: cls()((y, y), (t, t), tensor([[1.0, 0.0]])), x)
-    # log 4 over 2 bins, in x and in y, over 2 keypoints
-    assert value.item() == pytest.approx(LN2)
-    assert gradient[0, 1].tolist() == [0.0, 0.0]
-
-
-DEMONSTRATIONS = {
-    'avg_factor=0 gives 0': avg_factor_0,
-    "all weights 0 with reduction='none' gives (N) zeros": weights_of_0_keep_the_shape,
-    'with use_sigmoid, a class index above C is an error': index_above_the_background,
-    'integer labels only in softmax mode': probabilities_for_labels,
-    'NaN under a zero target weight contributes 0': nan_under_weight_0,
-}
-DIFFERENCES = [(cls, difference) for cls in LOSSES.values() for difference in cls.spec.differences]
-DECLARED_HERE = [(c, d) for c, d in DIFFERENCES if d.test == 'tests/test_contract.py']
-
-
-@pytest.mark.parametrize('what', DEMONSTRATIONS)
-def test_declared_difference(what):
-    """In every class that declares it."""
-    with Failures() as failures:
-        for cls, difference in DECLARED_HERE:
-            if difference.what.startswith(what):
-                with failures.of(f'{cls.__name__}, {difference.host}'):
-                    DEMONSTRATIONS[what](cls)
-
-
-def test_every_difference_declared_here_is_shown_once():
-    with Failures() as failures:
-        for cls, difference in DECLARED_HERE:
-            with failures.of(f'{cls.__name__}: {difference.what}'):
-                assert len([what for what in DEMONSTRATIONS if difference.what.startswith(what)]) == 1
-
-
-def test_every_difference_names_its_test():
-    """A file that names the class; those declared here are shown above, each for its class."""
-    with Failures() as failures:
-        for cls, difference in DIFFERENCES:
-            with failures.of(f'{cls.__name__}, {difference.host}: {difference.what}'):
-                text = (Path(__file__).parents[1] / difference.test.partition('::')[0]).read_text()
-                names = {cls.__name__, difference.host.rpartition('.')[2]}
-                assert any(name in text for name in names) or (cls, difference) in DECLARED_HERE
-                assert difference.why

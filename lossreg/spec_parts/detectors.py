@@ -21,7 +21,7 @@ def zero_avg_factor(host: str) -> Difference:
         host,
         f'avg_factor=0 gives 0; {host.partition(".")[0]} divides by 1.2e-7',
         'contract 2: nothing to average over gives exactly 0',
-        'tests/test_contract.py',
+        'tests/test_differences.py',
     )
 
 
@@ -32,7 +32,7 @@ def no_shortcut(host: str) -> Difference:
         "no weight above 0, or an empty batch: the formula as ever, element by element with reduction='none'; mmdet "
         'returns one scalar, the sum of pred * weight or 0',
         'the shape of the result, and what a negative weight means, do not depend on values',
-        'tests/test_torch_regression.py',
+        'tests/openmmlab/test_shared_rules.py',
     )
 
 
@@ -108,7 +108,7 @@ def scalar_without_weight(host: str) -> Difference:
         host,
         f"all weights 0 with reduction='none' gives (N) zeros; {host.partition('.')[0]} gives one scalar 0",
         'the shape of the result does not depend on values, or no graph could hold it',
-        'tests/test_contract.py',
+        'tests/test_differences.py',
     )
 
 

@@ -18,11 +18,11 @@ from onnx.helper import get_attribute_value
 
 from lossreg.compare import compare
 from lossreg.exporters import build
-from lossreg.spec_parts.torch_nn import indices_call
 from lossreg.registry import build_loss
 from lossreg.request import Request
 from lossreg.runtimes import OnnxRuntime
 from lossreg.spec import Tolerance
+from lossreg.spec_parts.torch_nn import indices_call
 from lossreg.unit import Unit
 
 OPERATORS = {

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import packages
 import torch
+from demonstrations import declared
 from packages import host_class, host_loss
 from quirks import BY_HAND, DRAWS_LIKE, FAILS, IN_THEIR_FORM, NEEDS, adapted, theirs
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from lossreg.compare import compare
 from lossreg.registry import load_losses
 from lossreg.request import Request
 from lossreg.samples import draw
-from lossreg.spec import Call, Difference, HostClass, Role, Tolerance
+from lossreg.spec import Call, HostClass, Role, Tolerance
 from lossreg.unit import OTHER_SIZES, TRACED_SIZES, Unit
 
 EXACT = Tolerance(rtol=1e-9, atol=1e-12)
@@ -279,8 +280,3 @@ def assert_call_agrees(pair: Pair, x: Tensor, *rest: Any, **options: Any) -> Non
     call = pair.ours.call
     agreement = compare(evaluate(pair.ours.loss, arguments, call), evaluate_host(pair.host, arguments, call), EXACT)
     assert agreement, agreement.detail
-
-
-def declared(name: str, phrase: str) -> list[Difference]:
-    """The differences of one loss whose description contains ``phrase``."""
-    return [d for d in load_losses()[name].spec.differences if phrase in d.what]

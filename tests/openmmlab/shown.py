@@ -1,33 +1,18 @@
-"""Demonstrations of deliberate differences from hosts: each is a test, and known to belong to a declared difference."""
+"""Demonstrations of deliberate differences from the real OpenMMLab classes."""
 
-from collections.abc import Callable
+from functools import partial
 
-import pytest
-from packages import host_class
-from pairs import declared
+from demonstrations import shows as shows_with
+from packages import host_class, is_installed
 from torch import nn
 
-from lossreg.registry import load_losses
 
-Demonstration = Callable[[type[nn.Module], type[nn.Module]], None]
-SHOWN: list[tuple[str, str]] = []
-"""The loss, and a part of its difference's description, of every demonstration imported so far."""
+def _class_of(difference, ours):
+    """The host's class; None where its package is not installed."""
+    package, name = difference.host.split('.')
+    if package == 'torch':
+        return getattr(nn, name)
+    return host_class(difference.host) if is_installed(package) else None
 
 
-def shows(phrase: str, *losses: str) -> Callable[[Demonstration], Callable[[str], None]]:
-    """Makes a test of what shows, for each of ``losses``, the difference whose description contains ``phrase``."""
-
-    def decorate(demonstrate: Demonstration) -> Callable[[str], None]:
-        SHOWN.extend((name, phrase) for name in losses)
-
-        @pytest.mark.parametrize('name', losses)
-        def test(name: str) -> None:
-            differences = declared(name, phrase)
-            assert differences, 'shown here, but not declared in the spec'
-            for difference in differences:
-                demonstrate(load_losses()[name], host_class(difference.host))
-
-        test.__doc__ = demonstrate.__doc__
-        return test
-
-    return decorate
+shows = partial(shows_with, host_of=_class_of)

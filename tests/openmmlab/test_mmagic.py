@@ -4,10 +4,9 @@ import warnings
 
 import pytest
 import torch
-from pairs import arguments_of, assert_call_agrees, declared, evaluate, pair_of, real
+from pairs import arguments_of, assert_call_agrees, evaluate, pair_of, real
 from shown import shows
 
-from lossreg.registry import load_losses
 from lossreg.request import variants_of
 from lossreg.samples import Kind, draw
 from lossreg.spec import Role
@@ -72,7 +71,15 @@ def test_broadcast(ours, host):
 
 
 @shows(
-    'NaN under a', *(name for name in load_losses() if any('mmagic' in d.host for d in declared(name, 'NaN under a')))
+    'NaN under a',
+    'CharbonnierCompLoss',
+    'CharbonnierLoss',
+    'GradientLoss',
+    'L1CompositionLoss',
+    'MSECompositionLoss',
+    'MagicL1Loss',
+    'MagicMSELoss',
+    'MaskedTVLoss',
 )
 def test_nan_without_weight(ours, host):
     units = (unit for request in variants_of(ours.__name__) for unit in request.units())
@@ -81,7 +88,7 @@ def test_nan_without_weight(ours, host):
     inputs[unit.inputs[-1].name][0] = 0.0
     inputs[unit.inputs[0].name][0] = torch.nan
     arguments = arguments_of(unit, inputs, torch.float64)
-    got, want = (evaluate(loss, arguments, unit.call)['loss'] for loss in (unit.loss, host()))
+    got, want = (evaluate(loss, arguments, unit.call)['loss'] for loss in (ours(), host()))
     assert torch.tensor(want).isnan()
     assert torch.tensor(got).isfinite()
 

@@ -172,3 +172,32 @@ def test_all_is_smoothed(ours, host):
         torch.testing.assert_close(ours(0, mode=mode)(scores, labels), host(0.0, mode=mode)(scores, labels))
     uniform = torch.full_like(scores, 1 / 3)
     torch.testing.assert_close(ours(1)(scores, labels), functional.cross_entropy(scores, uniform))
+
+
+@shows('a float label (N, 1) for one class', 'LabelSmoothLoss')
+def test_float_label_of_one_class(ours, host):
+    options = {'label_smooth_val': 0.1, 'mode': 'multi_label'}
+    x, absent = real(2, 1).float(), torch.zeros(2, 1)
+    torch.testing.assert_close(host(**options)(x, absent), ours(**options)(x, torch.zeros(2, dtype=torch.int64)))
+    smooth = torch.full((2, 1), 0.0).clamp(0.1, 0.9)
+    expected = functional.binary_cross_entropy_with_logits(x, smooth, reduction='none').sum(1).mean()
+    torch.testing.assert_close(ours(**options)(x, absent), expected)
+
+
+@shows('scores (N, C) only', 'LabelSmoothLoss')
+def test_scores_of_more_dimensions(ours, host):
+    scores, target = real(2, 3, 4).float(), torch.rand(2, 3, 4).softmax(1)
+    assert host(0.1)(scores, target).isfinite()
+    with pytest.raises(ValueError, match='cls_score'):
+        ours(0.1)(scores, target)
+
+
+@shows('the number of classes may change', 'LabelSmoothLoss')
+def test_another_number_of_classes(ours, host):
+    first, second = (torch.zeros(1, 3), torch.tensor([2])), (torch.zeros(1, 5), torch.tensor([4]))
+    mine, theirs = ours(0.1), host(0.1)
+    for loss in (mine, theirs):
+        torch.testing.assert_close(loss(*first), torch.tensor(3.0).log())
+    torch.testing.assert_close(mine(*second), torch.tensor(5.0).log())
+    with pytest.raises(AssertionError, match='num_classes: 3'):
+        theirs(*second)

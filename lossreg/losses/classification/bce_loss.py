@@ -103,20 +103,20 @@ BCELoss.spec = LossSpec(
             'a probability outside [0, 1] gives NaN, a target there counts as the formula has it; torch raises '
             'RuntimeError for both',
             'no graph can raise for a value',
-            'tests/test_torch_regression.py',
+            'tests/test_differences.py',
         ),
         Difference(
             'torch.BCELoss',
             'gradient of inputs within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is cut off; '
             'torch limits it to 1e12',
             'the derivative is what float64 arithmetic gives',
-            'tests/test_torch_regression.py',
+            'tests/test_differences.py',
         ),
         Difference(
             'torch.BCELoss',
             'NaN under weight 0 contributes 0; torch raises RuntimeError',
             'contract 3: an element that is switched off contributes nothing to value or gradient',
-            'tests/test_torch_regression.py',
+            'tests/test_differences.py',
         ),
     ),
     constants=('weight',),

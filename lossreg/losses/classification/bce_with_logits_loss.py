@@ -108,7 +108,7 @@ BCEWithLogitsLoss.spec = LossSpec(
             'torch.BCEWithLogitsLoss',
             'NaN under weight 0 contributes 0; torch returns NaN',
             'contract 3: an element that is switched off contributes nothing to value or gradient',
-            'tests/test_torch_regression.py',
+            'tests/test_differences.py',
         ),
     ),
     constants=('weight', 'pos_weight'),

@@ -306,14 +306,14 @@ CrossEntropyLoss.spec = LossSpec(
             'mmdet.CrossEntropyLoss',
             'with use_sigmoid, a class index above C is an error (NaN in artefacts); mmdet takes it for background',
             'contract 4: only C itself is declared to mean background',
-            'tests/test_contract.py',
+            'tests/test_differences.py',
         ),
         zero_avg_factor('mmdet.CrossEntropyLoss'),
         Difference(
             'mmdet.CrossEntropyLoss',
             'integer labels only in softmax mode; mmdet passes class probabilities through to torch',
-            'one call, one meaning; TorchCrossEntropyLoss will take probabilities',
-            'tests/test_contract.py',
+            'one call, one meaning; TorchCrossEntropyLoss takes probabilities',
+            'tests/test_differences.py',
         ),
         Difference(
             'mmdet.CrossEntropyLoss',

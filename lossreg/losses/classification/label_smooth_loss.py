@@ -289,19 +289,19 @@ LabelSmoothLoss.spec = LossSpec(
             'mmpretrain.LabelSmoothLoss',
             'a float label (N, 1) for one class is its target; mmpretrain takes it for a class index',
             'a label 0.0 would mean the class is there',
-            'tests/test_document_losses.py',
+            'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(
             'mmpretrain.LabelSmoothLoss',
             'scores (N, C) only; mmpretrain takes further dimensions and smooths over the wrong one',
             'its softmax is over the last dimension, its number of classes that of the second',
-            'tests/test_document_losses.py',
+            'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(
             'mmpretrain.LabelSmoothLoss',
             "the number of classes may change from call to call; mmpretrain keeps the first call's",
             'a loss without num_classes has no state',
-            'tests/test_document_losses.py',
+            'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(
             'mmpretrain.LabelSmoothLoss',

@@ -146,7 +146,7 @@ MultiLabelMarginLoss.spec = LossSpec(
             'torch.MultiLabelMarginLoss',
             'a NaN score gives NaN; torch leaves its pairs out',
             'contract 3: NaN in a counted element reaches the result',
-            'tests/test_torch_classification.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -116,7 +116,7 @@ MultiLabelSoftMarginLoss.spec = LossSpec(
             'torch.MultiLabelSoftMarginLoss',
             'target must have the shape of input, and weight one number for each class; torch broadcasts',
             'contract 5: nothing is broadcast silently',
-            'tests/test_torch_classification.py',
+            'tests/test_differences.py',
         ),
     ),
     constants=('weight',),

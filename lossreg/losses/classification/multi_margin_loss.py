@@ -150,7 +150,7 @@ MultiMarginLoss.spec = LossSpec(
             'torch.MultiMarginLoss',
             'a NaN score gives NaN; torch leaves its terms out',
             'contract 3: NaN in a counted element reaches the result',
-            'tests/test_torch_classification.py',
+            'tests/test_differences.py',
         ),
     ),
     constants=('weight',),

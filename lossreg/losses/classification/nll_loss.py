@@ -112,7 +112,7 @@ NLLLoss.spec = LossSpec(
             'torch.NLLLoss',
             'everything ignored, or no sample at all, gives 0; torch gives NaN',
             'contract 2: nothing to average over gives exactly 0',
-            'tests/test_differences_from_torch.py',
+            'tests/test_differences.py',
         ),
     ),
     constants=('weight',),

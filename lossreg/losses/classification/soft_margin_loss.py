@@ -82,5 +82,5 @@ SoftMarginLoss.spec = LossSpec(
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.SoftMarginLoss.html',),
     stands_in_for=(HostClass('torch.SoftMarginLoss'),),
-    differences=(no_broadcast('torch.SoftMarginLoss', 'tests/test_torch_regression.py'),),
+    differences=(no_broadcast('torch.SoftMarginLoss', 'tests/test_differences.py'),),
 )

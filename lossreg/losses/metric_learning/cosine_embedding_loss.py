@@ -128,18 +128,18 @@ CosineEmbeddingLoss.spec = LossSpec(
     references=('https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html',),
     stands_in_for=(HostClass('torch.CosineEmbeddingLoss'),),
     differences=(
-        no_broadcast('torch.CosineEmbeddingLoss', 'tests/test_torch_pairs.py'),
+        no_broadcast('torch.CosineEmbeddingLoss', 'tests/test_differences.py'),
         Difference(
             'torch.CosineEmbeddingLoss',
             'the cosine of float32 vectors of length 4e9 to 1e13 is right; in torch it is 0',
             'contract 6: extreme inputs are right against float64; the product of two squared lengths overflows',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
         Difference(
             'torch.CosineEmbeddingLoss',
             'a target that is NaN gives NaN; torch gives 0',
             'contract 3: NaN in a counted element reaches the loss',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -99,12 +99,12 @@ HingeEmbeddingLoss.spec = LossSpec(
     references=('https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html',),
     stands_in_for=(HostClass('torch.HingeEmbeddingLoss'),),
     differences=(
-        no_broadcast('torch.HingeEmbeddingLoss', 'tests/test_torch_pairs.py'),
+        no_broadcast('torch.HingeEmbeddingLoss', 'tests/test_differences.py'),
         Difference(
             'torch.HingeEmbeddingLoss',
             'a target that is NaN gives NaN; torch gives a finite number',
             'contract 3: NaN in a counted element reaches the loss',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
     ),
 )

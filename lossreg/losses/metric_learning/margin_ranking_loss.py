@@ -112,8 +112,8 @@ MarginRankingLoss.spec = LossSpec(
             'torch.MarginRankingLoss',
             'scores (N, 1) beside targets (M) give (N, M) losses; a current torch wants targets (1, M) for that',
             'older torch took them, and tutorials show it',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
-        no_broadcast('torch.MarginRankingLoss', 'tests/test_torch_pairs.py'),
+        no_broadcast('torch.MarginRankingLoss', 'tests/test_differences.py'),
     ),
 )

@@ -132,12 +132,12 @@ TripletMarginLoss.spec = LossSpec(
     references=('https://bmva-archive.org.uk/bmvc/2016/papers/paper119/index.html',),
     stands_in_for=(HostClass('torch.TripletMarginLoss'),),
     differences=(
-        no_broadcast('torch.TripletMarginLoss', 'tests/test_torch_pairs.py'),
+        no_broadcast('torch.TripletMarginLoss', 'tests/test_differences.py'),
         Difference(
             'torch.TripletMarginLoss',
             'p of 0 or below raises ValueError; torch computes with it',
             'it is no norm, and has no gradient',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -184,12 +184,12 @@ TripletMarginWithDistanceLoss.spec = LossSpec(
     references=('https://bmva-archive.org.uk/bmvc/2016/papers/paper119/index.html',),
     stands_in_for=(HostClass('torch.TripletMarginWithDistanceLoss'),),
     differences=(
-        no_broadcast('torch.TripletMarginWithDistanceLoss', 'tests/test_torch_pairs.py'),
+        no_broadcast('torch.TripletMarginWithDistanceLoss', 'tests/test_differences.py'),
         Difference(
             'torch.TripletMarginWithDistanceLoss',
             "distance_function may be a name, 'euclidean', 'squared' or 'cosine'; torch takes only what it can call",
             'a config holds text',
-            'tests/test_torch_pairs.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -227,7 +227,7 @@ KLDiscretLoss.spec = LossSpec(
             'mmpose.KLDiscretLoss',
             'NaN under a zero target weight contributes 0; mmpose returns NaN',
             'contract 3: an element that is switched off contributes nothing to value or gradient',
-            'tests/test_contract.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -131,12 +131,12 @@ GaussianNLLLoss.spec = LossSpec(
     references=('https://pytorch.org/docs/stable/generated/torch.nn.GaussianNLLLoss.html',),
     stands_in_for=(HostClass('torch.GaussianNLLLoss'),),
     differences=(
-        no_broadcast('torch.GaussianNLLLoss', 'tests/test_torch_regression.py'),
+        no_broadcast('torch.GaussianNLLLoss', 'tests/test_differences.py'),
         Difference(
             'torch.GaussianNLLLoss',
             'a negative variance gives NaN; torch raises ValueError',
             'no graph can raise for a value; NaN is the same everywhere',
-            'tests/test_torch_regression.py',
+            'tests/test_differences.py',
         ),
     ),
 )

@@ -88,5 +88,5 @@ HuberLoss.spec = LossSpec(
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html',),
     stands_in_for=(HostClass('torch.HuberLoss'),),
-    differences=(no_broadcast('torch.HuberLoss', 'tests/test_torch_regression.py'),),
+    differences=(no_broadcast('torch.HuberLoss', 'tests/test_differences.py'),),
 )

@@ -89,6 +89,6 @@ L1Loss.spec = LossSpec(
     differences=(
         zero_avg_factor('mmdet.L1Loss'),
         no_shortcut('mmdet.L1Loss'),
-        no_broadcast('mmdet.L1Loss', 'tests/test_torch_regression.py'),
+        no_broadcast('mmdet.L1Loss', 'tests/openmmlab/test_shared_rules.py'),
     ),
 )

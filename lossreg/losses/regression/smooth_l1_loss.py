@@ -100,6 +100,6 @@ SmoothL1Loss.spec = LossSpec(
     differences=(
         zero_avg_factor('mmdet.SmoothL1Loss'),
         no_shortcut('mmdet.SmoothL1Loss'),
-        no_broadcast('mmdet.SmoothL1Loss', 'tests/test_torch_regression.py'),
+        no_broadcast('mmdet.SmoothL1Loss', 'tests/openmmlab/test_shared_rules.py'),
     ),
 )

@@ -62,5 +62,5 @@ TorchL1Loss.spec = LossSpec(
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.L1Loss.html',),
     stands_in_for=(HostClass('torch.L1Loss'),),
-    differences=(no_broadcast('torch.L1Loss', 'tests/test_torch_regression.py'),),
+    differences=(no_broadcast('torch.L1Loss', 'tests/test_differences.py'),),
 )

@@ -62,5 +62,5 @@ TorchMSELoss.spec = LossSpec(
     },
     references=('https://pytorch.org/docs/stable/generated/torch.nn.MSELoss.html',),
     stands_in_for=(HostClass('torch.MSELoss'),),
-    differences=(no_broadcast('torch.MSELoss', 'tests/test_torch_regression.py'),),
+    differences=(no_broadcast('torch.MSELoss', 'tests/test_differences.py'),),
 )

@@ -236,7 +236,7 @@ CTCLoss.spec = LossSpec(
             'torch.CTCLoss',
             'a label out of range is an error (NaN in artefacts); torch reads beyond its tensor',
             'contract 4',
-            'tests/test_ctc.py',
+            'tests/test_differences.py',
         ),
     ),
 )
