@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: install demo test test-all test-torch test-openmmlab test-onnxruntime lint docs clean
+.PHONY: install demo test test-all test-torch test-openmmlab test-onnxruntime \
+	test-fake-cuda test-cuda-placement lint docs clean
 
 install: $(BIN)/lossreg
 
@@ -47,6 +48,15 @@ test-openmmlab:
 # Files of this version in the oldest onnxruntime that manifests promise, and in one between that and the one installed.
 test-onnxruntime: install
 	bash tests/onnxruntime_version.sh $(VENV) 1.16.3 1.23.2
+
+# Every loss on fake CUDA tensors, without a GPU, in a CUDA build of torch (5 GB).
+test-fake-cuda:
+	bash tests/fake_cuda.sh
+
+# Where ONNX Runtime's CUDA provider would run the nodes of the ONNX files, without a GPU; JSON=FILE: as JSON too.
+# Refreshes tests/cuda_placement/kernels.json.
+test-cuda-placement: install
+	bash tests/cuda_placement/run.sh $(VENV) $(if $(JSON),--json $(JSON))
 
 # Regenerates the documents derived from the specs.
 docs: install

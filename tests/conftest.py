@@ -117,3 +117,18 @@ def exported(unit_of):
         return _Files(unit_of(name, variant, call, optional), grad)
 
     return files_of
+
+
+@pytest.fixture
+def onnx_files(monkeypatch):
+    """The ONNX files that are built while a test runs."""
+    from lossreg.exporters import onnx
+
+    files, to_onnx = [], onnx.to_onnx
+
+    def keep(*arguments):
+        files.append(to_onnx(*arguments))
+        return files[-1]
+
+    monkeypatch.setattr(onnx, 'to_onnx', keep)
+    return files

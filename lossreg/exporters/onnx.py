@@ -47,6 +47,8 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
     onnx_graph.mend_unused_scan_results(model)
     onnx_graph.mend_open_clips(model)
     onnx_graph.mend_unit_quotients(model)
+    onnx_graph.mend_integer_pads(model)
+    onnx_graph.mend_boolean_tiles(model)
     onnx_graph.guard_shapes(model, signature)
     onnx_graph.drop_unused(model)
     onnx_graph.name_uniquely(model)
@@ -95,6 +97,8 @@ def _translations() -> dict[Any, Any]:
     from onnxscript import ir
     from onnxscript import opset18 as op
 
+    from lossreg.exporters.arc_tangent import arc_tangent
+
     def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
         # of equal elements, TopK puts the first first
         return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
@@ -112,6 +116,10 @@ def _translations() -> dict[Any, Any]:
         if x.dtype == ir.DataType.DOUBLE:
             return op.Sin(op.Add(x, op.Constant(value=ir.tensor(math.pi / 2, ir.DataType.DOUBLE))))
         return op.Cos(x)
+
+    def atan(x: Any) -> Any:
+        # onnxruntime's CUDA provider has no kernel of it
+        return arc_tangent(x) if x.dtype == ir.DataType.FLOAT else op.Atan(x)
 
     def any_of(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
         # the exporter's own, a maximum of int64, is True of nothing; its `all` is False of nothing in onnxruntime 1.23
@@ -135,6 +143,7 @@ def _translations() -> dict[Any, Any]:
         torch.ops.aten.any.default: any_of,
         torch.ops.aten.any.dim: any_of,
         torch.ops.aten.any.dims: any_of,
+        torch.ops.aten.atan.default: atan,
         torch.ops.aten.cos.default: cos,
         torch.ops.aten.scalar_tensor.default: scalar_tensor,
         torch.ops.aten.sort.stable: sort,

@@ -151,6 +151,41 @@ def mend_unused_scan_results(model: ir.Model) -> None:
         _replace(node.graph, result, reshape.outputs[0], users)
 
 
+def mend_integer_pads(model: ir.Model) -> None:
+    """Writes the padding of integers as a concatenation: ONNX Runtime's CUDA provider pads no integers."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != 'Pad' or node.inputs[0].dtype != ir.DataType.INT64:
+            continue
+        pads, number = (ir.convenience.get_const_tensor(value) for value in node.inputs[1:3])
+        if pads is None or number is None or pads.numpy().min() < 0:
+            continue  # one that depends on sizes, or cuts off
+        before, after = np.split(pads.numpy(), 2)
+        padded, users = node.outputs[0], list(node.outputs[0].uses())
+        result, added = node.inputs[0], list[ir.Node]()
+        for axis in map(int, np.flatnonzero(before + after)):
+            more = _slice_of(model.graph, f'{padded.name}_{axis}', result, axis, added, number.numpy())
+            parts = [more] * int(before[axis]) + [result] + [more] * int(after[axis])
+            added.append(ir.node('Concat', parts, attributes={'axis': axis}))
+            result = added[-1].outputs[0]
+            result.type, result.shape = padded.type, ir.Shape([None] * len(before))
+        node.graph.insert_after(node, added)
+        _replace(node.graph, padded, result, users)
+
+
+def mend_boolean_tiles(model: ir.Model) -> None:
+    """Repeats truth values as numbers: ONNX Runtime's CUDA provider repeats no truth values."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type == 'Tile' and node.inputs[0].dtype == ir.DataType.BOOL:
+            repeated, users = node.outputs[0], list(node.outputs[0].uses())
+            numbers = ir.node('Cast', [node.inputs[0]], attributes={'to': ir.DataType.FLOAT})
+            truths = ir.node('Cast', [repeated], attributes={'to': ir.DataType.BOOL})
+            node.graph.insert_before(node, numbers)
+            node.graph.insert_after(node, truths)
+            node.replace_input_with(0, numbers.outputs[0])
+            _replace(node.graph, repeated, truths.outputs[0], users)
+            repeated.type = ir.TensorType(ir.DataType.FLOAT)
+
+
 def mend_empty_reductions(model: ir.Model, batch: str) -> None:
     """Lets reductions give what they must where a dimension is empty.
 
@@ -228,7 +263,7 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
     zero, rank = np.zeros(1, source.dtype.numpy()), len(source.shape)
     added: list[ir.Node] = []
     if len(axes) < rank:
-        more = _slice_of_zeros(graph, name, source, empty, added)
+        more = _slice_of(graph, name, source, empty, added)
     else:
         more = _constant(graph, f'{name}_zero', zero)
         if rank > 1:
@@ -239,14 +274,16 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
     node.replace_input_with(0, added[-1].outputs[0])
 
 
-def _slice_of_zeros(graph: ir.Graph, name: str, source: ir.Value, axis: int, added: list[ir.Node]) -> ir.Value:
-    """Zeros that lengthen ``source`` by one along ``axis``. Their nodes are appended to ``added``."""
+def _slice_of(
+    graph: ir.Graph, name: str, source: ir.Value, axis: int, added: list[ir.Node], number: np.ndarray | float = 0.0
+) -> ir.Value:
+    """What lengthens ``source`` by one along ``axis``, all of it ``number``. Its nodes are appended to ``added``."""
     size = ir.node('Shape', [source])
     shape = _shape_of_one(graph, name, size.outputs[0], [axis], len(source.shape))
-    zero = ir.tensor(np.zeros(1, source.dtype.numpy()))
-    zeros = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': zero})
-    added += [size, shape, zeros]
-    return zeros.outputs[0]
+    value = ir.tensor(np.full(1, number, source.dtype.numpy()))
+    filled = ir.node('ConstantOfShape', [shape.outputs[0]], attributes={'value': value})
+    added += [size, shape, filled]
+    return filled.outputs[0]
 
 
 def mend_empty_sorts(model: ir.Model, batch: str) -> None:
@@ -266,7 +303,7 @@ def mend_empty_sorts(model: ir.Model, batch: str) -> None:
         if empty is None:
             continue
         name, before = node.outputs[0].name, list[ir.Node]()
-        more = _slice_of_zeros(graph, name, source, empty, before)
+        more = _slice_of(graph, name, source, empty, before)
         before.append(ir.node('Concat', [source, more], attributes={'axis': empty}))
         node.graph.insert_before(node, before)
         node.replace_input_with(0, before[-1].outputs[0])

@@ -1,0 +1,117 @@
+"""Runs every loss forward on fake CUDA tensors, without a GPU: tensors on two devices and a look at a value raise.
+
+Run by ``make test-fake-cuda`` with a CUDA build of torch. Every unit is run twice: as it is traced, and as in plain
+eager mode, for which fake tensors pass for real ones. Names of losses, if given, are those that are run.
+"""
+
+import logging
+import sys
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from unittest import mock
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lossreg import arith
+from lossreg.registry import load_losses
+from lossreg.request import variants_of
+from lossreg.samples import draw
+from lossreg.unit import FlatLoss
+
+NEEDS_DRIVER = {('CTCLoss', 'plain'): "torch's kernel asks for a driver before it asks for shapes"}
+"""What cannot be run so, by loss and mode, and why."""
+
+
+def fake(tensor, device='cuda'):
+    """A tensor of this shape and type on a device, of which nobody knows the values."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
+
+def move(module, device_of_numbers):
+    """Parameters and buffers to the device, as ``module.to`` does, but for what hosts hold as plain numbers.
+
+    Hosts make tensors of class weights and the like where the inputs are, whether the module was moved or not. Ours are
+    buffers outside of checkpoints.
+    """
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            setattr(part, name, nn.Parameter(fake(parameter), parameter.requires_grad))
+        for name, buffer in part.named_buffers(recurse=False):
+            is_number = name in part._non_persistent_buffers_set
+            setattr(part, name, fake(buffer, device_of_numbers if is_number else 'cuda'))
+
+
+def holds_numbers(module):
+    """Whether a module, or a part of it, has buffers outside of checkpoints."""
+    return any(
+        getattr(part, name) is not None for part in module.modules() for name in part._non_persistent_buffers_set
+    )
+
+
+@contextmanager
+def taken_for_real():
+    """Lets losses take fake tensors for real ones: what plain eager mode does is done."""
+
+    def is_tensor(x):
+        return isinstance(x, torch.Tensor)
+
+    ours = [module for name, module in sys.modules.items() if name.startswith('lossreg.')]
+    holders = [module for module in ours if vars(module).get('is_eager') is arith.is_eager]
+    patches = [mock.patch.object(module, 'is_eager', is_tensor) for module in holders]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+MODES = {'traced': nullcontext, 'plain': taken_for_real}
+
+
+def problem(unit, device_of_numbers):
+    """What is wrong with a unit on the device; empty if nothing."""
+    inputs, unit = draw(unit), replace(unit, loss=deepcopy(unit.loss))
+    try:
+        with FakeTensorMode():
+            move(unit.loss, device_of_numbers)
+            outputs = FlatLoss(unit, grad=False)(*map(fake, inputs.values()))
+    except Exception as error:  # of any type: it is what the losses raise there
+        return f'{type(error).__name__}: {error}'.splitlines()[0]
+    elsewhere = [name for name, output in zip(unit.results, outputs, strict=True) if output.device.type != 'cuda']
+    return f'not on the device: {", ".join(elsewhere)}' if elsewhere else ''
+
+
+def problems_of(name):
+    """Each run of a loss, and what is wrong with it."""
+    for request in variants_of(name):
+        for unit in request.units() if request.is_callable else ():
+            for mode, context in MODES.items():
+                for device in ('cuda', 'cpu') if holds_numbers(unit.loss) else ('cuda',):
+                    with context():
+                        found = problem(unit, device)
+                    if reason := NEEDS_DRIVER.get((name, mode)):
+                        found = '' if found else f'runs, but is left out because {reason}'
+                    yield f'{name} {request.variant} {unit.call.name}, {mode}, numbers on {device}', found
+
+
+def main():
+    torch.set_num_threads(1)
+    logging.getLogger('torch').setLevel(logging.CRITICAL)  # it tells of what is raised, which is caught here
+    names = sys.argv[1:] or list(load_losses())
+    runs = [run for name in names for run in problems_of(name)]
+    wrong = [f'{place}: {found}' for place, found in runs if found]
+    print(*wrong, sep='\n')
+    print(
+        f'torch {torch.__version__}: {len(runs)} runs of {len(names)} losses on fake CUDA tensors, {len(wrong)} wrong'
+    )
+    print(*(f'left out: {name}, {mode}: {reason}' for (name, mode), reason in NEEDS_DRIVER.items()), sep='\n')
+    return 1 if wrong or not runs else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
