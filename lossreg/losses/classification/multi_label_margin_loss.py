@@ -52,7 +52,7 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     positive = times > 0
     pairs = positive.any(-1, keepdim=True) & ~positive.all(-1, keepdim=True)
     x = upcast(input)
-    # poisoned label by label, although one suffices: here pt2 rejects shapes that differ
+    # poisoned label by label, although one suffices, so that pt2 rejects shapes that differ
     scores = poison(keep(x, pairs | ~legal_sample), legal & legal_sample).double()
     # x_j - m in the set, x_k elsewhere: the hinge of a pair is the difference of these
     value = scores - choose(positive, margin, 0.0, scores)

@@ -91,7 +91,7 @@ class GHMC(nn.Module):
 
     Args:
         bins: B.
-        momentum: share of the old densities that a batch keeps, from 0 to 1; 0 uses each batch's own densities.
+        momentum: share of the old densities kept at each batch, from 0 to 1; 0 uses each batch's own densities.
         use_sigmoid: must be True, as in mmdet.
         loss_weight: factor of the result.
         reduction: ``none``, or ``mean`` over the elements that count.

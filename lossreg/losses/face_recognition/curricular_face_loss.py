@@ -95,7 +95,7 @@ class CurricularFaceLoss(nn.Module):
         num_classes: C.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
-        momentum: share of the old ``t`` that a batch keeps, from 0 to 1.
+        momentum: share of the old ``t`` kept at each batch, from 0 to 1.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the result.
 

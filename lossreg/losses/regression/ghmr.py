@@ -72,7 +72,7 @@ class GHMR(nn.Module):
     Args:
         mu: where the loss turns from quadratic to linear, > 0.
         bins: B.
-        momentum: share of the old densities that a batch keeps, from 0 to 1; 0 uses each batch's own densities.
+        momentum: share of the old densities kept at each batch, from 0 to 1; 0 uses each batch's own densities.
         loss_weight: factor of the result.
         reduction: ``none``, or ``mean`` over the sum of weights.
 
