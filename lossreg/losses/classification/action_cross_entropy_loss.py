@@ -1,4 +1,4 @@
-"""Cross-entropy of class indices or class probabilities, called as in mmaction."""
+"""Cross-entropy with class indices or class probabilities, called as in mmaction."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Optional
@@ -15,13 +15,13 @@ from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optional[Tensor] = None) -> Tensor:
-    r"""Mean softmax cross-entropy, weighted by the classes.
+    r"""Mean softmax cross-entropy with class weights.
 
     .. math::
         \ell = \frac{-\sum_i \sum_k c_k\, t_{ik} \log p_{ik}}{\sum_i \sum_k c_k\, t_{ik}}
 
-    with t 1 at the label and 0 elsewhere for class indices. Probabilities without class weights are averaged over
-    samples, whatever they sum to.
+    where t is one-hot for class indices. Probabilities without class weights are averaged over samples, whatever they
+    sum to.
 
     Args:
         cls_score: logits, (N, C), or (N, C, d1, ..., dk) for class indices.
@@ -50,7 +50,7 @@ def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optiona
 
 @LOSSES.register_module()
 class ActionCrossEntropyLoss(nn.Module):
-    """Classification of videos: cross-entropy of class indices or class probabilities.
+    """Video classification: cross-entropy with class indices or class probabilities.
 
     It has mmaction's call and numbers; see :func:`action_cross_entropy` for the formula.
 
@@ -59,8 +59,8 @@ class ActionCrossEntropyLoss(nn.Module):
         class_weight: a weight for each class.
 
     Shapes:
-        Scores (N, C); labels (N), or (N, C) as probabilities. Class indices take further dimensions behind C. Returns a
-        scalar. An empty batch, everything ignored or all weights 0 give 0.
+        Scores (N, C); labels (N), or (N, C) as probabilities. With class indices, further dimensions may follow C.
+        Returns a scalar. An empty batch, everything ignored or all weights 0 give 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -80,7 +80,7 @@ class ActionCrossEntropyLoss(nn.Module):
         self.register_buffer('class_weight', weights, persistent=False)
 
     def forward(self, cls_score: Tensor, label: Tensor) -> Tensor:
-        """Computes the loss of logits and class indices, or class probabilities of the same shape."""
+        """Computes the loss of logits against class indices, or class probabilities of the same shape."""
         return self.loss_weight * action_cross_entropy(cls_score, label, self.class_weight)
 
 

@@ -32,7 +32,7 @@ def action_nll_loss(cls_score: Tensor, label: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ActionNLLLoss(nn.Module):
-    """Classification of videos by log-probabilities.
+    """Video classification: negative log-likelihood, given log-probabilities.
 
     It has mmaction's call and numbers; see :func:`action_nll_loss` for the formula.
 
@@ -40,7 +40,7 @@ class ActionNLLLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Log-probabilities (N, C), labels (N); further dimensions stand behind C. Returns a scalar. An empty batch, or
+        Log-probabilities (N, C), labels (N); further dimensions follow C. Returns a scalar. An empty batch, or
         everything ignored, gives 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Adaptive softmax, as torch.nn has it."""
+"""Adaptive softmax, as in torch.nn."""
 
 from itertools import pairwise
 from typing import ClassVar, List, NamedTuple, Optional, Sequence, Tuple
@@ -15,7 +15,7 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 class AdaptiveOutput(NamedTuple):
-    """What :class:`AdaptiveLogSoftmaxWithLoss` returns: each label's log-probability, and minus their mean."""
+    """Output of :class:`AdaptiveLogSoftmaxWithLoss`: each label's log-probability, and the negative of their mean."""
 
     output: Tensor
     loss: Tensor
@@ -41,13 +41,13 @@ def adaptive_log_softmax(
         \log p(y) = \log h_y \text{ in the short list}, \qquad
         \log p(y) = \log h_{(i)} + \log \mathrm{softmax}(V_i U_i x)_{y - c_i} \text{ in cluster } i
 
-    with :math:`h = \mathrm{softmax}(W x + b)`, which has an entry for each class below the first cutoff and, behind
-    them, one for each cluster. Every cluster is computed for every sample, and the label's chosen.
+    with :math:`h = \mathrm{softmax}(W x + b)`, which has an entry for each class below the first cutoff, followed by
+    one for each cluster. Every cluster is computed for every sample; then the one that holds the label is selected.
 
     Args:
         input: features x, (N, D).
         target: labels y, integers in [0, number of classes), (N).
-        cutoffs: the first class c of each cluster, and the number of classes.
+        cutoffs: the first class c of each cluster, then the number of classes.
         head: W, (cutoffs[0] + clusters, D).
         bias: b, one for each row of W.
         tail: U and V of each cluster.
@@ -80,29 +80,29 @@ def adaptive_log_softmax(
 
 @LOSSES.register_module()
 class AdaptiveLogSoftmaxWithLoss(nn.Module):
-    """Softmax over very many classes, such as words: rare classes are predicted in clusters, to save time.
+    """Softmax over very many classes, such as words: rare classes are grouped in clusters to save time.
 
     It has torch.nn's call, numbers and parameters; see :func:`adaptive_log_softmax` for the formula.
 
     Labels are sorted by frequency: class 0 is the most frequent. The classes below the first cutoff are predicted
-    directly, those between two cutoffs by a cluster of their own, of fewer features the rarer they are. torch.nn
-    computes only the clusters that a batch needs; this class computes all, in O(N * n_classes) memory, because an
-    artefact cannot choose. A ``state_dict`` of torch.nn's class loads.
+    directly, those between two cutoffs by a cluster of their own, which has fewer features the rarer its classes are.
+    torch.nn computes only the clusters that a batch needs; this class computes all, in O(N * n_classes) memory, because
+    an artefact cannot choose. It loads a ``state_dict`` of torch.nn's class.
 
     Args:
         in_features: D.
         n_classes: number of classes.
-        cutoffs: the first class of each cluster, increasing, from 1 to ``n_classes`` - 1. (torch.nn's attribute of
-            this name has ``n_classes`` appended; here it is what was given.)
+        cutoffs: the first class of each cluster, increasing, from 1 to ``n_classes`` - 1. (torch.nn appends
+            ``n_classes`` to its attribute of this name; here it stays as given.)
         div_value: cluster i, counted from 1, has D // div_value^i features.
         head_bias: whether the head has a bias.
 
     Shapes:
         Features (N, D) or (D), labels (N) or a scalar. Returns a named tuple: ``output``, the log-probabilities of the
-        labels in their shape, and ``loss``, minus their mean. An empty batch gives 0 (torch: NaN).
+        labels in their shape, and ``loss``, the negative of their mean. An empty batch gives 0 (torch: NaN).
 
     Raises:
-        ValueError: ``cutoffs`` that are empty, not increasing or out of range, shapes do not match.
+        ValueError: ``cutoffs`` are empty, not increasing or out of range; shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -142,7 +142,7 @@ class AdaptiveLogSoftmaxWithLoss(nn.Module):
             self.tail.append(nn.Sequential(project, nn.Linear(features, ends[i + 2] - ends[i + 1], bias=False)))
 
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
+        """Reinitialises all parameters."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()

@@ -1,4 +1,4 @@
-"""Asymmetric loss of several labels."""
+"""Asymmetric loss for multi-label classification."""
 
 from typing import ClassVar, Optional
 
@@ -32,15 +32,15 @@ def asymmetric_loss(
         q = t\,p + (1 - t) \min(1 - p + m, 1)
 
     Args:
-        pred: logits, (N, C), or any shape with ``target`` alike; p is their sigmoid, or their softmax over the last
+        pred: logits, (N, C), or any shape shared with ``target``; p is the sigmoid, or the softmax over the last
             dimension.
         target: t in [0, 1] of the shape of ``pred``, or class indices in [0, C), (N) or (N, 1).
-        weight: w, (N). Where it is 0, NaN does not count.
+        weight: w, (N). Where it is 0, NaN is ignored.
         gamma_pos: focusing exponent of positives, >= 0.
         gamma_neg: focusing exponent of negatives, >= 0.
-        clip: m, >= 0: a negative with a probability up to it costs nothing.
-        use_sigmoid: which p.
-        eps: where the logarithm ends.
+        clip: m, >= 0; negatives with a probability up to m contribute 0.
+        use_sigmoid: whether p is the sigmoid or the softmax.
+        eps: lower bound of the logarithm's argument.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -61,12 +61,12 @@ def asymmetric_loss(
         counted = weight != 0 if legal is None else (weight != 0) | ~legal
         x, t = keep(x, counted), keep(t, counted)
     if use_sigmoid:
-        # of a logarithm, because ONNX Runtime's sigmoid is 0 below -18
+        # exp of a log, because ONNX Runtime's sigmoid is 0 below -18
         p, not_p = torch.exp(-softplus(-x)), torch.exp(-softplus(x))
     else:
         p = F.log_softmax(x, dim=-1).exp()
         not_p = 1.0 - p
-    # q, and 1 - q without the difference of two numbers near 1
+    # q, and 1 - q without subtracting two numbers near 1
     q = t * p + (1.0 - t) * (not_p + clip).clamp(max=1.0)
     not_q = t * not_p + (1.0 - t) * (p - clip).clamp(min=0.0)
     # -(1 - q)^gamma log q
@@ -84,11 +84,11 @@ class AsymmetricLoss(nn.Module):
     Args:
         gamma_pos: focusing exponent of positives, >= 0.
         gamma_neg: focusing exponent of negatives, >= 0; usually the larger one.
-        clip: the probability up to which a negative costs nothing, >= 0; None means 0.
+        clip: negatives with a probability up to this contribute 0; >= 0, None means 0.
         reduction: ``none``, ``mean`` (over all N * C elements, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        use_sigmoid: whether probabilities are the sigmoid of the logits, or their softmax.
-        eps: where the logarithm ends, > 0. Below it the gradient is 0.
+        use_sigmoid: whether probabilities are the sigmoid of the logits or their softmax.
+        eps: lower bound of the logarithm's argument, > 0. Below it the gradient is 0.
 
     Shapes:
         Predictions (N, C); targets (N, C), (N), or integers (N, 1); weights (N). Returns a scalar, or (N, C) with
@@ -165,8 +165,8 @@ AsymmetricLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmpretrain.AsymmetricLoss',
-            'gradient where p is within 1e-7 of 1: with the sigmoid the derivative itself, with the softmax another '
-            'rounding of 1 - p; mmpretrain subtracts, which in float32 leaves 0',
+            'gradient where p is within 1e-7 of 1: exact with the sigmoid, a different rounding of 1 - p with the '
+            'softmax; mmpretrain subtracts, which leaves 0 in float32',
             'contract 6: extreme inputs are right against float64',
             'tests/openmmlab/test_mmpretrain.py',
         ),

@@ -19,12 +19,12 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
     .. math::
         \ell = -w \left(t \log p + (1 - t) \log(1 - p)\right)
 
-    A logarithm is at least -100, as in torch; its gradient there is 0.
+    Logarithms are clamped to at least -100, as in torch, with gradient 0 there.
 
     Args:
-        input: probabilities p, of any shape. Outside [0, 1] they give NaN.
+        input: probabilities p, of any shape. Values outside [0, 1] give NaN.
         target: t in [0, 1], of the same shape.
-        weight: w, of a shape that broadcasts to it. Where it is 0, NaN does not count.
+        weight: w, of a shape that broadcasts to it. Where it is 0, NaN is ignored.
 
     Returns:
         The losses, of the shape of ``input``.
@@ -37,22 +37,22 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
 
 @LOSSES.register_module()
 class BCELoss(nn.Module):
-    """Binary cross-entropy of probabilities, for labels that do not exclude each other.
+    """Multi-label classification: binary cross-entropy of probabilities.
 
     It has torch.nn.BCELoss's call and numbers; see :func:`bce_loss` for the formula.
 
-    The input is the probability of each class by itself: the result of a sigmoid, not of a softmax, whose
-    probabilities exclude each other. For logits use ``BCEWithLogitsLoss``, which is also exact at any logit.
+    The input is the probability of each class on its own: the output of a sigmoid, not of a softmax. For logits use
+    ``BCEWithLogitsLoss``, which is exact at any logit.
 
     Args:
         weight: weights, a tensor or list that broadcasts to the input, such as (C); kept as a buffer.
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
-        reduction: ``none``, ``mean`` (over all elements, whatever their weight) or ``sum``.
+        reduction: ``none``, ``mean`` (over all elements, regardless of weight) or ``sum``.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch, or all
-        weights 0, give 0.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch,
+        or all weights 0, give 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -100,14 +100,14 @@ BCELoss.spec = LossSpec(
     differences=(
         Difference(
             'torch.BCELoss',
-            'a probability outside [0, 1] gives NaN, a target there counts as the formula has it; torch raises '
+            'a probability outside [0, 1] gives NaN, a target outside it enters the formula as it is; torch raises '
             'RuntimeError for both',
             'no graph can raise for a value',
             'tests/test_differences.py',
         ),
         Difference(
             'torch.BCELoss',
-            'gradient of inputs within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is cut off; '
+            'gradient of inputs within 1e-12 of 0 or 1: the derivative itself, and 0 where the logarithm is clamped; '
             'torch limits it to 1e12',
             'the derivative is what float64 arithmetic gives',
             'tests/test_differences.py',

@@ -15,20 +15,20 @@ from lossreg.spec_parts.classifiers import class_weight_count
 
 @LOSSES.register_module()
 class BCELossWithLogits(nn.Module):
-    """Multi-label classification of videos: binary cross-entropy of logits.
+    """Multi-label video classification: binary cross-entropy of logits.
 
     It has mmaction's call and numbers.
 
-    See :func:`lossreg.functional.multi_label_cross_entropy` for the formula. The mean is over all elements, whatever
-    their weight.
+    See :func:`lossreg.functional.multi_label_cross_entropy` for the formula. The mean is over all elements, regardless
+    of weight.
 
     Args:
         loss_weight: factor of the result.
         class_weight: a weight for each class.
 
     Shapes:
-        Scores and targets in [0, 1] of one shape, (N, ..., C). Returns a scalar. An empty batch, or all weights 0, give
-        0.
+        Scores, and targets in [0, 1], of the same shape (N, ..., C). Returns a scalar. An empty batch, or all weights
+        0, give 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -26,7 +26,7 @@ def bce_with_logits_loss(
     Args:
         input: logits x, of any shape.
         target: t in [0, 1], of the same shape.
-        weight: w, of a shape that broadcasts to it. Where it is 0, NaN does not count.
+        weight: w, of a shape that broadcasts to it. Where it is 0, NaN is ignored.
         pos_weight: c, of a shape that broadcasts to it.
 
     Returns:
@@ -40,7 +40,7 @@ def bce_with_logits_loss(
 
 @LOSSES.register_module()
 class BCEWithLogitsLoss(nn.Module):
-    """Binary cross-entropy of logits, for labels that do not exclude each other.
+    """Multi-label classification: binary cross-entropy of logits.
 
     It has torch.nn.BCEWithLogitsLoss's call and numbers; see :func:`bce_with_logits_loss`.
 
@@ -48,12 +48,12 @@ class BCEWithLogitsLoss(nn.Module):
         weight: weights, a tensor or list that broadcasts to the input, such as (C); kept as a buffer.
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
-        reduction: ``none``, ``mean`` (over all elements, whatever their weight) or ``sum``.
+        reduction: ``none``, ``mean`` (over all elements, regardless of weight) or ``sum``.
         pos_weight: weights of the positives, given like ``weight``.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch, or all
-        weights 0, give 0.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch,
+        or all weights 0, give 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -16,7 +16,7 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 def class_balanced_focal_loss(
     cls_score: Tensor, label: Tensor, class_weight: Optional[Tensor] = None, gamma: float = 2.0
 ) -> Tensor:
-    r"""Focal loss of each element, weighted by the class of its sample.
+    r"""Focal loss of each element, weighted by its sample's class.
 
     .. math::
         \ell_{ik} = c_{y_i} (1 - p_{ik})^\gamma \cdot (-\log p_{ik}), \qquad
@@ -51,13 +51,13 @@ def class_balanced_focal_loss(
 
 
 def class_balanced_weights(samples_per_cls: Sequence[int], beta: float) -> Tensor:
-    r"""Weights of classes by their effective number of samples, which sum to C.
+    r"""Class weights from the effective number of samples, scaled to sum to C.
 
     .. math::
         c_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}
 
     Args:
-        samples_per_cls: n, one count above 0 for each class.
+        samples_per_cls: n, a count > 0 for each class.
         beta: in [0, 1).
 
     Returns:
@@ -77,17 +77,17 @@ def class_balanced_weights(samples_per_cls: Sequence[int], beta: float) -> Tenso
 
 @LOSSES.register_module()
 class CBFocalLoss(nn.Module):
-    """Classification of long-tailed classes: focal loss, weighted by each class's effective number of samples.
+    """Long-tailed classification: focal loss, weighted by each class's effective number of samples.
 
     It has mmaction's call and numbers.
 
-    See :func:`class_balanced_focal_loss` and :func:`class_balanced_weights` for the formulas. The losses of the classes
-    are added up, and those sums averaged over the samples.
+    See :func:`class_balanced_focal_loss` and :func:`class_balanced_weights` for the formulas. The losses are summed
+    over classes and averaged over samples.
 
     Args:
         loss_weight: factor of the result.
-        samples_per_cls: the number of samples of each class. Without it every class weighs 1.
-        beta: how much the weights tell rare classes from frequent ones, from 0 (not at all) to below 1.
+        samples_per_cls: the number of samples of each class. Without it every class has weight 1.
+        beta: how strongly rare classes are favoured, from 0 (not at all) to below 1.
         gamma: focusing exponent, >= 0.
 
     Shapes:
@@ -117,7 +117,7 @@ class CBFocalLoss(nn.Module):
         self.samples_per_cls = tuple(samples_per_cls)
         self.beta = float(beta)
         self.gamma = float(gamma)
-        # computed, and so not exact in float32
+        # kept in float64: computed weights are not exact in float32
         weights = class_balanced_weights(samples_per_cls, beta) if samples_per_cls else None
         self.register_buffer('weights', weights, persistent=False)
 
@@ -128,7 +128,7 @@ class CBFocalLoss(nn.Module):
 
 
 def _class_count(loss: CBFocalLoss) -> Mapping[str, int]:
-    """The counts fix the number of classes."""
+    """The counts determine the number of classes."""
     return {'C': len(loss.samples_per_cls)} if loss.samples_per_cls else {}
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy that tells a box head how many channels it has, and what they mean."""
+"""Cross-entropy that tells a box head how many classifier channels to use and how to read them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,30 +23,31 @@ from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 
 @LOSSES.register_module()
 class CrossEntropyCustomLoss(nn.Module):
-    """Cross-entropy for detectors of very many classes (V3Det), whose box head asks the loss for its channels.
+    """Detection of very many classes (V3Det): cross-entropy that tells the box head its classifier channels.
 
-    It has mmdet's call and numbers: that of ``CrossEntropyLoss``, which it holds.
+    It has mmdet's call and numbers, and delegates to ``CrossEntropyLoss``.
 
-    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to ask
-    ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, which need ``num_classes``. Background is a channel
-    of its own with the softmax, and whatever probability is left with ``use_sigmoid``.
+    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to call
+    ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, all of which need ``num_classes``. With the softmax,
+    background is a channel of its own; with ``use_sigmoid`` it gets the remaining probability.
 
     Args:
-        use_sigmoid: sigmoid of each class, not softmax.
-        use_mask: cross-entropy of masks; excludes ``use_sigmoid``, ``class_weight`` and other reductions.
+        use_sigmoid: whether to apply a sigmoid to each class instead of the softmax.
+        use_mask: cross-entropy of masks; cannot be combined with ``use_sigmoid``, ``class_weight`` or other reductions.
         reduction: ``none``, ``mean`` or ``sum``.
         num_classes: C, without background.
-        class_weight: a weight for each class; with ``use_sigmoid`` it weighs positives only, and may be one number.
+        class_weight: a weight for each class; with ``use_sigmoid`` it applies to positives only, and may be a single
+            number.
         ignore_index: label that contributes 0; None means -100.
         loss_weight: factor of the result.
         avg_non_ignore: whether the mean is over non-ignored elements.
 
     Shapes:
-        As those of ``CrossEntropyLoss``.
+        Those of ``CrossEntropyLoss``.
 
     Raises:
         ValueError: options exclude each other, shapes do not match, ``avg_factor`` with ``reduction='sum'``;
-            ``num_classes`` missing or another than the head's, where the head asks.
+            ``num_classes`` missing or different from the head's when the head asks for it.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -97,12 +98,12 @@ class CrossEntropyCustomLoss(nn.Module):
         return result
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """The channels of the classifier for so many classes."""
+        """The number of classifier channels for ``num_classes`` classes."""
         check_class_count(self.num_classes, num_classes)
         return num_classes if self.use_sigmoid else num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Probabilities of the classes and, last, of background, (N, C + 1)."""
+        """Probabilities of the classes and, in the last column, of background, (N, C + 1)."""
         check_class_count(self.num_classes)
         classes = cls_score[:, : self.num_classes]
         if not self.use_sigmoid:
@@ -111,7 +112,7 @@ class CrossEntropyCustomLoss(nn.Module):
         return torch.cat([scores, (1.0 - scores.sum(1, keepdim=True)).clamp(min=0.0, max=1.0)], dim=1)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
-        """How many per cent of the samples that are not background have the largest score at their class."""
+        """Percentage of non-background samples whose own class has the largest score."""
         check_class_count(self.num_classes)
         labels = indices(labels, 'labels')
         return {'acc_classes': accuracy(cls_score[:, : self.num_classes], labels, labels < self.num_classes)}
@@ -142,7 +143,7 @@ CrossEntropyCustomLoss.spec = LossSpec(
         *(replace(d, host='mmdet.CrossEntropyCustomLoss') for d in CrossEntropyLoss.spec.differences),
         Difference(
             'mmdet.CrossEntropyCustomLoss',
-            'num_classes may be left out until a head asks for it; mmdet cannot be built without',
+            'num_classes may be left out until a head asks for it; mmdet cannot be built without it',
             'the loss itself does not need it',
             'tests/openmmlab/test_mmdet.py',
         ),

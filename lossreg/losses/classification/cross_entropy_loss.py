@@ -30,7 +30,7 @@ def cross_entropy(
     Args:
         cls_score: logits, (N, C) or (N, C, d1, ..., dk).
         label: y, integers in [0, C) or ``ignore_index``, (N) or (N, d1, ..., dk).
-        weight: w, of the shape of ``label``. Where it is 0, NaN logits do not count.
+        weight: w, of the shape of ``label``. Where it is 0, NaN logits are ignored.
         class_weight: c, (C).
         ignore_index: samples with this label contribute 0.
         label_smoothing: epsilon.
@@ -63,11 +63,11 @@ def binary_cross_entropy(
         \ell_{ik} = -w_i \left(c_k\, t_{ik} \log \sigma(x_{ik}) + (1 - t_{ik}) \log(1 - \sigma(x_{ik}))\right)
 
     Args:
-        cls_score: logits x, (N, C), or of any shape with ``label`` alike.
-        label: class indices (N), of which C means no class, or targets t in [0, 1] of the shape of ``cls_score``.
-            Every negative label, and ``ignore_index``, is ignored, as mmdet does.
-        weight: w, of the shape of ``label``; for targets the last dimension may be 1, as YOLOv3's head gives it.
-            Where it is 0, NaN logits do not count.
+        cls_score: logits x, (N, C), or any shape shared with ``label``.
+        label: class indices (N), where C means no class, or targets t in [0, 1] of the shape of ``cls_score``. Every
+            negative label, and ``ignore_index``, is ignored, as mmdet does.
+        weight: w, of the shape of ``label``; for targets the last dimension may be 1, as YOLOv3's head passes it. Where
+            it is 0, NaN logits are ignored.
         pos_weight: c, (C) or a scalar.
         ignore_index: elements with this label contribute 0.
 
@@ -90,12 +90,12 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
     r"""Sigmoid cross-entropy between each instance's mask and the predicted mask of that instance's class.
 
     Args:
-        mask_pred: logits, (R, C, d1, ..., dk): one mask a class.
+        mask_pred: logits, (R, C, d1, ..., dk): one mask per class.
         mask_target: masks in [0, 1], (R, d1, ..., dk).
-        label: the class of each instance, (R).
+        label: class of each instance, (R).
 
     Returns:
-        The mean over all pixels of all instances, of shape (1,), as mmdet has it.
+        The mean over all pixels of all instances, of shape (1,), as in mmdet.
 
     Raises:
         ValueError: shapes do not match.
@@ -106,7 +106,7 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
 
 @LOSSES.register_module()
 class CrossEntropyLoss(nn.Module):
-    """Cross-entropy of detectors: over classes (softmax), independent labels (sigmoid) or instance masks.
+    """Detection: cross-entropy over classes (softmax), independent labels (sigmoid) or instance masks.
 
     It has mmdet's call and numbers, in three modes.
 
@@ -118,9 +118,10 @@ class CrossEntropyLoss(nn.Module):
 
     Args:
         use_sigmoid: see above.
-        use_mask: see above; excludes ``use_sigmoid``, ``class_weight``, ``ignore_index`` and other reductions.
+        use_mask: see above; cannot be combined with ``use_sigmoid``, ``class_weight``, ``ignore_index`` or other
+            reductions.
         reduction: ``none``, ``mean`` or ``sum``.
-        class_weight: a weight for each class, or one float for all. With ``use_sigmoid`` it weighs positives only.
+        class_weight: a weight for each class, or one float for all. With ``use_sigmoid`` it applies to positives only.
         ignore_index: label that contributes 0; None means -100.
         loss_weight: factor of the result.
         avg_non_ignore: whether the mean is over non-ignored elements.
@@ -217,7 +218,7 @@ def _is_softmax(loss: CrossEntropyLoss) -> bool:
 
 
 def _class_count(loss: CrossEntropyLoss) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
+    """Class weights determine the number of classes."""
     weights = loss.class_weight
     return {} if weights is None or weights.dim() == 0 else {'C': weights.numel()}
 
@@ -304,7 +305,7 @@ CrossEntropyLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmdet.CrossEntropyLoss',
-            'with use_sigmoid, a class index above C is an error (NaN in artefacts); mmdet takes it for background',
+            'with use_sigmoid, a class index above C is an error (NaN in artefacts); mmdet treats it as background',
             'contract 4: only C itself is declared to mean background',
             'tests/test_differences.py',
         ),

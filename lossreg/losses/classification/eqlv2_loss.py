@@ -1,4 +1,4 @@
-"""Equalization loss v2 of long-tailed classes."""
+"""Equalization loss v2 for long-tailed classes."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Optional, Tuple
@@ -28,26 +28,26 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 def eqlv2_loss(
     cls_score: Tensor, label: Tensor, pos_neg: Tensor, mu: float = 0.8, alpha: float = 4.0, gamma: float = 12.0
 ) -> Tuple[Tensor, Tensor, Tensor]:
-    r"""Sigmoid cross-entropy, in which a class counts by the ratio of its positive to its negative gradients so far.
+    r"""Sigmoid cross-entropy with classes weighted by the ratio of their positive to negative gradients so far.
 
     .. math::
         \ell_i = -w^+_{y_i} \log p_{i y_i} - \sum_{k \ne y_i} w^-_k \log(1 - p_{ik}), \qquad
         w^-_k = \sigma(\gamma (r_k - \mu)), \quad w^+_k = 1 + \alpha (1 - w^-_k)
 
-    with :math:`p = \sigma(x)` and :math:`w^+ = w^- = 1` for the last channel, background.
+    with :math:`p = \sigma(x)`, and :math:`w^+ = w^- = 1` for background, the last channel.
 
     Args:
         cls_score: logits x, (N, C + 1).
-        label: y, integers in [0, C], of which C means background, (N).
+        label: y, integers in [0, C], where C means background, (N).
         pos_neg: r, (C).
-        mu: the ratio at which negatives count by half.
-        alpha: how much more positives may count.
-        gamma: how steeply that changes.
+        mu: the ratio at which negatives have weight 1/2.
+        alpha: how much the weight of positives may exceed 1.
+        gamma: how steeply the weights change with the ratio.
 
     Returns:
-        The losses, (N); and the weighted lengths of the gradients of this batch, summed for each class, (C) each: of
-        positives :math:`\sum_{i: y_i = k} w^+_k (1 - p_{ik})`, of negatives :math:`\sum_{i: y_i \ne k} w^-_k p_{ik}`.
-        Samples with an illegal label have none.
+        The losses, (N); and for each class the summed weighted gradient norms of this batch, (C) each: of positives
+        :math:`\sum_{i: y_i = k} w^+_k (1 - p_{ik})`, of negatives :math:`\sum_{i: y_i \ne k} w^-_k p_{ik}`. Samples
+        with an illegal label are left out.
 
     Raises:
         ValueError: shapes do not match.
@@ -68,7 +68,7 @@ def eqlv2_loss(
     z = torch.where(positive, -x, x)
     # -log p is softplus(-x), -log(1 - p) is softplus(x)
     loss = poison((weight * softplus(z)).sum(1), legal.squeeze(1))
-    # the length of the gradient is 1 - p, or p
+    # the absolute gradient is 1 - p, or p
     length = torch.where(legal, weight * sigmoid(z.detach()), 0.0)
     of_positives = torch.where(positive, length, 0.0).sum(0)
     of_negatives = torch.where(positive, 0.0, length).sum(0)
@@ -77,16 +77,17 @@ def eqlv2_loss(
 
 @LOSSES.register_module()
 class EQLV2Loss(nn.Module):
-    """Detection of long-tailed classes: balances the positive and negative gradients of each class.
+    """Long-tailed detection: balances the positive and negative gradients of each class.
 
     It has mmdet's call and numbers; see :func:`eqlv2_loss` for the formula.
 
-    The gradients of each class so far are buffers: ``pos_grad``, ``neg_grad``, and their ratio ``pos_neg``, which
-    starts at 100, so that all count alike at first. ``forward`` computes with the ratio before the batch, and adds its
-    gradients in training mode only. Artefacts take the three and return ``next_pos_grad`` and so on.
+    The gradients of each class so far are kept in buffers: ``pos_grad``, ``neg_grad``, and their ratio ``pos_neg``,
+    which starts at 100, so that all classes weigh the same at first. ``forward`` uses the ratio from before the batch,
+    and adds the batch's gradients in training mode only. Artefacts take all three and return ``next_pos_grad`` and so
+    on.
 
-    The result is always the sum over classes, averaged over the N samples. Box heads give ``weight`` and
-    ``avg_factor``, which do not count, as in mmdet.
+    The result is always the sum over classes, averaged over the N samples. ``weight`` and ``avg_factor``, which box
+    heads pass, are ignored, as in mmdet.
 
     Args:
         use_sigmoid: must be True.
@@ -95,11 +96,11 @@ class EQLV2Loss(nn.Module):
         loss_weight: factor of the result.
         num_classes: C, without background.
         use_distributed: whether gradients are summed over all processes of the default group. Eager only.
-        mu: the ratio at which negatives count by half.
-        alpha: how much more positives may count.
-        gamma: how steeply that changes.
+        mu: the ratio at which negatives have weight 1/2.
+        alpha: how much the weight of positives may exceed 1.
+        gamma: how steeply the weights change with the ratio.
         vis_grad: without effect, as in mmdet.
-        test_with_obj: whether ``get_activation`` multiplies classes by the probability that it is not background.
+        test_with_obj: whether ``get_activation`` multiplies class probabilities by that of not being background.
 
     Shapes:
         Scores (N, C + 1), labels (N) with C for background, buffers (C). Returns a scalar; an empty batch gives 0.
@@ -157,7 +158,7 @@ class EQLV2Loss(nn.Module):
         avg_factor: Optional[float] = None,
         reduction_override: Optional[str] = None,
     ) -> Tensor:
-        """Computes the loss and, in training mode, adds the gradients; ``weight`` and ``avg_factor`` do not count."""
+        """Computes the loss and, in training mode, adds the gradients; ``weight`` and ``avg_factor`` are ignored."""
         if reduction_override is not None and reduction_override != 'mean':
             raise ValueError(f"the only reduction is 'mean', got reduction_override='{reduction_override}'")
         check_state(self.pos_grad, 'pos_grad')
@@ -183,11 +184,11 @@ class EQLV2Loss(nn.Module):
         return loss, pos_grad, neg_grad, pos_grad / (neg_grad + 1e-10)
 
     def get_channel_num(self, num_classes: int) -> int:
-        """The channels of the classifier for so many classes."""
+        """The number of classifier channels for ``num_classes`` classes."""
         return num_classes + 1
 
     def get_activation(self, pred: Tensor) -> Tensor:
-        """Probabilities of the classes and, last, of background, (N, C + 1)."""
+        """Probabilities of the classes and, in the last column, of background, (N, C + 1)."""
         scores = torch.sigmoid(pred)
         if not self.test_with_obj:
             return scores
@@ -196,14 +197,14 @@ class EQLV2Loss(nn.Module):
 
 @torch.jit.unused
 def _over_processes(x: Tensor) -> Tensor:
-    """The sum of what all processes have."""
+    """The sum over all processes."""
     x = x.clone()
     dist.all_reduce(x)
     return x
 
 
 def _sizes(loss: EQLV2Loss) -> Mapping[str, int]:
-    """The channels K of the classifier, the last of which is background, and the classes C."""
+    """The number K of classifier channels (the last is background) and the number C of classes."""
     return {'K': loss.num_classes + 1, 'C': loss.num_classes}
 
 
@@ -219,7 +220,7 @@ EQLV2Loss.spec = LossSpec(
                 Input('neg_grad', Role.COUNTS, 'C', state=True),
                 Input('pos_neg', Role.POSITIVE, 'C', state=True),
             ),
-            # a call that asks for another reduction is refused
+            # a call with another reduction is refused
             when=lambda loss: loss.reduction == 'mean',
             method='step',
         ),
@@ -241,7 +242,7 @@ EQLV2Loss.spec = LossSpec(
         ),
         Difference(
             'mmdet.EQLV2Loss',
-            'gradients are added up in training mode only; mmdet does so in evaluation too',
+            'gradients are accumulated in training mode only; mmdet does so in evaluation too',
             'a validation loss must not change what is trained',
             'tests/openmmlab/test_mmdet.py',
         ),

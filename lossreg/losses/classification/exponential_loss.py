@@ -18,7 +18,7 @@ def exponential_loss(input: Tensor, target: Tensor) -> Tensor:
         \ell = \exp(-t\,s)
 
     Args:
-        input: scores s, of any shape. Beyond 88 on the wrong side float32 overflows to infinity.
+        input: scores s, of any shape. On the wrong side, float32 overflows to infinity beyond 88.
         target: signs t, -1 or 1, of the same shape.
 
     Returns:
@@ -33,7 +33,7 @@ def exponential_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class ExponentialLoss(nn.Module):
-    """Exponential loss of two classes, the one that AdaBoost minimises.
+    """Binary classification: exponential loss, as minimised by AdaBoost.
 
     See :func:`exponential_loss` for the formula.
 
@@ -41,7 +41,8 @@ class ExponentialLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Scores and signs of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch gives 0.
+        Scores and signs of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -63,7 +64,7 @@ class ExponentialLoss(nn.Module):
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with scores of one shape."""
+    """A call with scores of the given shape."""
     return Call(
         name, (Input('input', Role.LOGITS, shape, differentiable=True, limit=80.0), Input('target', Role.SIGNS, shape))
     )

@@ -20,8 +20,8 @@ def hinge_loss(input: Tensor, target: Tensor, margin: float = 1.0, squared: bool
     Args:
         input: scores s, of any shape.
         target: signs t, -1 or 1, of the same shape.
-        margin: m, how far on the right side a score should be.
-        squared: whether to square.
+        margin: m, the smallest t s with loss 0.
+        squared: whether to square the loss.
 
     Returns:
         The losses, of the shape of ``input``.
@@ -36,17 +36,18 @@ def hinge_loss(input: Tensor, target: Tensor, margin: float = 1.0, squared: bool
 
 @LOSSES.register_module()
 class HingeLoss(nn.Module):
-    """Hinge loss of two classes, that of support vector machines.
+    """Binary classification: hinge loss, as in support vector machines.
 
     See :func:`hinge_loss` for the formula.
 
     Args:
-        margin: how far on the right side a score should be.
-        squared: whether to square, as an L2-SVM does.
+        margin: how far on the correct side a score should be.
+        squared: whether to square the loss, as in an L2-SVM.
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Scores and signs of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch gives 0.
+        Scores and signs of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -70,7 +71,7 @@ class HingeLoss(nn.Module):
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with scores of one shape."""
+    """A call with scores of the given shape."""
     return Call(name, (Input('input', Role.LOGITS, shape, differentiable=True), Input('target', Role.SIGNS, shape)))
 
 

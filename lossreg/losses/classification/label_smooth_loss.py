@@ -1,4 +1,4 @@
-"""Cross-entropy against smoothed labels, with the softmax or with a sigmoid for each class."""
+"""Cross-entropy against smoothed labels, with a softmax or a sigmoid per class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional
@@ -54,7 +54,7 @@ def smooth_label(label: Tensor, eps: float, mode: str = 'original') -> Tensor:
         return poison(choose(t > 0, 1.0 - eps, eps, t), t == t)
     if mode == 'classy_vision':
         eps = eps / (1.0 + eps)
-    # the size becomes a tensor first: exporters freeze a Python number made of it
+    # the size becomes a tensor first, because exporters freeze a Python number derived from it
     classes = torch.zeros([], dtype=t.dtype, device=t.device) + label.size(1)
     return t * (1.0 - eps) + eps / classes
 
@@ -81,12 +81,12 @@ def label_smooth_cross_entropy(
     Args:
         cls_score: logits x, (N, C).
         label: class indices, (N) or (N, 1), or targets, each >= 0, (N, C).
-        weight: w, (N). Where it is 0, NaN logits do not count.
+        weight: w, (N). Where it is 0, NaN logits are ignored.
         class_weight: c, (C).
         pos_weight: b, (C); with the sigmoid only.
-        eps: how much is smoothed, from 0 to 1.
+        eps: amount of smoothing, from 0 to 1.
         mode: ``original``, ``classy_vision`` or ``multi_label``.
-        use_sigmoid: which form.
+        use_sigmoid: whether to use the second form.
 
     Returns:
         (N), or (N, C) with the sigmoid.
@@ -97,7 +97,7 @@ def label_smooth_cross_entropy(
     """
     check_dim(cls_score, 2, 'cls_score')
     if label.dim() == 2 and not label.is_floating_point():
-        # takes off a dimension 1 of size 1, and no other
+        # drops dimension 1 only if its size is 1
         label = label.squeeze(1)
     x = upcast(cls_score)
     legal: Optional[Tensor] = None
@@ -106,7 +106,7 @@ def label_smooth_cross_entropy(
         label = class_indices(label, 'label')
         legal = check_labels(label, cls_score.size(1), None, 'label')
         if not use_sigmoid and mode != 'multi_label':
-            # no label is ignored here, so that what is illegal becomes -1, which is illegal there too
+            # no label is ignored here: illegal ones become -1, which the callee rejects too
             index = torch.where(legal, label, -1)
             smoothing = eps / (1.0 + eps) if mode == 'classy_vision' else eps
             return softmax_cross_entropy(cls_score, index, weight, class_weight, label_smoothing=smoothing)[0]
@@ -151,22 +151,22 @@ class LabelSmoothLoss(nn.Module):
     See :func:`label_smooth_cross_entropy` and :func:`smooth_label` for the formulas.
 
     Args:
-        label_smooth_val: how much is smoothed, in [0, 1].
+        label_smooth_val: amount of smoothing, in [0, 1].
         num_classes: C, checked against the scores if given.
-        use_sigmoid: sigmoid or softmax; None means the sigmoid in the mode ``multi_label`` and the softmax elsewhere.
+        use_sigmoid: sigmoid or softmax; None means sigmoid in mode ``multi_label`` and softmax otherwise.
         mode: ``original``, ``classy_vision`` or ``multi_label``.
         reduction: ``none``, ``mean`` (over samples, or elements with the sigmoid, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         class_weight: a weight for each class.
-        pos_weight: a weight for each class, of its positives; the softmax takes no notice of it.
+        pos_weight: weight of each class's positives; ignored by the softmax.
 
     Shapes:
         Scores (N, C); labels (N), integers (N, 1), or (N, C), one-hot or mixed; weights (N). Returns a scalar, or with
         reduction ``none`` (N), (N, C) with the sigmoid. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
-        ValueError: unknown ``mode``, ``label_smooth_val`` out of [0, 1], shapes do not match, another number of classes
-            than ``num_classes``, ``avg_factor`` with ``reduction='sum'``.
+        ValueError: unknown ``mode``, ``label_smooth_val`` outside [0, 1], shapes do not match, the number of classes is
+            not ``num_classes``, ``avg_factor`` with ``reduction='sum'``.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -235,7 +235,7 @@ class LabelSmoothLoss(nn.Module):
 
 
 def _classes(loss: LabelSmoothLoss) -> Mapping[str, int]:
-    """``num_classes`` and weights fix the number of classes."""
+    """``num_classes`` and weights determine the number of classes."""
     if loss.num_classes is not None:
         return {'C': loss.num_classes}
     weights = loss.class_weight if loss.pos_weight is None else loss.pos_weight
@@ -259,7 +259,7 @@ def _call(name: str, label: Input, when: Callable[[Any], bool]) -> Call:
 LabelSmoothLoss.spec = LossSpec(
     functions=(smooth_label, label_smooth_cross_entropy),
     calls=(
-        # what mmpretrain's heads for several labels give comes first there
+        # first the one that mmpretrain's multi-label heads pass in that mode
         _call('multi_label', Input('label', Role.TARGETS, 'N C'), lambda loss: loss.mode == 'multi_label'),
         _call('labels', Input('label', Role.LABELS, 'N', classes='C'), lambda loss: True),
         _call('soft', Input('label', Role.DISTRIBUTION, 'N C'), lambda loss: loss.mode != 'multi_label'),
@@ -287,20 +287,20 @@ LabelSmoothLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmpretrain.LabelSmoothLoss',
-            'a float label (N, 1) for one class is its target; mmpretrain takes it for a class index',
-            'a label 0.0 would mean the class is there',
+            'a float label (N, 1) for one class is its target; mmpretrain reads it as a class index',
+            'read as an index, a label 0.0 would mean that the class is present',
             'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(
             'mmpretrain.LabelSmoothLoss',
-            'scores (N, C) only; mmpretrain takes further dimensions and smooths over the wrong one',
-            'its softmax is over the last dimension, its number of classes that of the second',
+            'scores must be (N, C); mmpretrain accepts further dimensions and smooths over the wrong one',
+            'its softmax runs over the last dimension, but it takes the number of classes from the second',
             'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(
             'mmpretrain.LabelSmoothLoss',
             "the number of classes may change from call to call; mmpretrain keeps the first call's",
-            'a loss without num_classes has no state',
+            'a loss without num_classes keeps no state',
             'tests/openmmlab/test_mmpretrain.py',
         ),
         Difference(

@@ -34,7 +34,7 @@ def logistic_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class LogisticLoss(nn.Module):
-    """Logistic loss of two classes, that of logistic regression.
+    """Binary classification: logistic loss, as in logistic regression.
 
     See :func:`logistic_loss` for the formula.
 
@@ -42,7 +42,8 @@ class LogisticLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Scores and signs of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch gives 0.
+        Scores and signs of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -64,7 +65,7 @@ class LogisticLoss(nn.Module):
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with scores of one shape."""
+    """A call with scores of the given shape."""
     return Call(name, (Input('input', Role.LOGITS, shape, differentiable=True), Input('target', Role.SIGNS, shape)))
 
 

@@ -1,4 +1,4 @@
-"""Hinge loss of many classes."""
+"""Multi-class hinge loss."""
 
 from typing import ClassVar
 
@@ -26,15 +26,15 @@ def multi_class_hinge_loss(
         \ell = \max_{j \ne y} h_j \;\text{ (Crammer and Singer)} \qquad\text{or}\qquad
         \ell = \sum_{j \ne y} h_j \;\text{ (Weston and Watkins)}
 
-    Squared, :math:`h_j^2` takes the place of :math:`h_j`.
+    If ``squared``, :math:`h_j^2` replaces :math:`h_j`.
 
     Args:
         input: scores s, (N, C).
         target: class indices y, (N).
-        margin: m, how much higher the right class should score.
+        margin: m, by how much the correct class should outscore the others.
         squared: whether to square the hinges.
-        formulation: ``crammer_singer`` (the worst class, with the gradient shared among equals) or
-            ``weston_watkins`` (all of them).
+        formulation: ``crammer_singer`` (the worst class; ties share the gradient) or ``weston_watkins`` (the sum over
+            all).
 
     Returns:
         (N).
@@ -69,14 +69,14 @@ def check_formulation(formulation: str) -> None:
 
 @LOSSES.register_module()
 class MultiClassHingeLoss(nn.Module):
-    """Hinge loss of several classes, after Crammer and Singer or after Weston and Watkins.
+    """Multi-class classification: hinge loss of Crammer and Singer or of Weston and Watkins.
 
     See :func:`multi_class_hinge_loss` for the formula.
 
-    torch's ``MultiMarginLoss`` is the second, divided by the number of classes.
+    torch's ``MultiMarginLoss`` is that of Weston and Watkins, divided by the number of classes.
 
     Args:
-        margin: how much higher the right class should score.
+        margin: by how much the correct class should outscore the others.
         squared: whether to square the hinges.
         formulation: ``crammer_singer`` (the worst of the wrong classes) or ``weston_watkins`` (their sum).
         reduction: ``none``, ``mean`` (over samples) or ``sum``.

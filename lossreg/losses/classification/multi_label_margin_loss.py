@@ -1,4 +1,4 @@
-"""Multi-label margin loss, as torch.nn has it."""
+"""Multi-label margin loss, as in torch.nn."""
 
 from typing import ClassVar, Optional
 
@@ -18,32 +18,33 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     .. math::
         \ell_n = \frac{1}{C} \sum_{j \in y_n} \sum_{k \notin y_n} \max(0,\; m - x_{nj} + x_{nk})
 
-    A label that y holds twice counts twice. One sort of the C scores takes the place of the C x C differences: those
-    of the set, less the margin, and the others are ordered together, and running sums give each label's violations.
-    These are float64, because sums of large scores cancel.
+    A label that occurs twice in y counts twice. One sort of the C scores replaces the C x C differences: the scores of
+    the labels, minus the margin, are sorted together with the others, and running sums give each label's violations.
+    The sums are in float64, because large scores cancel.
 
     Args:
         input: scores x, (N, C) or (C).
-        target: the labels y of each sample, integers, of the shape of ``input``; those up to the first -1 count.
+        target: the labels y of each sample, integers, of the shape of ``input``; those before the first -1 count.
         margin: m.
 
     Returns:
-        The losses, (N) or a scalar. A sample whose set is empty or full contributes 0, even if it is NaN.
+        The losses, (N) or a scalar. A sample with no label, or with every class as a label, contributes 0, even if it
+        is NaN.
 
     Raises:
         ValueError: shapes do not match.
-        IndexError: a label out of range, even behind the first -1 (eager on the CPU; elsewhere that sample's loss is
+        IndexError: a label out of range, even after the first -1 (eager on the CPU; elsewhere that sample's loss is
             NaN).
     """
     check_same_shape(target, input, 'target', 'input')
     classes = input.size(-1)
     target = indices(target, 'target')
     legal = check_labels(target, classes, -1, 'target')
-    # counted from the front: on a sharded dimension, DTensor of torch 2.13 adds up wrongly along -1
+    # the dimension as a positive index: DTensor of torch 2.13 sums wrongly along -1 if that is sharded
     last = target.dim() - 1
     counted = (target < 0).to(torch.int64).cumsum(last) == 0
     legal_sample = legal.all(-1, keepdim=True)
-    # how often each class is in the set; one class more takes what does not count
+    # how often each class is in the set; an extra class collects labels that do not count
     index = torch.where(counted & legal, target, classes)
     ones = torch.ones_like(index, dtype=torch.float64)
     none = torch.zeros_like(input[..., :1], dtype=torch.float64)
@@ -51,11 +52,11 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     positive = times > 0
     pairs = positive.any(-1, keepdim=True) & ~positive.all(-1, keepdim=True)
     x = upcast(input)
-    # label by label, though one spoils its sample: shapes that differ are refused here by pt2
+    # poisoned label by label, although one suffices, so that pt2 rejects shapes that differ
     scores = poison(keep(x, pairs | ~legal_sample), legal & legal_sample).double()
     # x_j - m in the set, x_k elsewhere: the hinge of a pair is the difference of these
     value = scores - choose(positive, margin, 0.0, scores)
-    # equal values violate nothing: those of the set are put a little higher, by a product, as exporters drop + 1e-30
+    # ties violate nothing, so those of the set are raised slightly, by a product, as exporters drop + 1e-30
     key = value.detach()
     key = key + keep(key.abs().clamp(1e-17, 1e30) * 1e-13, positive)
     order = torch.sort(key, dim=last, descending=True)[1]
@@ -65,7 +66,7 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
     # sum_k x_k - n (x_j - m), over the n classes above
     summed = keep(keep(value, ~positive).cumsum(last), violated) - above * keep(value, violated)
     loss = (times * summed).sum(-1) / classes
-    # runtimes sort NaN anywhere
+    # runtimes may sort NaN to any place
     loss = poison(loss, (scores == scores).all(-1) & legal_sample.squeeze(-1))
     return loss.to(x.dtype)
 
@@ -80,11 +81,11 @@ class MultiLabelMarginLoss(nn.Module):
         size_average: deprecated, see ``reduction``.
         reduce: deprecated, see ``reduction``.
         reduction: ``none``, ``mean`` or ``sum``. ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``.
-        margin: how much higher each class of the set must be than every other; torch.nn has 1.
+        margin: by how much the score of each label must exceed those of all other classes; 1 in torch.nn.
 
     Shapes:
-        Scores (N, C) or (C), labels of the same shape, up to the first -1. Returns a scalar, or (N) with reduction
-        ``none``. An empty batch gives 0 (torch: NaN).
+        Scores (N, C) or (C), labels of the same shape, of which those before the first -1 count. Returns a scalar, or
+        (N) with reduction ``none``. An empty batch gives 0 (torch: NaN).
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -144,7 +145,7 @@ MultiLabelMarginLoss.spec = LossSpec(
     differences=(
         Difference(
             'torch.MultiLabelMarginLoss',
-            'a NaN score gives NaN; torch leaves its pairs out',
+            'a NaN score gives NaN; torch leaves out its pairs',
             'contract 3: NaN in a counted element reaches the result',
             'tests/test_differences.py',
         ),

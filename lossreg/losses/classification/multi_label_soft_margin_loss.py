@@ -1,4 +1,4 @@
-"""Multi-label soft margin loss, as torch.nn has it."""
+"""Multi-label soft margin loss, as in torch.nn."""
 
 from typing import ClassVar, Optional, Sequence, Union
 
@@ -21,7 +21,7 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
     Args:
         input: logits x, (N, C) or (C).
         target: t in [0, 1], of the shape of ``input``.
-        weight: w, (C). Where it is 0, NaN does not count.
+        weight: w, (C). Where it is 0, NaN is ignored.
 
     Returns:
         The losses, of the shape of ``input`` without C.

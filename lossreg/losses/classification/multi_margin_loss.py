@@ -1,4 +1,4 @@
-"""Multi-class margin loss, as torch.nn has it."""
+"""Multi-class margin loss, as in torch.nn."""
 
 from typing import ClassVar, Optional, Sequence, Union
 
@@ -26,7 +26,7 @@ def multi_margin_loss(
         target: the label y of each sample, integers in [0, C), (N) or a scalar.
         p: 1 or 2.
         margin: m.
-        weight: w, (C). Where it is 0 at the label, NaN in ``input`` does not count.
+        weight: w, (C). Where it is 0 at the label, NaN in ``input`` is ignored.
 
     Returns:
         The losses, of the shape of ``target``.
@@ -50,7 +50,7 @@ def multi_margin_loss(
         check_size(scores, 1, weight.numel(), 'input', 'class weights')
         weight = weight.to(x)[index]
         x = keep(x, ((weight != 0) | ~legal).unsqueeze(1))
-    # into the scores too: the gradient would stop where a hinge is 0
+    # poison the scores too: where a hinge is 0 the NaN would not reach the gradient
     x = poison(x, legal.unsqueeze(1))
     # m - x_y + x_k
     hinge = margin - x.gather(1, index.unsqueeze(1)) + x
@@ -73,8 +73,8 @@ class MultiMarginLoss(nn.Module):
 
     Args:
         p: exponent, 1 or 2.
-        margin: how much higher the labelled class must be than every other.
-        weight: a weight for each class; it counts at the label.
+        margin: by how much the label's score must exceed every other.
+        weight: a weight for each class, applied by label.
         size_average: deprecated, see ``reduction``.
         reduce: deprecated, see ``reduction``.
         reduction: ``none``, ``mean`` or ``sum``. ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``.
@@ -84,7 +84,7 @@ class MultiMarginLoss(nn.Module):
         ``none``; the mean is over samples, not weights. An empty batch or all weights 0 give 0 (torch: NaN if empty).
 
     Raises:
-        ValueError: another ``p``, unknown ``reduction``, shapes do not match.
+        ValueError: ``p`` is neither 1 nor 2, unknown ``reduction``, shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -148,7 +148,7 @@ MultiMarginLoss.spec = LossSpec(
     differences=(
         Difference(
             'torch.MultiMarginLoss',
-            'a NaN score gives NaN; torch leaves its terms out',
+            'a NaN score gives NaN; torch leaves out its terms',
             'contract 3: NaN in a counted element reaches the result',
             'tests/test_differences.py',
         ),

@@ -26,7 +26,7 @@ from lossreg.spec_parts.differences import no_broadcast
 
 
 def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""Cross-entropy of each sample, whose positives shall all have larger scores than its negatives.
+    r"""Cross-entropy of each sample, which asks all its positives to score higher than its negatives.
 
     .. math::
         \ell_i = w_i \log\left(1 + \sum_{p \in P_i} \sum_{n \in N_i} e^{x_{in} - x_{ip}}\right)
@@ -35,14 +35,14 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
     Args:
         cls_score: scores x, (N, C).
         label: 1 or more for positives P, 0 for negatives N, (N, C). NaN gives NaN.
-        weight: w, (N). Where it is 0, NaN does not count.
+        weight: w, (N). Where it is 0, NaN is ignored.
 
     Returns:
         The losses, (N); 0 without positives or without negatives.
 
     Raises:
         ValueError: shapes do not match.
-        IndexError: a label that means neither (eager on the CPU; elsewhere that sample's loss is NaN).
+        IndexError: a label that is neither 0 nor at least 1 (eager on the CPU; elsewhere that sample's loss is NaN).
     """
     check_dim(cls_score, 2, 'cls_score')
     check_same_shape(label, cls_score, 'label', 'cls_score')
@@ -53,10 +53,10 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, cls_score, 1, 'weight', 'cls_score')
         counted, weight = (weight != 0).unsqueeze(1), upcast(weight)
-        # what has no weight may be NaN, but no illegal number
+        # samples of weight 0 may hold NaN labels, but no illegal numbers
         legal = legal | (~counted & (label != label))
         x = keep(x, counted | ~legal)
-    # a finite stand-in for -inf: a sum of nothing has a gradient, 0
+    # a finite value in place of -inf: the gradient of an empty sum is then 0
     least_positive, positives = log_sum_exp(F.pad(torch.where(positive, -x, -1e30), [0, 1], value=-1e30))
     largest_negative, negatives = log_sum_exp(F.pad(torch.where(negative, x, -1e30), [0, 1], value=-1e30))
     # log(1 + sum e^-x_p sum e^x_n)
@@ -67,7 +67,7 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
 
 @LOSSES.register_module()
 class MultiPosCrossEntropyLoss(nn.Module):
-    """Cross-entropy with several positives a sample, as in matching tracked objects (QDTrack).
+    """Matching of tracked objects (QDTrack): cross-entropy with several positives per sample.
 
     It has mmdet's call and numbers; see :func:`multi_pos_cross_entropy_loss` for the formula.
 
@@ -135,7 +135,7 @@ MultiPosCrossEntropyLoss.spec = LossSpec(
         no_broadcast('mmdet.MultiPosCrossEntropyLoss', 'tests/openmmlab/test_mmdet.py'),
         Difference(
             'mmdet.MultiPosCrossEntropyLoss',
-            'a label that is neither 0 nor at least 1 is an error (NaN in artefacts); mmdet takes it for both, with '
+            'a label that is neither 0 nor at least 1 is an error (NaN in artefacts); mmdet takes it as both, with '
             'score 0',
             'contract 4: it has no meaning',
             'tests/openmmlab/test_mmdet.py',

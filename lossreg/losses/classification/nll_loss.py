@@ -1,4 +1,4 @@
-"""Negative log-likelihood, as torch.nn has it."""
+"""Negative log-likelihood, as in torch.nn."""
 
 from typing import ClassVar, Optional, Sequence, Tuple, Union
 
@@ -22,7 +22,7 @@ def nll_loss(
     Args:
         input: log-probabilities x, (N, C), (N, C, d1, ..., dk) or (C).
         target: y, integers in [0, C) or ``ignore_index``, (N), (N, d1, ..., dk) or a scalar.
-        weight: w, (C). Where it is 0 at the label, NaN in ``input`` does not count.
+        weight: w, (C). Where it is 0 at the label, NaN in ``input`` is ignored.
         ignore_index: samples with this label contribute 0.
 
     Returns:
@@ -37,7 +37,7 @@ def nll_loss(
 
 @LOSSES.register_module()
 class NLLLoss(nn.Module):
-    """Classification by log-probabilities.
+    """Classification: negative log-likelihood, given log-probabilities.
 
     It has torch.nn's call and numbers; see :func:`nll_loss` for the formula.
 

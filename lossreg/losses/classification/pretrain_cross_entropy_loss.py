@@ -1,4 +1,4 @@
-"""Cross-entropy of class indices, class probabilities or independent labels, called as in mmpretrain."""
+"""Cross-entropy with class indices, class probabilities or independent labels, called as in mmpretrain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional
@@ -40,7 +40,7 @@ def soft_cross_entropy(
     Args:
         cls_score: logits, of any shape; the softmax p is over ``dim``.
         label: t, each >= 0, of the same shape.
-        weight: w, of that shape without ``dim``. Where it is 0, NaN does not count.
+        weight: w, of that shape without ``dim``. Where it is 0, NaN is ignored.
         class_weight: c, one number for each class.
         dim: the dimension of the classes.
 
@@ -60,7 +60,7 @@ def multi_label_cross_entropy(
     class_weight: Optional[Tensor] = None,
     pos_weight: Optional[Tensor] = None,
 ) -> Tensor:
-    r"""Sigmoid cross-entropy of each element, with weights of samples and of classes.
+    r"""Sigmoid cross-entropy of each element, with sample and class weights.
 
     .. math::
         \ell_{ik} = -w_i c_k \left(b_k t_{ik} \log \sigma(x_{ik}) + (1 - t_{ik}) \log(1 - \sigma(x_{ik}))\right)
@@ -73,7 +73,7 @@ def multi_label_cross_entropy(
         pos_weight: b, (C).
 
     Returns:
-        The losses, of the shape of ``cls_score``. Where w or c is 0, NaN does not count.
+        The losses, of the shape of ``cls_score``. Where w or c is 0, NaN is ignored.
 
     Raises:
         ValueError: shapes do not match.
@@ -99,11 +99,11 @@ def multi_label_cross_entropy(
 
 @LOSSES.register_module()
 class PretrainCrossEntropyLoss(nn.Module):
-    """Classification of images: cross-entropy of class indices, class probabilities or independent labels.
+    """Image classification: cross-entropy with class indices, class probabilities or independent labels.
 
     It has mmpretrain's call and numbers, in three modes.
 
-    * softmax (default): :func:`lossreg.functional.cross_entropy` of class indices, of which -100 is ignored, or
+    * softmax (default): :func:`lossreg.functional.cross_entropy` of class indices, ignoring -100, or
       :func:`soft_cross_entropy` of class probabilities, which are floats of the shape of the scores;
     * ``use_soft``: :func:`soft_cross_entropy`, with the classes in the last dimension;
     * ``use_sigmoid``: :func:`multi_label_cross_entropy`.
@@ -114,15 +114,15 @@ class PretrainCrossEntropyLoss(nn.Module):
         reduction: ``none``, ``mean`` (over samples, or elements with the sigmoid, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         class_weight: a weight for each class.
-        pos_weight: a weight for each class, of its positives; only the sigmoid takes notice of it.
+        pos_weight: weight of each class's positives; for the sigmoid only.
 
     Shapes:
-        Scores (N, C), labels (N) or (N, C), weights (N); the softmax takes further dimensions behind C. Returns a
+        Scores (N, C), labels (N) or (N, C), weights (N); with the softmax, further dimensions may follow C. Returns a
         scalar, or with reduction ``none`` (N), (N, C) with the sigmoid. An empty batch, everything ignored, all weights
         0 or ``avg_factor=0`` give 0. Ignored samples count in the mean.
 
     Raises:
-        ValueError: ``use_sigmoid`` and ``use_soft``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        ValueError: both ``use_sigmoid`` and ``use_soft``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -178,7 +178,7 @@ class PretrainCrossEntropyLoss(nn.Module):
 
 
 def _class_count(loss: PretrainCrossEntropyLoss) -> Mapping[str, int]:
-    """Weights fix the number of classes."""
+    """Weights determine the number of classes."""
     weights = loss.class_weight if loss.pos_weight is None else loss.pos_weight
     return {} if weights is None else {'C': weights.numel()}
 

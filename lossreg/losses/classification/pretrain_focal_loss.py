@@ -19,9 +19,9 @@ def pretrain_focal_loss(
     """Focal loss of each element: :func:`lossreg.functional.sigmoid_focal_loss` with mmpretrain's shapes.
 
     Args:
-        pred: logits, (N, C), or any shape with ``target`` alike.
+        pred: logits, (N, C), or any shape shared with ``target``.
         target: class indices in [0, C), (N) or (N, 1); or targets in [0, 1] of the shape of ``pred``.
-        weight: (N). Where it is 0, NaN in ``pred`` does not count.
+        weight: (N). Where it is 0, NaN in ``pred`` is ignored.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
 
@@ -34,7 +34,7 @@ def pretrain_focal_loss(
     """
     target, legal = indices_or_targets(pred, target, weight)
     if legal is not None:
-        # C means background there; what is illegal becomes -1, which is illegal there too
+        # the callee reads C as background, so illegal labels become -1, which it rejects
         target = torch.where(legal, target, -1)
     return sigmoid_focal(pred, target, weight, gamma, alpha)
 

@@ -1,4 +1,4 @@
-"""Seesaw loss of long-tailed classes, as classifiers call it."""
+"""Seesaw loss for long-tailed classes, called as in mmpretrain's classifiers."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Optional, Tuple
@@ -17,20 +17,20 @@ from lossreg.spec_parts.detectors import AVG_FACTOR
 
 @LOSSES.register_module()
 class PretrainSeesawLoss(nn.Module):
-    """Classification of long-tailed classes: frequent classes punish rare ones less.
+    """Long-tailed classification: samples of frequent classes suppress rare classes less.
 
     It has mmpretrain's call and numbers; see :func:`~lossreg.functional.seesaw_loss` for the formula.
 
-    ``cum_samples``, a buffer, counts the samples of each class, whatever their weight. ``forward`` counts in training
-    mode only, and always computes with the batch counted. Artefacts take ``cum_samples`` and return
+    ``cum_samples``, a buffer, counts the samples of each class, regardless of weight. ``forward`` always includes the
+    batch in the counts it uses, but stores them in training mode only. Artefacts take ``cum_samples`` and return
     ``next_cum_samples``.
 
     Args:
         use_sigmoid: must be False, as in mmpretrain.
-        p: exponent of the mitigation; 0 for none.
-        q: exponent of the compensation; 0 for none.
+        p: exponent of the mitigation factor; 0 disables it.
+        q: exponent of the compensation factor; 0 disables it.
         num_classes: C.
-        eps: the smallest divisor of scores, > 0.
+        eps: lower bound of the divisor in the score ratio, > 0.
         reduction: ``none``, ``mean`` (over the N samples, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
@@ -105,7 +105,7 @@ class PretrainSeesawLoss(nn.Module):
 
 
 def _sizes(loss: PretrainSeesawLoss) -> Mapping[str, int]:
-    """The counts fix the number of classes."""
+    """The counts determine the number of classes."""
     return {'C': loss.num_classes}
 
 

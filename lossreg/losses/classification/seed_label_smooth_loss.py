@@ -1,4 +1,4 @@
-"""Cross-entropy with the label's smoothing spread over the other classes."""
+"""Cross-entropy with label smoothing spread over the other classes only."""
 
 from typing import ClassVar
 
@@ -13,12 +13,12 @@ from lossreg.spec import Call, Input, LossSpec, Role
 
 
 def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    r"""Cross-entropy of each sample against a label of which a part belongs to the other classes.
+    r"""Cross-entropy of each sample, with part of the label spread over the other classes.
 
     .. math::
         \ell_i = -(1 - s) \log p_{i y_i} - \frac{s}{C - 1} \sum_{k \ne y_i} \log p_{ik}
 
-    with p the softmax of x. It is the usual smoothing with :math:`\epsilon = s\,C / (C - 1)`. With one class it is 0.
+    with p the softmax of x. This is the usual smoothing with :math:`\epsilon = s\,C / (C - 1)`. With one class it is 0.
 
     Args:
         input: logits x, (N, C).
@@ -39,11 +39,11 @@ def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0
     index = torch.where(legal, target, 0).unsqueeze(1)
     log_p = F.log_softmax(upcast(input), dim=1)
     loss = torch.zeros_like(log_p[:, 0])
-    # -(1 - s) log p_y - s / (C - 1) sum of the others' log p_k; a part of 0 is left out: 0 log 0 = 0
+    # -(1 - s) log p_y - s / (C - 1) sum of the others' log p_k, with 0 log 0 = 0
     if smoothing < 1.0:
         loss = loss - (1.0 - smoothing) * log_p.gather(1, index).squeeze(1)
     if smoothing > 0.0:
-        # the class is left out of the sum, not subtracted from it: it may be by far the largest
+        # the class is masked out of the sum, not subtracted from it: it may be by far the largest term
         others = torch.where(torch.arange(input.size(1), device=index.device) == index, 0.0, log_p).sum(1)
         loss = loss - smoothing * average_over(others, input.size(1) - 1)
     return poison(loss, legal)
@@ -51,21 +51,21 @@ def seed_label_smooth_loss(input: Tensor, target: Tensor, smoothing: float = 0.0
 
 @LOSSES.register_module()
 class SeedLabelSmoothLoss(nn.Module):
-    """Classification with label smoothing, all of it spread over the other classes.
+    """Classification with label smoothing spread over the other classes only.
 
     See :func:`seed_label_smooth_loss` for the formula.
 
-    ``Seed`` stands for the tutorials that these losses were first collected from: it is label smoothing as one of them
-    has it. The plain ``LabelSmoothLoss`` is mmpretrain's.
+    ``Seed`` in a name means that the loss follows one of the tutorials from which these losses were first collected.
+    The plain ``LabelSmoothLoss`` is mmpretrain's.
 
     Args:
-        smoothing: the part of the label that belongs to the other classes, from 0 to 1.
+        smoothing: the share of the label that goes to the other classes, from 0 to 1.
 
     Shapes:
         Scores (N, C), labels (N). Returns the mean over samples, a scalar. An empty batch gives 0.
 
     Raises:
-        ValueError: ``smoothing`` out of [0, 1], shapes do not match.
+        ValueError: ``smoothing`` outside [0, 1], shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:

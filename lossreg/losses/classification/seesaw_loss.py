@@ -1,4 +1,4 @@
-"""Seesaw loss of long-tailed classes, as detectors call it."""
+"""Seesaw loss for long-tailed classes, called as in mmdet's detectors."""
 
 import math
 from collections.abc import Mapping
@@ -37,23 +37,23 @@ def seesaw_loss(
     eps: float = 1e-2,
     ignore_index: Optional[int] = None,
 ) -> Tensor:
-    r"""Cross-entropy of each sample, with less punishment of rarer classes and more of classes mistaken for its own.
+    r"""Cross-entropy of each sample that suppresses rarer classes less, and classes mistaken for its own more.
 
     .. math::
         \ell_i = -w_i \log \frac{e^{x_{iy}}}{\sum_j M_{yj} C_{ij} e^{x_{ij}}}, \qquad
         M_{yj} = \min\left(1, \frac{N_j}{N_y}\right)^p, \quad
         C_{ij} = \max\left(1, \frac{s_{ij}}{\max(s_{iy}, \epsilon)}\right)^q, \quad y = y_i
 
-    with the samples N of each class so far, at least 1, and :math:`s = \mathrm{softmax}(x)` without gradient.
+    where N counts the samples of each class so far, at least 1, and :math:`s = \mathrm{softmax}(x)` without gradient.
 
     Args:
         cls_score: logits x, (N, C).
         labels: y, integers in [0, C) or ``ignore_index``, (N).
         cum_samples: N, (C).
-        weight: w, (N). Where it is 0, NaN logits do not count.
-        p: exponent of the mitigation M; 0 for none.
-        q: exponent of the compensation C; 0 for none.
-        eps: the smallest divisor of scores.
+        weight: w, (N). Where it is 0, NaN logits are ignored.
+        p: exponent of the mitigation factor M; 0 disables it.
+        q: exponent of the compensation factor C; 0 disables it.
+        eps: lower bound of the divisor in the score ratio.
         ignore_index: samples with this label contribute 0.
 
     Returns:
@@ -84,20 +84,20 @@ def seesaw_loss(
         log_own = log_s.gather(1, index.unsqueeze(1)).clamp(min=math.log(eps))
         # q max(0, log s_j - log max(s_y, eps))
         log_weight = log_weight + q * (log_s - log_own).clamp(min=0.0)
-    # at the class itself both are exactly 0
+    # at the sample's own class both are exactly 0
     log_p = F.log_softmax(x + log_weight, dim=1)
     loss = keep(-log_p.gather(1, index.unsqueeze(1)).squeeze(1), counted)
     return poison(loss if weight is None else loss * upcast(weight), legal)
 
 
 def count_samples(cum_samples: Tensor, label: Tensor, legal: Tensor) -> Tensor:
-    """The samples of each class so far, this batch's among them; illegal labels are not counted."""
+    """The samples of each class so far, including this batch; illegal labels are not counted."""
     index = torch.where(legal, label, 0)
     return cum_samples.detach().scatter_add(0, index, legal.to(cum_samples.dtype))
 
 
 def check_seesaw_options(use_sigmoid: bool, eps: float) -> None:
-    """Raises ValueError for ``use_sigmoid``, and unless ``eps`` is above 0."""
+    """Raises ValueError if ``use_sigmoid`` is set or ``eps`` is not above 0."""
     if use_sigmoid:
         raise ValueError('only the softmax seesaw loss exists, here as in its hosts; leave use_sigmoid=False')
     if eps <= 0:
@@ -106,34 +106,34 @@ def check_seesaw_options(use_sigmoid: bool, eps: float) -> None:
 
 @LOSSES.register_module()
 class SeesawLoss(nn.Module):
-    """Detection of long-tailed classes: frequent classes punish rare ones less.
+    """Long-tailed detection: samples of frequent classes suppress rare classes less.
 
     It has mmdet's call and numbers; see :func:`seesaw_loss` for the formula.
 
-    The classifier has two channels beside the classes, object and background: their softmax cross-entropy is the loss
-    of objectness. The seesaw loss is that of the classes, over the samples that are not background.
+    Besides the classes, the classifier has two channels, object and background, whose softmax cross-entropy is the
+    objectness loss. The seesaw loss is taken over the classes, for samples that are not background.
 
-    ``cum_samples``, a buffer, counts the samples of each class and, last, of background, whatever their weight.
-    ``forward`` counts in training mode only, and always computes with the batch counted. Artefacts take
-    ``cum_samples`` and return ``next_cum_samples``.
+    ``cum_samples``, a buffer, counts the samples of each class and, in its last entry, of background, regardless of
+    weight. ``forward`` always includes the batch in the counts it uses, but stores them in training mode only.
+    Artefacts take ``cum_samples`` and return ``next_cum_samples``.
 
-    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to ask
+    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to call
     ``get_cls_channels``, ``get_activation`` and ``get_accuracy``.
 
     Args:
         use_sigmoid: must be False, as in mmdet.
-        p: exponent of the mitigation; 0 for none.
-        q: exponent of the compensation; 0 for none.
+        p: exponent of the mitigation factor; 0 disables it.
+        q: exponent of the compensation factor; 0 disables it.
         num_classes: C, without background.
-        eps: the smallest divisor of scores, > 0.
-        reduction: ``none``, ``mean`` (over the N samples for objectness, over those not background for classes; or by
+        eps: lower bound of the divisor in the score ratio, > 0.
+        reduction: ``none``, ``mean`` (over all N samples for objectness, over non-background samples for classes; or by
             ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        return_dict: whether ``loss_cls_objectness`` and ``loss_cls_classes`` are returned in a dict, or their sum.
+        return_dict: whether ``loss_cls_objectness`` and ``loss_cls_classes`` are returned in a dict, or as their sum.
 
     Shapes:
         Scores (N, C + 2), labels with C for background and weights (N), ``cum_samples`` (C + 1). The losses are
-        scalars, or (N) with reduction ``none``: that of classes is 0 at background. An empty batch, all weights 0 or
+        scalars, or (N) with reduction ``none``: the class loss is 0 at background. An empty batch, all weights 0 or
         ``avg_factor=0`` give 0.
 
     Raises:
@@ -211,7 +211,7 @@ class SeesawLoss(nn.Module):
         legal = check_labels(labels, self.num_classes + 1, None, 'labels')
         background = labels == self.num_classes
         next_cum_samples = count_samples(cum_samples, labels, legal)
-        # of two classes, object and background
+        # the two classes are object and background
         objectness, _ = label_cross_entropy(cls_score[:, -2:], background.long(), legal, label_weights, None, -100)
         classes = seesaw_loss(
             cls_score[:, :-2],
@@ -224,7 +224,7 @@ class SeesawLoss(nn.Module):
             ignore_index=self.num_classes,
         )
         if reduction == 'mean' and avg_factor is None:
-            # over what is not background
+            # over samples that are not background
             loss_classes = average(total(classes), total((legal & ~background).to(classes.dtype)))
         else:
             loss_classes = reduce_loss(classes, reduction, avg_factor)
@@ -248,24 +248,24 @@ class SeesawLoss(nn.Module):
         return losses['loss_cls_classes'] + losses['loss_cls_objectness'], losses['next_cum_samples']
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """The channels of the classifier for so many classes.
+        """The number of classifier channels for ``num_classes`` classes.
 
         Raises:
-            ValueError: it is not the number this loss was built for.
+            ValueError: the loss was built for another number.
         """
         if num_classes != self.num_classes:
             raise ValueError(f'the loss is built for num_classes={self.num_classes}, the head has {num_classes}')
         return num_classes + 2
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Probabilities of the classes and, last, of background, (N, C + 1), from scores (N, C + 2)."""
+        """Probabilities of the classes and, in the last column, of background, (N, C + 1), from scores (N, C + 2)."""
         check_size(cls_score, -1, self.num_classes + 2, 'cls_score', 'classes, with object and background,')
         objectness = F.softmax(cls_score[..., -2:], dim=-1)
         classes = F.softmax(cls_score[..., :-2], dim=-1)
         return torch.cat([classes * objectness[..., :1], objectness[..., 1:]], dim=-1)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
-        """How many per cent are right: of all samples by objectness, and of those not background by class."""
+        """Accuracy in per cent: of objectness over all samples, and of classes over non-background samples."""
         labels = indices(labels, 'labels')
         background = labels == self.num_classes
         return {
@@ -293,7 +293,7 @@ def _call(name: str, returns_dict: bool) -> Call:
 
 
 def _sizes(loss: SeesawLoss) -> Mapping[str, int]:
-    """The classes C, the channels K of the classifier, and the counts L of classes and background."""
+    """The number C of classes, K of classifier channels, and L of counts (classes and background)."""
     return {'C': loss.num_classes, 'K': loss.num_classes + 2, 'L': loss.num_classes + 1}
 
 
@@ -315,7 +315,7 @@ SeesawLoss.spec = LossSpec(
         zero_avg_factor('mmdet.SeesawLoss'),
         Difference(
             'mmdet.SeesawLoss',
-            "with reduction='none' the loss of classes has one number for each sample, 0 at background; mmdet leaves "
+            "with reduction='none' the class loss has one number for each sample, 0 at background; mmdet leaves "
             'background out',
             'the shape of the result does not depend on values, or no graph could hold it',
             'tests/openmmlab/test_mmdet.py',

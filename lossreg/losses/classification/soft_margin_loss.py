@@ -1,4 +1,4 @@
-"""Soft margin loss of two classes."""
+"""Soft margin loss for two classes."""
 
 from typing import ClassVar, Optional
 
@@ -36,7 +36,7 @@ def soft_margin_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SoftMarginLoss(nn.Module):
-    """Logistic loss of two classes, given as -1 and 1.
+    """Binary classification with labels -1 and 1: logistic loss.
 
     It has torch.nn.SoftMarginLoss's call and numbers; see :func:`soft_margin_loss` for the formula.
 
@@ -46,8 +46,8 @@ class SoftMarginLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
-        It is finite at any finite logit, where torch's overflows beyond -88.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty
+        batch. It is finite at any finite logit; torch's overflows beyond -88.
 
     Raises:
         ValueError: shapes do not match.

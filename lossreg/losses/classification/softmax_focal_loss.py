@@ -1,4 +1,4 @@
-"""Focal loss on the softmax."""
+"""Softmax focal loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Optional, Tuple, Union
@@ -42,7 +42,7 @@ def softmax_focal_loss(
     Args:
         pred: logits x, (N, C) or (N, C, d1, ..., dk).
         target: y, integers in [0, C) or ``ignore_index``, (N) or (N, d1, ..., dk).
-        weight: w, of the shape of ``target``. Where it is 0, NaN logits do not count.
+        weight: w, of the shape of ``target``. Where it is 0, NaN logits are ignored.
         gamma: focusing exponent, >= 0.
         alpha: weight of each class, (C), or of all, a scalar.
         ignore_index: samples with this label contribute 0.
@@ -77,7 +77,7 @@ def softmax_focal_loss(
         weight = alpha.expand_as(index) if weight is None else weight * alpha
     counted = valid if weight is None else (valid & (weight != 0)) | ~legal
     z = _odds_against(keep(x, counted.unsqueeze(1)), index)
-    # -log p_y = softplus(z) and 1 - p_y = sigmoid(z): neither is a difference of nearly equal numbers
+    # -log p_y = softplus(z) and 1 - p_y = sigmoid(z): neither subtracts nearly equal numbers
     loss = softplus(z)
     if gamma != 0.0:
         # sigmoid(z)^gamma = exp(-gamma softplus(-z))
@@ -87,24 +87,24 @@ def softmax_focal_loss(
 
 
 def _odds_against(x: Tensor, index: Tensor) -> Tensor:
-    """z = log((1 - p_y) / p_y) = log sum_{k != y} e^{x_k} - x_y; -inf without another class."""
+    """z = log((1 - p_y) / p_y) = log sum_{k != y} e^{x_k} - x_y; -inf if there is no other class."""
     index = index.unsqueeze(1)
     x_y = x.gather(1, index).squeeze(1)
     classes = torch.arange(x.size(1), device=x.device).view([-1] + [1] * (x.dim() - 2))
     others = torch.where(classes == index, -torch.inf, x)
-    # the largest of the others makes their sum at least 1
+    # shifted by the largest other logit, the sum is at least 1
     shift = others.detach().amax(1)
     shift = torch.where(shift == -torch.inf, 0.0, shift)
     rest = torch.exp(others - shift.unsqueeze(1)).sum(1)
     alone = rest == 0
     log_rest = torch.where(alone, -torch.inf, torch.log(torch.where(alone, 1.0, rest)))
-    # log softmax is NaN at +inf, and so is this
+    # NaN at +inf, like log softmax
     return poison(log_rest + (shift - x_y), x_y != torch.inf)
 
 
 @LOSSES.register_module()
 class SoftmaxFocalLoss(nn.Module):
-    """Classification with many easy samples: focal loss of classes that exclude each other.
+    """Classification with many easy samples: focal loss on the softmax.
 
     See :func:`softmax_focal_loss` for the formula.
 
@@ -113,8 +113,8 @@ class SoftmaxFocalLoss(nn.Module):
     Args:
         gamma: focusing exponent, >= 0.
         alpha: a weight for each class, or one float for all.
-        ignore_index: label that contributes 0, and does not count in the mean.
-        reduction: ``none``, ``mean`` (over what is not ignored, or by ``avg_factor``) or ``sum``.
+        ignore_index: label that contributes 0 and is left out of the mean.
+        reduction: ``none``, ``mean`` (over samples that are not ignored, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
@@ -167,7 +167,7 @@ class SoftmaxFocalLoss(nn.Module):
 
 
 def _class_count(loss: SoftmaxFocalLoss) -> Mapping[str, int]:
-    """Class weights fix the number of classes."""
+    """Class weights determine the number of classes."""
     return {} if loss.alpha is None or loss.alpha.dim() == 0 else {'C': loss.alpha.numel()}
 
 

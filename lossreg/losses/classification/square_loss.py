@@ -34,7 +34,7 @@ def square_loss(input: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SquareLoss(nn.Module):
-    """Square loss of two classes, that of least squares classification.
+    """Binary classification: square loss, as in least-squares classification.
 
     See :func:`square_loss` for the formula.
 
@@ -42,7 +42,8 @@ class SquareLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Scores and signs of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch gives 0.
+        Scores and signs of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -64,7 +65,7 @@ class SquareLoss(nn.Module):
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with scores of one shape."""
+    """A call with scores of the given shape."""
     return Call(name, (Input('input', Role.LOGITS, shape, differentiable=True), Input('target', Role.SIGNS, shape)))
 
 

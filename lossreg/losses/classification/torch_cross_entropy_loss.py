@@ -1,4 +1,4 @@
-"""Cross-entropy of class indices or class probabilities, as torch.nn has it."""
+"""Cross-entropy with class indices or class probabilities, as in torch.nn."""
 
 from typing import ClassVar, Optional, Sequence, Tuple, Union
 
@@ -26,7 +26,7 @@ def torch_cross_entropy(
     .. math::
         \ell_i = -\sum_k w_k \left((1 - \epsilon)\, t_{ik} + \frac{\epsilon}{C}\right) \log p_{ik}
 
-    with t 1 at the label and 0 elsewhere for class indices.
+    where t is one-hot for class indices.
 
     Args:
         input: logits, (N, C), (N, C, d1, ..., dk) or (C).
@@ -41,7 +41,7 @@ def torch_cross_entropy(
         ignored, and 1 with probabilities.
 
     Raises:
-        ValueError: shapes do not match, probabilities that are integers, ``ignore_index`` >= 0 with probabilities.
+        ValueError: shapes do not match, integers for probabilities, ``ignore_index`` >= 0 with probabilities.
         IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
 
     Example:
@@ -66,20 +66,20 @@ def torch_cross_entropy(
         check_size(input, axis, weight.numel(), 'input', 'class weights')
         t = t * weight.to(t).view([-1] + [1] * (input.dim() - 1 - axis))
     log_p = F.log_softmax(logits, dim=axis)
-    # a product is left out where its factor is 0 and log p is -inf
+    # 0 log 0 = 0
     loss = -(t * keep(log_p, (t != 0) | (log_p != -torch.inf))).sum(axis)
     return loss, torch.ones_like(loss)
 
 
 @LOSSES.register_module()
 class TorchCrossEntropyLoss(nn.Module):
-    """Classification: softmax cross-entropy of class indices or class probabilities.
+    """Classification: softmax cross-entropy with class indices or class probabilities.
 
     It has torch.nn's call and numbers; see :func:`torch_cross_entropy` for the formula.
 
     With class indices the mean is weighted: the sum of the losses over the sum of the weights of the labels that are
-    not ignored. With class probabilities it is over all samples. Smoothing mixes in the uniform distribution over all
-    C classes, not a Gaussian one.
+    not ignored. With class probabilities it is over all samples. Smoothing mixes in the uniform distribution over all C
+    classes.
 
     Args:
         weight: a weight for each class.
@@ -127,7 +127,7 @@ class TorchCrossEntropyLoss(nn.Module):
         self.label_smoothing = float(label_smoothing)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Computes the loss of logits and class indices, or class probabilities of the same shape."""
+        """Computes the loss of logits against class indices, or class probabilities of the same shape."""
         loss, share = torch_cross_entropy(input, target, self.weight, self.ignore_index, self.label_smoothing)
         return reduce_by_share(loss, share, self.reduction)
 

@@ -1,4 +1,4 @@
-"""Losses by name, of which a head calls each by itself, as in mmpose."""
+"""Named losses that a head calls one by one, as in mmpose."""
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import replace
@@ -13,18 +13,18 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, calls_of, spec_of
 
 @LOSSES.register_module()
 class CombinedLoss(nn.Module):
-    """Several losses by name, of which a head calls each by itself.
+    """Multi-task heads: several named losses, which the head calls one by one.
 
-    It has mmpose's interface: each loss is an attribute, and is called by itself::
+    It has mmpose's interface: each loss is an attribute, called on its own::
 
         combined = CombinedLoss(losses=dict(keypoint_loss=dict(type='lossreg.PoseBCELoss'), tag_loss=...))
         combined.keypoint_loss(output, target)
 
-    The whole cannot be called. An artefact holds one of the losses: its calls are named by the loss and its own call,
-    such as ``keypoint_loss.logits``.
+    The container itself cannot be called. An artefact holds one of the losses; its calls are named by the loss and the
+    loss's own call, such as ``keypoint_loss.logits``.
 
     Args:
-        losses: their configs by name. Types are losses of lossreg; a plain name that means another one to mmpose is
+        losses: configs by name. Types are losses of lossreg; a plain name that means a different loss in mmpose is
             refused.
 
     Shapes:
@@ -55,7 +55,7 @@ class CombinedLoss(nn.Module):
         return iter(self.losses)
 
     def keys(self) -> KeysView[str]:
-        """The names."""
+        """The names of the losses."""
         return self._held().keys()
 
     def values(self) -> ValuesView[nn.Module]:
@@ -78,7 +78,7 @@ def _calls(combined: CombinedLoss) -> Tuple[Call, ...]:
 
 
 def _call(name: str, loss: nn.Module, call: Call) -> Call:
-    """A loss's call as one of the whole: what asks the instance asks the loss."""
+    """A loss's call as a call of the container: conditions on the instance are answered by the loss."""
     return replace(
         call,
         name=f'{name}.{call.name}',
@@ -90,7 +90,7 @@ def _call(name: str, loss: nn.Module, call: Call) -> Call:
 
 
 def _input(name: str, loss: nn.Module, spec: Input) -> Input:
-    """A loss's input, whose fixed dimensions bear the loss's name: those of another may be free."""
+    """A loss's input, with the loss's name appended to fixed dimensions, which may be free in another loss."""
     fixed = {*spec_of(loss).sizes(loss), *spec_of(loss).at_least(loss)}
 
     def renamed(symbols: Iterable[str]) -> Tuple[str, ...]:
@@ -107,7 +107,7 @@ def _input(name: str, loss: nn.Module, spec: Input) -> Input:
 
 
 def _sizes(combined: CombinedLoss, least: bool) -> Mapping[str, int]:
-    """What the losses fix, or the least they take, by the dimensions that bear their names."""
+    """Fixed sizes, or minimum sizes, by the dimensions named after the losses."""
     return {
         f'{symbol}_{name}': size
         for name, loss in combined.items()

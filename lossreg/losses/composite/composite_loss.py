@@ -11,29 +11,29 @@ from lossreg.spec import Call, LossSpec
 
 @LOSSES.register_module()
 class CompositeLoss(nn.Module):
-    r"""A whole objective as one loss: a weighted sum of losses and penalties over named inputs.
+    r"""A training objective as one loss: a weighted sum of losses and penalties over named inputs.
 
     .. math::
         L = \sum_i w_i\, \ell_i(\text{inputs}_i) + \sum_j v_j \sum_{x \in \text{inputs}_j} \Phi_j(x)
 
-    It is exported as one graph with one gradient, which for shared inputs is that of the sum.
+    It is exported as one graph with one gradient; an input shared by several terms gets the gradient of the sum.
 
     Args:
-        losses: by a name of your choice, ``dict(loss=dict(type='lossreg.X', ...), inputs=..., weight=1.0, call='')``.
-            ``inputs`` maps the loss's inputs (``lossreg show X``) to the objective's, or lists the latter in the loss's
-            order; an optional input is present where it is named. ``weight`` is a number, or the name of a scalar
-            input, for schedules. ``call`` picks one of the loss's calls, its first by default.
-        penalties: the same for regularisers of one input, such as ``lossreg.L2Penalty``; ``inputs`` lists all that
-            are penalised.
+        losses: maps names of your choice to ``dict(loss=dict(type='lossreg.X', ...), inputs=..., weight=1.0,
+            call='')``. ``inputs`` maps the loss's inputs (``lossreg show X``) to the objective's, or lists the latter
+            in the loss's order; an optional input is present if it is named. ``weight`` is a number, or the name of a
+            scalar input, for schedules. ``call`` picks one of the loss's calls, its first by default.
+        penalties: the same for regularisers of one input, such as ``lossreg.L2Penalty``; ``inputs`` lists all inputs to
+            penalise.
 
     Shapes:
-        ``forward`` takes a dict of tensors by the objective's names and returns a dict: ``loss``, the sum, and each
-        term before its weight, all scalars. A term with reduction ``none`` counts with its sum.
+        ``forward`` takes a dict of tensors under the objective's names and returns a dict of scalars: ``loss``, the
+        sum, and each term before weighting. A term with reduction ``none`` counts with its sum.
 
     Raises:
         ValueError: a term is incomplete, names an input or call that its loss does not have, has only a call with
-            state, two terms need different shapes of one input, or two of the objective's inputs and results (``loss``,
-            the terms, ``grad_<input>``) would have one name; also what the losses raise.
+            state, two terms need different shapes of the same input, or two of the objective's inputs and results
+            (``loss``, the terms, ``grad_<input>``) would share a name; also what the losses raise.
 
     Reference:
         Vapnik, Principles of Risk Minimization for Learning Theory, NIPS 1991.
@@ -86,7 +86,7 @@ def _terms(loss: CompositeLoss) -> Tuple[Term, ...]:
 
 
 def _calls(loss: CompositeLoss) -> Tuple[Call, ...]:
-    """The one call of an instance."""
+    """The single call of an instance."""
     terms = _terms(loss)
     inputs = Dimensions(terms).inputs
     outputs = ('loss', *(term.name for term in terms))

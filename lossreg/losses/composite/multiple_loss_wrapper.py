@@ -1,4 +1,4 @@
-"""Several losses of several outputs, called as in mmpose."""
+"""Several losses for several outputs, called as in mmpose."""
 
 import inspect
 import itertools
@@ -17,7 +17,7 @@ WEIGHTS = 'keypoint_weights'
 
 @LOSSES.register_module()
 class MultipleLossWrapper(nn.Module):
-    """Several losses in one, one for each output of a head.
+    """Heads with several outputs: one loss for each output.
 
     It has mmpose's call::
 
@@ -25,12 +25,12 @@ class MultipleLossWrapper(nn.Module):
 
     The losses are returned in a list, each as ``loss(output, target, keypoint_weights)`` gives it.
 
-    An artefact takes the inputs of each loss with its number after their names, such as ``pred_hm_1``, and
-    ``keypoint_weights``; it returns ``loss_0``, ``loss_1``, ... It can be made where every loss has a call of an
-    output, a target and weights alone, each one tensor. Other losses work in eager mode.
+    An artefact takes the inputs of each loss with its index appended, such as ``pred_hm_1``, and ``keypoint_weights``;
+    it returns ``loss_0``, ``loss_1``, ... It requires that every loss has a call with nothing but an output, a target
+    and weights, each a single tensor. Other losses work in eager mode only.
 
     Args:
-        losses: their configs. Types are losses of lossreg; a plain name that means another one to mmpose is refused.
+        losses: configs. Types are losses of lossreg; a plain name that means a different loss in mmpose is refused.
 
     Shapes:
         Those of the losses.
@@ -53,7 +53,7 @@ class MultipleLossWrapper(nn.Module):
     def forward(
         self, input_list: List[Tensor], target_list: List[Tensor], keypoint_weights: Optional[Tensor] = None
     ) -> List[Tensor]:
-        """Computes each loss of its input and target, and of the weights."""
+        """Computes each loss from its input, its target and the weights."""
         inputs, targets = len(input_list), len(target_list)
         if inputs != self.num_losses or targets != self.num_losses:
             raise ValueError(f'there are {self.num_losses} losses, but {inputs} inputs and {targets} targets')
@@ -64,9 +64,9 @@ class MultipleLossWrapper(nn.Module):
 
 
 def _terms(wrapper: MultipleLossWrapper) -> Tuple[Term, ...]:
-    """What each loss is called with; empty where one has no call that the wrapper could make in an artefact.
+    """The arguments of each loss; empty if one has no call that an artefact of the wrapper could make.
 
-    Losses may take weights in several shapes: the first is chosen that all take.
+    Losses may accept weights of several shapes: the first that all accept is chosen.
     """
     for calls in itertools.product(*(_fitting_calls(loss) for loss in wrapper.loss_modules)):
         terms = tuple(
@@ -79,7 +79,7 @@ def _terms(wrapper: MultipleLossWrapper) -> Tuple[Term, ...]:
 
 
 def _parameters(loss: nn.Module) -> List[str]:
-    """The names of the output, the target and the weights; empty where there is none."""
+    """The names of the output, the target and the weights; empty strings for missing ones."""
     return [*inspect.signature(loss.forward).parameters, '', ''][:3]
 
 
@@ -95,14 +95,14 @@ def _term(number: int, loss: nn.Module, call: Call) -> Term:
 
 
 def _takes_alone(call: Call, loss: nn.Module, *parameters: str) -> bool:
-    """Whether a call of ``forward`` needs no more than these inputs, and takes them as they are."""
+    """Whether the call is ``forward`` with only these inputs, unchanged."""
     needed = {i.name for i in call.inputs if i.when(loss) and not i.optional}
     plain = not call.method and not call.returns_dict and len(call.outputs) == 1
     return plain and set(parameters[:2]) <= needed <= set(parameters) and not set(parameters) & set(call.arguments)
 
 
 def _calls(wrapper: MultipleLossWrapper) -> Tuple[Call, ...]:
-    """The one call of an instance, named by those of its losses."""
+    """The single call of an instance, named after the calls of its losses."""
     terms = _terms(wrapper)
     if not terms:
         return ()

@@ -43,17 +43,17 @@ def alpha_iou_loss(
         P = \frac{E - U}{E} \text{ (giou)}, \quad \frac{\rho^2}{c^2} \text{ (diou)}, \quad
         \frac{\rho^2}{c^2} \text{ and } \beta v \text{ (ciou)}
 
-    I is the area of the intersection, U that of the union, E that of the smallest box around both and c its diagonal,
-    :math:`\rho` the distance of the centres; :math:`\beta` and v are those of :func:`ciou_loss`, where they are called
-    alpha, without gradient, and v. The denominators U, E and :math:`c^2` are kept at or above ``eps``.
+    I is the area of the intersection, U that of the union, E that of the smallest enclosing box and c its diagonal,
+    :math:`\rho` the distance between the centres; :math:`\beta` (there called alpha, without gradient) and v are those
+    of :func:`ciou_loss`. The denominators U, E and :math:`c^2` are clamped to at least ``eps``.
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
         alpha: the exponent, > 0.
         mode: ``iou`` (no penalty), ``giou``, ``diou`` or ``ciou``.
-        eps: smallest value of the denominators.
+        eps: lower bound of the denominators.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
 
@@ -73,8 +73,8 @@ def alpha_iou_loss(
     loss = 1.0 - _power(iou, alpha)
     hull = hull_size(p_size, t_size, inner)
     if mode == 'giou':
-        # (E - U) / E: near 0 from E - U without cancellation, since a power < 2 makes its rounding large; near 1 as
-        # 1 - U / E, whose gradient is no difference of large numbers
+        # (E - U) / E: near 0 from E - U without cancellation, because a power < 2 amplifies rounding; near 1 as
+        # 1 - U / E, whose gradient subtracts no large numbers
         hull_area = area(hull)
         floored = hull_area.clamp(min=eps)
         empty = empty_area(p_size, t_size, inner, intersection) / floored
@@ -102,22 +102,22 @@ def check_alpha_iou_mode(mode: str) -> None:
 
 @LOSSES.register_module()
 class AlphaIoULoss(nn.Module):
-    """Box regression: powers of the IoU, or of a refined IoU, which weigh well placed boxes more.
+    """Box regression: powers of the IoU, or of a refined IoU, which give accurate boxes more weight.
 
     See :func:`alpha_iou_loss` for the formula.
 
     Args:
         alpha: the exponent, > 0.
-        mode: ``iou``, ``giou``, ``diou`` or ``ciou``: whose penalty.
-        eps: smallest value of the denominators.
+        mode: which penalty is added: ``iou`` (none), ``giou``, ``diou`` or ``ciou``.
+        eps: lower bound of the denominators.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         box_format: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or ``cxcywh`` (the centre and the
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format`` or ``mode``, ``alpha`` <= 0, shapes do not match,

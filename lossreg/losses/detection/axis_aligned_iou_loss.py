@@ -1,4 +1,4 @@
-"""IoU loss of axis-aligned boxes in space."""
+"""IoU loss of axis-aligned 3-D boxes."""
 
 from typing import ClassVar, Optional
 
@@ -14,17 +14,17 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def axis_aligned_iou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""1 - IoU of aligned pairs of boxes in space, weighted.
+    r"""1 - IoU of aligned pairs of 3-D boxes, weighted.
 
     .. math::
         \ell = w \left(1 - \frac{I}{\max(V_p + V_t - I, 10^{-6})}\right)
 
-    I is the volume common to both, :math:`V_p` and :math:`V_t` are their volumes.
+    I is the volume of the intersection, :math:`V_p` and :math:`V_t` are the volumes of the boxes.
 
     Args:
         pred: boxes, (N, 6) or (B, N, 6): x1, y1, z1, x2, y2, z2.
         target: boxes, of the same shape.
-        weight: w, of that shape without the last dimension. Where it is 0, NaN does not count.
+        weight: w, of that shape without the last dimension. Where it is 0, NaN is ignored.
 
     Returns:
         (N) or (B, N).
@@ -51,13 +51,13 @@ def axis_aligned_iou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor]
 
 
 def _overlap(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
-    """Length of what two intervals have in common."""
+    """Length of the overlap of two intervals."""
     return (torch.minimum(p2, t2) - torch.maximum(p1, t1)).clamp(min=0.0)
 
 
 @LOSSES.register_module()
 class AxisAlignedIoULoss(nn.Module):
-    """Regression of 3-D boxes without heading: 1 - IoU.
+    """Regression of 3-D boxes without a heading: 1 - IoU.
 
     It has mmdet3d's call and numbers; see :func:`axis_aligned_iou_loss` for the formula.
 
@@ -67,7 +67,7 @@ class AxisAlignedIoULoss(nn.Module):
 
     Shapes:
         Boxes (N, 6) or (B, N, 6); weights (N) or (B, N). Returns a scalar, or the shape of the weights with reduction
-        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes without volume are finite.
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes without volume give a finite loss.
 
     Raises:
         ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.

@@ -1,4 +1,4 @@
-"""GIoU loss of the convex hulls of points, mixed with distances of centres and corners."""
+"""GIoU loss of convex hulls of points, mixed with distances of centres and corners."""
 
 from typing import ClassVar, Optional
 
@@ -16,19 +16,20 @@ from lossreg.spec_parts.detectors import convex_calls, convex_differences
 
 
 def bc_convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""GIoU of convex hulls and quadrilaterals, more so the longer these are, and distances in the batch, weighted.
+    r"""GIoU of convex hulls and quadrilaterals mixed with point distances; elongated targets weigh the GIoU more.
 
     .. math::
         \ell = w \left(1 - (1 - 2 s) \mathrm{GIoU} + s D\right), \qquad
         s = e^{-a / 4}, \qquad
         D = \frac{1}{N} \sum_{n=1}^N \sum_c \mathrm{SmoothL1}(p_{nc} - t_{nc})
 
-    GIoU is that of :func:`~lossreg.losses.detection.convex_giou_loss.convex_giou_loss`, and a the ratio of the
-    quadrilateral's first two edges, the longer over the shorter. D is one number for the whole batch, whatever the
-    weights are: c goes over x and y of the mean of the points, and of those farthest left, up, right and down.
+    GIoU is that of :func:`~lossreg.losses.detection.convex_giou_loss.convex_giou_loss`, and a is the ratio of the
+    quadrilateral's first two edges, the longer over the shorter. D is one number for the whole batch, regardless of the
+    weights: c runs over x and y of five landmarks, the mean of the points and the leftmost, topmost, rightmost and
+    bottommost point.
 
     Args:
-        pred: nine points each, (N, 18): x, y of one after the other.
+        pred: nine points each, (N, 18), as x, y, x, y, ...
         target: the corners of quadrilaterals, in order, (N, 8).
         weight: w, (N).
 
@@ -45,7 +46,7 @@ def bc_convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
     px, py = points_in_rows(pred)
     tx, ty = points_in_rows(target)
     distance = F.smooth_l1_loss(_landmarks(px, py), _landmarks(tx, ty), reduction='none')
-    # landmarks first: over an empty batch ONNX Runtime sums (10, 0) up to (10, 0)
+    # landmarks first: for an empty batch, ONNX Runtime would reduce (10, 0) to (10, 0)
     distance = average_over(distance.sum(0).sum(), pred.size(0))
     share = torch.exp(-0.25 * _aspect(tx, ty))
     loss = 1.0 - (1.0 - 2.0 * share) * convex_giou(pred, target) + share * distance
@@ -53,9 +54,9 @@ def bc_convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
 
 
 def _landmarks(x: Tensor, y: Tensor) -> Tensor:
-    """x and y of the mean and of the points farthest left, up, right and down, (10, N), of points (P, N)."""
+    """x and y of the mean and the leftmost, topmost, rightmost and bottommost of points (P, N), (10, N)."""
     xs, ys = [x.mean(0)], [y.mean(0)]
-    # among equally far points the first; up is where y is least
+    # ties go to the first point; the top is where y is smallest
     for index in (x.argmin(0), y.argmin(0), x.argmax(0), y.argmax(0)):
         xs.append(x.gather(0, index.unsqueeze(0))[0])
         ys.append(y.gather(0, index.unsqueeze(0))[0])
@@ -73,7 +74,7 @@ def _aspect(x: Tensor, y: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class BCConvexGIoULoss(nn.Module):
-    """Oriented detection by point sets (SASM): GIoU of convex hulls, mixed with distances of centres and corners.
+    """Oriented detection with point sets (SASM): GIoU of convex hulls, mixed with distances of centres and corners.
 
     It has mmrotate's call and numbers; see :func:`bc_convex_giou_loss`.
 
@@ -85,8 +86,8 @@ class BCConvexGIoULoss(nn.Module):
 
     Shapes:
         Points (N, 18), quadrilaterals (N, 8), weights (N). Returns a scalar, or (N) with reduction ``none``. An empty
-        batch or ``avg_factor=0`` gives 0. Points in one place and quadrilaterals without area are finite. The distances
-        of the landmarks are averaged over all samples, also those of weight 0, as mmrotate has it.
+        batch or ``avg_factor=0`` gives 0. Coincident points and quadrilaterals without area give a finite loss. The
+        distances of the landmarks are averaged over all samples, also those of weight 0, as in mmrotate.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
@@ -119,7 +120,7 @@ class BCConvexGIoULoss(nn.Module):
 
 BCConvexGIoULoss.spec = LossSpec(
     functions=(bc_convex_giou_loss,),
-    # weights whose 0 switches off a sample would be another role: here its landmarks remain
+    # not Role.WEIGHTS, whose 0 switches off a sample: here its landmarks still count
     calls=convex_calls(Role.POSITIVE),
     variants={
         'default': {},
@@ -134,7 +135,7 @@ BCConvexGIoULoss.spec = LossSpec(
         Difference(
             'mmrotate.BCConvexGIoULoss',
             "reduction='none' gives (N); mmrotate gives (1, N)",
-            'the shape of all other losses of boxes',
+            'the shape that all other box losses return',
             'tests/openmmlab/test_mmrotate.py',
         ),
     ),

@@ -22,28 +22,28 @@ def bounded_iou_loss(
     eps: float = 1e-3,
     box_format: str = 'xyxy',
 ) -> Tensor:
-    r"""Loss of the best IoU still possible given one coordinate of aligned pairs of boxes, weighted.
+    r"""Loss of the best IoU that each coordinate on its own still permits, for aligned pairs of boxes, weighted.
 
     .. math::
         \ell = w \begin{cases} x^2 / (2 \beta) & x < \beta \\ x - \beta / 2 & \text{else} \end{cases}, \qquad
         x = 1 - \max\left(\frac{d_t - 2 |\Delta|}{d_t + 2 |\Delta| + \epsilon}, 0\right)
         \text{ or } 1 - \min\left(\frac{d_t}{d_p + \epsilon}, \frac{d_p}{d_t + \epsilon}\right)
 
-    The first is for the centre, moved by :math:`\Delta` along x or y, the second for the size d: width or height. There
-    is no gradient with respect to ``target``.
+    The first is for the centre, shifted by :math:`\Delta` along x or y, the second for the size d, width or height.
+    There is no gradient with respect to ``target``.
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N, 4) for the centre's x and y, the width and the height, or (N). NaN in a coordinate does not count
+        weight: w, (N, 4) for the centre's x and y, the width and the height, or (N). NaN in a coordinate is ignored
             where all weights of its axis are 0.
-        beta: where the loss turns from a square into a line; 0 for the line alone.
+        beta: where the loss turns from quadratic to linear; 0 for linear throughout.
         eps: added to the denominators.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
 
     Returns:
-        (N, 4), of the centre's x and y, the width and the height.
+        (N, 4), for the centre's x and y, the width and the height.
 
     Raises:
         ValueError: shapes do not match, unknown ``box_format``.
@@ -54,7 +54,7 @@ def bounded_iou_loss(
         check_leading_shape(weight, pred, weight.dim(), 'weight', 'pred')
         weight = upcast(weight)
         weight = weight.unsqueeze(1).expand_as(pred) if weight.dim() == 1 else weight
-        # x decides of columns 0 and 2, y of 1 and 3, whatever the format is
+        # in every format x determines columns 0 and 2, y columns 1 and 3
         used = weight != 0
         counted = (used[:, :2] | used[:, 2:]).repeat([1, 2])
         pred, target = keep(pred, counted), keep(target, counted)
@@ -73,12 +73,12 @@ def bounded_iou_loss(
 
 @LOSSES.register_module()
 class BoundedIoULoss(nn.Module):
-    """Box regression: the best IoU that each coordinate by itself still permits.
+    """Box regression: the best IoU that each coordinate on its own still permits.
 
     It has mmdet's call and numbers; see :func:`bounded_iou_loss` for the formula.
 
     Args:
-        beta: where the loss turns from a square into a line; 0 for the line alone.
+        beta: where the loss turns from quadratic to linear; 0 for linear throughout.
         eps: added to the denominators.
         reduction: ``none``, ``mean`` (over all N * 4 elements, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
@@ -87,8 +87,8 @@ class BoundedIoULoss(nn.Module):
 
     Shapes:
         Boxes (N, 4); weights (N, 4), of the centre's x and y, the width and the height, or (N). Returns a scalar, or
-        (N, 4) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are
-        finite.
+        (N, 4) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give
+        a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, negative ``beta``, shapes do not match,
@@ -133,7 +133,7 @@ class BoundedIoULoss(nn.Module):
 
 
 def _call(name: str, weight_shape: str, optional: bool) -> Call:
-    """A call with weights of one shape."""
+    """A call with weights of the given shape."""
     return Call(
         name,
         (
@@ -162,8 +162,8 @@ BoundedIoULoss.spec = LossSpec(
     differences=(
         Difference(
             'mmdet.BoundedIoULoss',
-            'weights (N) are one for each box; mmdet takes them for the four numbers of a box, so it needs N = 4 or 1',
-            'every other loss of boxes takes them so, and so does the host where N = 1',
+            'weights (N) are one for each box; mmdet applies them to the four numbers of a box, so it needs N = 4 or 1',
+            'all other box losses read them so, and so does the host where N = 1',
             'tests/openmmlab/test_mmdet.py',
         ),
         Difference(

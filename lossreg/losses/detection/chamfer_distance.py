@@ -25,9 +25,9 @@ def chamfer_distance(
         \ell^s_n = v_n \min_m d(s_n, t_m), \qquad \ell^t_m = w_m \min_n d(s_n, t_m), \qquad
         d(s, t) = \sum_c \rho(s_c - t_c)
 
-    with :math:`\rho(x)` = x^2 (``l2``), \|x\| (``l1``), or \|x\| - 1/2 and below 1 x^2 / 2 (``smooth_l1``). A weight of
-    0 switches off its own term only: that point can still be the nearest one of others, whose terms it makes NaN if
-    it is. Among equally near points the first counts.
+    with :math:`\rho(x)` = x^2 (``l2``), \|x\| (``l1``), or x^2 / 2 below 1 and \|x\| - 1/2 elsewhere (``smooth_l1``). A
+    weight of 0 switches off its own term only: the point can still be the nearest one to others, and makes their terms
+    NaN if it is NaN. Ties go to the first point.
 
     Args:
         source: s, (B, N, C).
@@ -51,7 +51,7 @@ def chamfer_distance(
     check_at_least(source, 1, 1, 'source', 'the nearest point')
     check_at_least(target, 1, 1, 'target', 'the nearest point')
     s, t = upcast(source), upcast(target)
-    # all pairs are looked at without gradient; the distances of the chosen ones are taken again
+    # the search over all pairs has no gradient; the distances of the nearest pairs are computed again
     pairwise = _distance(s.detach().double().unsqueeze(2) - t.detach().double().unsqueeze(1), mode)
     nearest_target, nearest_source = _first_smallest(pairwise, 2), _first_smallest(pairwise, 1)
     loss_source = _to_nearest(s, t, nearest_target, src_weight, mode, 'src_weight', 'source')
@@ -66,7 +66,7 @@ def check_mode(mode: str) -> None:
 
 
 def _first_smallest(x: Tensor, dim: int) -> Tensor:
-    """Where the first of the smallest numbers stands: sums of equal terms differ by rounding, which runtimes choose."""
+    """Index of the first smallest number, with a tolerance: equal sums differ by rounding between runtimes."""
     smallest = x <= x.amin(dim, keepdim=True) * (1.0 + 1e-12)
     return smallest.to(torch.float32).argmax(dim)
 
@@ -90,9 +90,9 @@ def _to_nearest(
     weight_name: str,
     points_name: str,
 ) -> Tensor:
-    """The weighted distance of each point, (B, N), to the one of the ``others`` that ``index`` names."""
+    """The weighted distance of each point, (B, N), to ``others[index]``."""
     nearest = others.gather(1, index.unsqueeze(-1).expand(-1, -1, others.size(2)))
-    # runtimes may find the nearest one past a NaN
+    # the search may skip NaN in some runtimes
     lost = torch.isnan(others).sum(-1).sum(-1) > 0
     difference = (points - nearest) * torch.where(lost, torch.nan, 1.0).view(-1, 1, 1)
     if isinstance(weight, Tensor):
@@ -104,7 +104,7 @@ def _to_nearest(
 
 @LOSSES.register_module()
 class ChamferDistance(nn.Module):
-    """Distance of two sets of points: of each point to the nearest one of the other set.
+    """Distance between two point sets: from each point to the nearest one of the other set.
 
     It has mmdet3d's call and numbers; see :func:`chamfer_distance` for the formula.
 
@@ -115,7 +115,7 @@ class ChamferDistance(nn.Module):
         loss_dst_weight: factor of the target's loss.
 
     Shapes:
-        Source (B, N, C), target (B, M, C), neither N nor M 0; weights (B, N) and (B, M), or (B, 1), or numbers. Returns
+        Source (B, N, C), target (B, M, C), with N, M >= 1; weights (B, N) and (B, M), or (B, 1), or numbers. Returns
         two scalars, or (B, N) and (B, M) with reduction ``none``; with ``return_indices``, in eager mode only, the
         indices of the nearest points as well. An empty batch gives 0.
 
@@ -156,7 +156,7 @@ class ChamferDistance(nn.Module):
         loss_source = self.loss_src_weight * reduce_loss(loss_source, reduction, None)
         loss_target = self.loss_dst_weight * reduce_loss(loss_target, reduction, None)
         if return_indices:
-            # a scripted function returns as many tensors as it says
+            # a scripted function returns a fixed number of tensors
             if not torch.jit.is_scripting():  # type: ignore[attr-defined]
                 return loss_source, loss_target, index_source, index_target  # type: ignore[return-value]
             raise ValueError('return_indices is for eager mode; lossreg.functional.chamfer_distance returns them')
@@ -166,7 +166,7 @@ class ChamferDistance(nn.Module):
 def _call(name: str, *weights: Input) -> Call:
     """A call with these weights.
 
-    Their role is not that of weights whose 0 switches off a sample: it switches off one of a sample's two terms.
+    Not Role.WEIGHTS, whose 0 switches off a sample: here it switches off one of its two terms.
     """
     return Call(
         name,
@@ -187,7 +187,7 @@ ChamferDistance.spec = LossSpec(
             Input('src_weight', Role.TARGETS, 'B N', optional=True, broadcasts=('N',)),
             Input('dst_weight', Role.TARGETS, 'B M', optional=True, broadcasts=('M',)),
         ),
-        # mmdet3d's voting: one weight for all votes of a seed
+        # as in mmdet3d's vote head: one weight for all votes of a seed
         _call('votes', Input('dst_weight', Role.TARGETS, 'B 1')),
     ),
     variants={
@@ -198,7 +198,7 @@ ChamferDistance.spec = LossSpec(
         'smooth': {'mode': 'smooth_l1'},
     },
     references=('https://arxiv.org/abs/1612.00603',),
-    tolerance=Tolerance(atol=1e-5, why='a gradient sums up terms of 2 * 10 * distance of either sign'),
+    tolerance=Tolerance(atol=1e-5, why='a gradient is a sum of terms 2 * 10 * distance with both signs'),
     stands_in_for=(HostClass('mmdet3d.ChamferDistance'),),
     differences=(
         Difference(
@@ -209,7 +209,7 @@ ChamferDistance.spec = LossSpec(
         ),
         Difference(
             'mmdet3d.ChamferDistance',
-            'weights that broadcast otherwise than from (B, 1) are an error; mmdet3d broadcasts them',
+            'weights that broadcast otherwise than from (B, 1) are an error; mmdet3d accepts them',
             'contract 5: a forgotten dimension would weight the wrong points',
             'tests/openmmlab/test_mmdet3d.py',
         ),

@@ -36,14 +36,14 @@ def ciou_loss(
         \ell = w \left(1 - \mathrm{IoU} + \frac{\rho^2}{c^2 + \epsilon} + \alpha v\right), \qquad
         v = \frac{4}{\pi^2} \left(\arctan\frac{w_t}{h_t + \epsilon} - \arctan\frac{w_p}{h_p + \epsilon}\right)^2
 
-    IoU is I / (U + :math:`\epsilon`), of the areas of intersection and union; :math:`\rho` is the distance of the
-    centres, c the diagonal of the smallest box around both. :math:`\alpha` is v / (1 - IoU + v) where IoU > 1/2, else
-    0, and has no gradient. CIoU is kept from -1 to 1.
+    IoU is I / (U + :math:`\epsilon`), with the areas of intersection and union; :math:`\rho` is the distance between
+    the centres, c the diagonal of the smallest enclosing box. :math:`\alpha` is v / (1 - IoU + v) where IoU > 1/2, else
+    0, and has no gradient. CIoU is clamped to [-1, 1].
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
         eps: added to the denominators.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
@@ -70,7 +70,7 @@ def ciou_loss(
 
 @LOSSES.register_module()
 class CIoULoss(nn.Module):
-    """Box regression: IoU, distance of the centres and difference of the aspect ratios.
+    """Box regression: IoU, centre distance and aspect ratio difference.
 
     It has mmdet's call and numbers; see :func:`ciou_loss` for the formula.
 
@@ -82,8 +82,8 @@ class CIoULoss(nn.Module):
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,

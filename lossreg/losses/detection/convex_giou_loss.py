@@ -1,4 +1,4 @@
-"""GIoU loss of the convex hulls of points."""
+"""GIoU loss of convex hulls of points."""
 
 from typing import ClassVar, Optional
 
@@ -13,18 +13,18 @@ from lossreg.spec_parts.detectors import convex_calls, convex_differences, scala
 
 
 def convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""1 - GIoU of convex hulls of nine points and quadrilaterals, in aligned pairs, weighted.
+    r"""1 - GIoU of aligned pairs of a convex hull of nine points and a quadrilateral, weighted.
 
     .. math::
         \ell = w - w \left(\frac{I}{U} - \frac{C - U}{C}\right)
 
-    I is the area common to the hull of the points and the quadrilateral, U the area of their union, C that of the
-    convex hull of both. A quotient of nothing is 0.
+    I is the area of the intersection of the points' hull and the quadrilateral, U that of their union, C that of the
+    convex hull of both. 0 / 0 is 0.
 
     Args:
-        pred: nine points each, (N, 18): x, y of one after the other.
+        pred: nine points each, (N, 18), as x, y, x, y, ...
         target: the corners of quadrilaterals, in order, (N, 8).
-        weight: w, (N). Where it is 0, NaN does not count.
+        weight: w, (N). Where it is 0, NaN is ignored.
 
     Returns:
         (N).
@@ -39,7 +39,7 @@ def convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
 
 @LOSSES.register_module()
 class ConvexGIoULoss(nn.Module):
-    """Oriented detection by point sets: GIoU of their convex hull and a quadrilateral.
+    """Oriented detection with point sets: GIoU of their convex hull and a quadrilateral.
 
     It has mmrotate's call and numbers; see :func:`convex_giou_loss` for the formula.
 
@@ -51,7 +51,8 @@ class ConvexGIoULoss(nn.Module):
 
     Shapes:
         Points (N, 18), quadrilaterals (N, 8), weights (N). Returns a scalar, or (N) with reduction ``none``. An empty
-        batch, all weights 0 or ``avg_factor=0`` give 0. Points in one place and quadrilaterals without area are finite.
+        batch, all weights 0 or ``avg_factor=0`` give 0. Coincident points and quadrilaterals without area give a finite
+        loss.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

@@ -33,13 +33,13 @@ def diou_loss(
     .. math::
         \ell = w \left(1 - \frac{I}{U + \epsilon} + \frac{\rho^2}{c^2 + \epsilon}\right)
 
-    I is the area of the intersection, U that of the union, :math:`\rho` the distance of the centres and c the diagonal
-    of the smallest box around both.
+    I is the area of the intersection, U that of the union, :math:`\rho` the distance between the centres and c the
+    diagonal of the smallest enclosing box.
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
         eps: added to the denominators.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
@@ -63,7 +63,7 @@ def diou_loss(
 
 @LOSSES.register_module()
 class DIoULoss(nn.Module):
-    """Box regression: IoU and distance of the centres.
+    """Box regression: IoU and centre distance.
 
     It has mmdet's call and numbers; see :func:`diou_loss` for the formula.
 
@@ -75,8 +75,8 @@ class DIoULoss(nn.Module):
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,

@@ -25,7 +25,7 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 
 def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""Cross-entropy of each distance, shared between the two bins beside it.
+    r"""Cross-entropy of each distance, split between its two neighbouring bins.
 
     .. math::
         \ell = -w \left((b + 1 - t) \log p_b + (t - b) \log p_{b+1}\right), \qquad
@@ -34,7 +34,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
     Args:
         pred: logits x of the bins 0 to n, (N, n + 1).
         target: distances t from 0 to below n, (N). From -1 to 0, b is 0, as in mmdet. NaN gives NaN.
-        weight: w, (N). Where it is 0, NaN does not count.
+        weight: w, (N). Where it is 0, NaN is ignored.
 
     Returns:
         The losses, (N).
@@ -52,7 +52,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
     if weight is not None:
         check_same_shape(weight, target, 'weight', 'target')
         counted, weight = weight != 0, upcast(weight)
-    # what has no weight may be NaN, but no illegal number
+    # samples of weight 0 may hold NaN, but no illegal numbers
     t = torch.where(counted | (t == t), t, 0.0)
     legal = check_numbers(t, (t > -1) & (t < last), 'target', 'distances are below {}', last)
     left = keep(t, legal).long()
@@ -67,7 +67,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
 
 @LOSSES.register_module()
 class DistributionFocalLoss(nn.Module):
-    """Box regression by distributions (GFL): cross-entropy of the two bins beside each distance.
+    """Box regression by distributions (GFL): cross-entropy of the two bins next to each distance.
 
     It has mmdet's call and numbers; see :func:`distribution_focal_loss` for the formula.
 
@@ -110,7 +110,7 @@ class DistributionFocalLoss(nn.Module):
 
 
 def _distances(loss: DistributionFocalLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Distances for the bins drawn: a tenth of a bin is left at the end, as heads do, and 1 becomes a whole number."""
+    """Distances for the drawn bins, at most a tenth of a bin below the last, as in heads; 1 becomes an integer."""
     last, share = drawn['pred'].size(1) - 1, drawn['target']
     return {'target': torch.where(share == 1, last - 1.0, share * (last - 0.1))}
 

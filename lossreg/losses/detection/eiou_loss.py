@@ -29,16 +29,16 @@ def eiou_loss(
         I = w_i^+ h_i^+ + w_i^- (y_1 + y_2 - 2 y_0) + h_i^- (x_1 + x_2 - 2 x_0)
 
     :math:`A_p` and :math:`A_t` are the areas of the boxes, :math:`(x_1, y_1)` and :math:`(x_2, y_2)` the corners of
-    their intersection and :math:`(x_0, y_0)` the first one of the smallest box around both. :math:`w_i = x_2 - x_1`
-    and :math:`h_i = y_2 - y_1` are negative by the gap where boxes are apart; + and - are their positive and negative
-    parts. So I is the area of the intersection where boxes overlap, and negative where they do not: the loss still
-    pulls them.
+    their intersection and :math:`(x_0, y_0)` the first one of the smallest enclosing box. :math:`w_i = x_2 - x_1` and
+    :math:`h_i = y_2 - y_1` are minus the gap where boxes are apart; + and - are their positive and negative parts. So I
+    is the area of the intersection where boxes overlap, and negative where they do not: the loss still pulls them
+    together.
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
-        smooth_point: s, where the loss turns from a square into a line; 0 for the line alone.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
+        smooth_point: s, where the loss turns from quadratic to linear; 0 for linear throughout.
         eps: added to the union.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
@@ -53,7 +53,7 @@ def eiou_loss(
     p1, p2 = corners(pred, box_format)
     t1, t2 = corners(target, box_format)
     p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
-    # I: four products of distances from (x0, y0) in the paper, whose terms cancel; here all have one sign
+    # I: the paper's four products of distances from (x0, y0) cancel; here all terms have the same sign
     zero = torch.zeros_like(inner)
     gap = torch.minimum(inner, zero)
     # x1 + x2 - 2 x0 and y1 + y2 - 2 y0
@@ -62,7 +62,7 @@ def eiou_loss(
     x_reach, y_reach = reach.unbind(0)
     intersection = area(torch.maximum(inner, zero)) + (x_gap * y_reach + y_gap * x_reach)
     areas = area(p_size) + area(t_size) + eps
-    # 1 - I / U = 2 - (U + I) / U, of which the one whose derivative has no terms that cancel
+    # 1 - I / U = 2 - (U + I) / U: take the form whose derivative has no terms that cancel
     far = intersection < -areas
     ratio = torch.where(far, areas, intersection) / (areas - intersection)
     x = torch.where(far, 2.0 - ratio, 1.0 - ratio)
@@ -72,7 +72,7 @@ def eiou_loss(
 
 @LOSSES.register_module()
 class EIoULoss(nn.Module):
-    """Box regression: an IoU extended to boxes that do not overlap, with a smooth end.
+    """Box regression: IoU extended to boxes that do not overlap, smoothed near its optimum.
 
     It has mmdet's call and numbers; see :func:`eiou_loss` for the formula.
 
@@ -80,13 +80,13 @@ class EIoULoss(nn.Module):
         eps: added to the union.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        smooth_point: where the loss turns from a square into a line; 0 for the line alone.
+        smooth_point: where the loss turns from quadratic to linear; 0 for linear throughout.
         box_format: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or ``cxcywh`` (the centre and the
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,

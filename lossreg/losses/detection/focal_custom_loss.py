@@ -1,4 +1,4 @@
-"""Sigmoid focal loss that tells a box head how many channels it has, and what they mean."""
+"""Sigmoid focal loss that tells a box head how many classifier channels to use and how to read them."""
 
 from typing import ClassVar, Dict, Optional
 
@@ -17,12 +17,12 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 
 @LOSSES.register_module()
 class FocalCustomLoss(nn.Module):
-    """Focal loss for detectors of very many classes (V3Det), whose box head asks the loss for its channels.
+    """Detection of very many classes (V3Det): focal loss that tells the box head its classifier channels.
 
     It has mmdet's call and numbers; see :func:`~lossreg.functional.sigmoid_focal_loss`.
 
-    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to ask
-    ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, which need ``num_classes``.
+    ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to call
+    ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, all of which need ``num_classes``.
 
     Args:
         use_sigmoid: must be True, as in mmdet.
@@ -39,7 +39,7 @@ class FocalCustomLoss(nn.Module):
 
     Raises:
         ValueError: ``use_sigmoid=False``, ``activated``, negative ``gamma``, shapes do not match, ``avg_factor`` with
-            ``reduction='sum'``; ``num_classes`` missing or another than the head's, where the head asks.
+            ``reduction='sum'``; ``num_classes`` missing or different from the head's when the head asks for it.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -91,7 +91,7 @@ class FocalCustomLoss(nn.Module):
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """The channels of the classifier for so many classes."""
+        """The number of classifier channels for ``num_classes`` classes."""
         check_class_count(self.num_classes, num_classes)
         return num_classes
 
@@ -101,7 +101,7 @@ class FocalCustomLoss(nn.Module):
         return torch.sigmoid(cls_score[:, : self.num_classes])
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> Dict[str, Tensor]:
-        """How many per cent of the samples that are not background have the largest score at their class."""
+        """Percentage of non-background samples whose own class has the largest score."""
         check_class_count(self.num_classes)
         labels = indices(labels, 'labels')
         return {'acc_classes': accuracy(cls_score[:, : self.num_classes], labels, labels < self.num_classes)}
@@ -133,13 +133,13 @@ FocalCustomLoss.spec = LossSpec(
         zero_avg_factor('mmdet.FocalCustomLoss'),
         Difference(
             'mmdet.FocalCustomLoss',
-            'num_classes may be left out until a head asks for it; mmdet cannot be built without',
+            'num_classes may be left out until a head asks for it; mmdet cannot be built without it',
             'the loss itself does not need it',
             'tests/openmmlab/test_mmdet.py',
         ),
         Difference(
             'mmdet.FocalCustomLoss',
-            'activated=True is an error; mmdet ignores it and takes probabilities for logits',
+            'activated=True is an error; mmdet ignores it and treats probabilities as logits',
             'an option that is set and has no effect would not be noticed',
             'tests/openmmlab/test_mmdet.py',
         ),

@@ -31,13 +31,13 @@ def sigmoid_focal_loss(
     :math:`\ell = (\alpha t + (1-\alpha)(1-t)) \cdot ((1-p) t + p (1-t))^\gamma \cdot \mathrm{BCE}(p, t)`.
 
     Args:
-        pred: logits, or probabilities if ``activated``, (N, C), or any shape with targets t of the same.
-        target: class indices (N), of which C means background, or targets t in [0, 1] of the shape of ``pred``.
-        weight: (N), (N, 1), of the shape of ``pred``, or that flattened. Where it is 0, NaN in ``pred`` does not count.
+        pred: logits, or probabilities if ``activated``, (N, C), or any shape shared with targets t.
+        target: class indices (N), where C means background, or targets t in [0, 1] of the shape of ``pred``.
+        weight: (N), (N, 1), of the shape of ``pred``, or flattened. Where it is 0, NaN in ``pred`` is ignored.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
-        activated: whether ``pred`` holds probabilities. Outside [0, 1] they give NaN; at p_t = 0 the logarithm
-            is -100, as in torch, with gradient 0.
+        activated: whether ``pred`` holds probabilities. Values outside [0, 1] give NaN; at p_t = 0 the logarithm is
+            -100, as in torch, with gradient 0.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -55,7 +55,7 @@ def sigmoid_focal_loss(
 
 @LOSSES.register_module()
 class FocalLoss(nn.Module):
-    """Dense detection: binary cross-entropy of each class, in which easy samples count less.
+    """Dense detection: binary cross-entropy of each class, with easy samples down-weighted.
 
     It has mmdet's call and numbers; see :func:`sigmoid_focal_loss` for the formula and shapes.
 

@@ -1,4 +1,4 @@
-"""Focal loss of heatmaps whose targets are Gaussian bumps."""
+"""Focal loss for heatmaps with Gaussian targets."""
 
 from typing import ClassVar, Optional, Tuple
 
@@ -30,9 +30,9 @@ def gaussian_focal_loss(
         + w_- (1 - t)^\gamma p^\alpha \log(1 - p + \epsilon)\right), \qquad \epsilon = 10^{-12}
 
     Args:
-        pred: probabilities p, of any shape. Outside [0, 1] they give NaN.
+        pred: probabilities p, of any shape. Values outside [0, 1] give NaN.
         target: t in [0, 1], of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        weight: w, of the same shape. Where it is 0, NaN is ignored.
         alpha: exponent of the prediction, >= 0.
         gamma: exponent of the target, >= 0.
         pos_weight: factor of positives.
@@ -49,7 +49,7 @@ def gaussian_focal_loss(
     if weight is not None:
         check_same_shape(weight, pred, 'weight', 'pred')
         p, t, weight = keep(p, weight != 0), keep(t, weight != 0), upcast(weight)
-    # a factor of 0, not a choice: p outside [0, 1] is NaN in one of the two
+    # multiplied, not selected: p outside [0, 1] must give NaN, and does so in only one of the two terms
     positives = (t == 1).to(p.dtype) * _miss(p, alpha)
     loss = pos_weight * positives + neg_weight * _negatives(p, t, alpha, gamma)
     return loss if weight is None else loss * weight
@@ -63,12 +63,12 @@ def gaussian_focal_loss_at(
     alpha: float = 2.0,
     gamma: float = 4.0,
 ) -> Tuple[Tensor, Tensor]:
-    r"""The two terms of :func:`gaussian_focal_loss` where positives are given by their place.
+    r"""The two terms of :func:`gaussian_focal_loss` with positives given by index.
 
     Args:
         pred: probabilities p, (N, C).
         target: t in [0, 1], (N, C).
-        pos_inds: row of each positive, (M). A row may come more than once.
+        pos_inds: row of each positive, (M). A row may occur more than once.
         pos_labels: class of each positive, (M).
         alpha: exponent of the prediction.
         gamma: exponent of the target.
@@ -110,9 +110,9 @@ class GaussianFocalLoss(nn.Module):
 
     It has mmdet's two calls and numbers; see :func:`gaussian_focal_loss` for the formula.
 
-    CenterNet's, CornerNet's and CenterPoint's heads give heatmaps. CenterNet2's gives flat predictions and the place of
-    each positive: the loss is then ``pos_weight`` times the mean of the positives plus ``neg_weight`` times the mean of
-    all elements (:func:`gaussian_focal_loss_at`), both over ``avg_factor`` where that is given.
+    CenterNet's, CornerNet's and CenterPoint's heads pass heatmaps. CenterNet2's passes flat predictions and the index
+    of each positive: the loss is then ``pos_weight`` times the mean of the positives plus ``neg_weight`` times the mean
+    of all elements (:func:`gaussian_focal_loss_at`), both over ``avg_factor`` where that is given.
 
     Args:
         alpha: exponent of the prediction, >= 0.
@@ -123,13 +123,13 @@ class GaussianFocalLoss(nn.Module):
         neg_weight: factor of all others.
 
     Shapes:
-        Probabilities, targets and weights of one shape, such as (N, C, H, W). Or probabilities and targets (N, C),
+        Probabilities, targets and weights of the same shape, such as (N, C, H, W). Or probabilities and targets (N, C),
         ``pos_inds`` and ``pos_labels`` (M), without weights and without reduction ``none``. Returns a scalar, or the
         shape of the predictions with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: negative exponents, shapes do not match, ``avg_factor`` with ``reduction='sum'``, one of
-            ``pos_inds`` and ``pos_labels`` without the other, or beside ``weight`` or ``reduction='none'``.
+            ``pos_inds`` and ``pos_labels`` without the other, or together with ``weight`` or ``reduction='none'``.
         IndexError: a row or class of a positive out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -225,7 +225,7 @@ GaussianFocalLoss.spec = LossSpec(
         Difference(
             'mmdet.GaussianFocalLoss',
             'weight beside pos_inds is an error; mmdet ignores it',
-            'a weight that is given and does not count would not be noticed',
+            'a weight that has no effect would go unnoticed',
             'tests/openmmlab/test_mmdet.py',
         ),
         Difference(

@@ -26,7 +26,7 @@ def gd_loss(
     sqrt: bool = True,
     normalize: bool = True,
 ) -> Tensor:
-    r"""Distance of the Gaussians of aligned pairs of rotated boxes, weighted.
+    r"""Distance between the Gaussians of aligned pairs of rotated boxes, weighted.
 
     .. math::
         \ell = w \begin{cases} f(D) & \tau < 1 \\ 1 - \frac{1}{\tau + f(D)} & \text{elsewhere} \end{cases}
@@ -36,25 +36,25 @@ def gd_loss(
 
     * ``gwd``: :math:`\sqrt{\delta^T\delta + \alpha^2 \left(\mathrm{tr}\,\Sigma_p + \mathrm{tr}\,\Sigma_t - 2
       \sqrt{\mathrm{tr}(\Sigma_p \Sigma_t) + 2 s^2}\right)}`, with :math:`s^4 = \det\Sigma_p \det\Sigma_t`, at least
-      1e-7; over :math:`2 \sqrt{s}` if it is to ``normalize``;
+      1e-7; divided by :math:`2 \sqrt{s}` with ``normalize``;
     * ``kld``: :math:`\mathrm{KL}(p, t) = \frac{1}{2 \alpha^2} \delta^T \Sigma_p^{-1} \delta + \frac12 \mathrm{tr}
       (\Sigma_p^{-1} \Sigma_t) + \frac12 \log \frac{\det \Sigma_p}{\det \Sigma_t} - 1`, or its square root;
     * ``jd``: the mean of KL(p, t) and KL(t, p), or its square root;
-    * ``kld_symmax``, ``kld_symmin``: the larger or smaller of what ``kld`` is of (p, t) and of (t, p).
+    * ``kld_symmax``, ``kld_symmin``: the larger or smaller of the ``kld`` distances of (p, t) and (t, p).
 
-    What stands under a square root is at least 1e-7. Second derivatives of ``gwd`` raise RuntimeError.
+    The argument of a square root is clamped to at least 1e-7. Second derivatives of ``gwd`` raise RuntimeError.
 
     Args:
-        pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes count as at least 1e-7 and at most 1e7.
+        pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes are clamped to [1e-7, 1e7].
         target: boxes, (N, 5).
-        weight: w, (N), or (N, 5), of which the mean over the numbers counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 5), averaged over the numbers. Where the mean is 0, NaN is ignored.
         loss_type: ``gwd``, ``kld``, ``jd``, ``kld_symmax`` or ``kld_symmin``.
         representation: what the five numbers are: ``xy_wh_r``, or ``xy_stddev_pearson``: the mean, both standard
-            deviations, at least 1e-9, and the correlation, at least 1e-7 away from -1 and 1.
+            deviations (clamped to at least 1e-9) and the correlation (kept 1e-7 away from -1 and 1).
         fun: f: ``log1p``, ``sqrt`` or ``none``.
         tau: see above.
-        alpha: weight of the shape (``gwd``), or of the shape over the centre's (elsewhere).
-        sqrt: whether divergences are taken the square root of.
+        alpha: weight of the shape (``gwd``), or of the shape relative to the centre (otherwise).
+        sqrt: whether to take the square root of divergences.
         normalize: whether ``gwd`` is divided by the size.
 
     Returns:
@@ -65,7 +65,7 @@ def gd_loss(
     """
     check_options(loss_type, representation, fun)
     pred, target, weight = counted_boxes(pred, target, weight, 5)
-    # in float64: the derivative by the angle is a difference of terms that grow with the ratio of both sizes
+    # float64: the derivative in the angle subtracts terms that grow with the aspect ratio
     if representation == 'xy_wh_r':
         p, t = gaussian_of_box(pred.double()), gaussian_of_box(target.double())
     else:
@@ -88,7 +88,7 @@ def gd_loss(
 
 
 def check_options(loss_type: str, representation: str, fun: str) -> None:
-    """Raises ValueError unless these are options of :func:`gd_loss`."""
+    """Raises ValueError unless these are valid options of :func:`gd_loss`."""
     if (
         loss_type != 'gwd'
         and loss_type != 'kld'
@@ -104,7 +104,7 @@ def check_options(loss_type: str, representation: str, fun: str) -> None:
 
 
 def _wasserstein(p: Gaussian, t: Gaussian, alpha: float, normalize: bool) -> Tensor:
-    """The root of the squared distances of means and shapes, over twice the geometric mean of the deviations."""
+    """The root of the squared distances of means and shapes; normalised by twice the geometric mean deviation."""
     # sqrt(det S_p det S_t) has the floor sqrt(1e-7)
     shape, product = wasserstein_shape(p, t, 1e-7**0.5)
     x, y = p.x - t.x, p.y - t.y
@@ -113,7 +113,7 @@ def _wasserstein(p: Gaussian, t: Gaussian, alpha: float, normalize: bool) -> Ten
 
 
 def _root(x: Tensor, wanted: bool) -> Tensor:
-    """sqrt(max(x, 1e-7)) where that is wanted, else x."""
+    """sqrt(max(x, 1e-7)) if ``wanted``, else x."""
     return torch.sqrt(x.clamp(min=1e-7)) if wanted else x
 
 
@@ -128,18 +128,18 @@ class GDLoss(nn.Module):
         representation: what the five numbers of a box are: ``xy_wh_r`` or ``xy_stddev_pearson``.
         fun: applied to the distance: ``log1p``, ``sqrt`` or ``none``.
         tau: from 1 on, the loss is 1 - 1 / (tau + distance).
-        alpha: weight of the shape against the centre.
+        alpha: weight of the shape relative to the centre.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        sqrt: whether the square root of a divergence is its distance; for all but ``gwd``.
+        sqrt: whether the distance is the square root of the divergence; not for ``gwd``.
         normalize: whether the distance is divided by the size; for ``gwd``.
 
     Shapes:
-        Boxes (N, 5); weights (N), or (N, 5), of which the mean over the numbers counts. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes without width are finite.
+        Boxes (N, 5); weights (N), or (N, 5), averaged over the numbers. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes of zero width give a finite loss.
 
     Raises:
-        ValueError: an unknown option, ``sqrt`` or ``normalize`` where it has no meaning, shapes do not match,
+        ValueError: an unknown option, ``sqrt`` or ``normalize`` where it does not apply, shapes do not match,
             ``avg_factor`` with ``reduction='sum'``.
 
     Reference:
@@ -204,7 +204,7 @@ class GDLoss(nn.Module):
 
 
 def _as_represented(loss: GDLoss, drawn: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Boxes whose last number, an angle, becomes a correlation where the loss takes that."""
+    """Boxes whose last number, an angle, is replaced by a correlation if the loss takes one."""
     if loss.representation == 'xy_wh_r':
         return {}
     boxes = {name: drawn[name] for name in ('pred', 'target')}
@@ -239,7 +239,7 @@ GDLoss.spec = LossSpec(
         Difference(
             'mmrotate.GDLoss',
             'sqrt and normalize where they have no meaning are an error when built; mmrotate fails in its first call',
-            'a config with a mistake should not get as far as training',
+            'a wrong config should fail before training starts',
             'tests/openmmlab/test_mmrotate.py',
         ),
     ),

@@ -22,7 +22,7 @@ def gd_loss_v1(
     fun: str = 'sqrt',
     tau: float = 1.0,
 ) -> Tensor:
-    r"""Distance of the Gaussians of aligned pairs of rotated boxes, weighted.
+    r"""Distance between the Gaussians of aligned pairs of rotated boxes, weighted.
 
     .. math::
         \ell = w \left(1 - \frac{1}{\tau + f(D)}\right)
@@ -37,14 +37,14 @@ def gd_loss_v1(
     * ``bcd``: :math:`\frac18 \delta^T \Sigma^{-1} \delta + \frac12 \log \frac{\det\Sigma}{s^2}`, with :math:`\Sigma =
       (\Sigma_p + \Sigma_t) / 2`.
 
-    f is the root (``sqrt``), or :math:`\log(1 + D)` (``log1p``). With an empty ``fun``, f is log1p for ``kld`` and D
-    itself for ``bcd``, and the loss is :math:`w \log(1 + \sqrt{D} / 2 \sqrt{s})` for ``gwd``. Second
-    derivatives of ``gwd`` raise RuntimeError.
+    f is :math:`\sqrt{D}` (``sqrt``) or :math:`\log(1 + D)` (``log1p``). With an empty ``fun``, f is log1p for ``kld``
+    and D itself for ``bcd``, and the loss is :math:`w \log(1 + \sqrt{D} / 2 \sqrt{s})` for ``gwd``. Second derivatives
+    of ``gwd`` raise RuntimeError.
 
     Args:
-        pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes count as at least 1e-7 and at most 1e7.
+        pred: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes are clamped to [1e-7, 1e7].
         target: boxes, (N, 5).
-        weight: w, (N), or (N, 5), of which the mean over the numbers counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 5), averaged over the numbers. Where the mean is 0, NaN is ignored.
         loss_type: ``gwd``, ``kld`` or ``bcd``.
         fun: ``sqrt``, ``log1p`` or empty.
         tau: see above.
@@ -80,7 +80,7 @@ def gd_loss_v1(
 
 
 def check_options(loss_type: str, fun: str) -> None:
-    """Raises ValueError unless these are options of :func:`gd_loss_v1`."""
+    """Raises ValueError unless these are valid options of :func:`gd_loss_v1`."""
     if loss_type != 'gwd' and loss_type != 'kld' and loss_type != 'bcd':
         raise ValueError(f"loss_type must be 'gwd', 'kld' or 'bcd', got '{loss_type}'")
     if fun != 'sqrt' and fun != 'log1p' and fun != '':
@@ -93,8 +93,8 @@ class GDLoss_v1(nn.Module):  # noqa: N801 - the host's name
 
     It has mmrotate's call and formulas; see :func:`gd_loss_v1`.
 
-    mmrotate's class ignores ``reduction``, ``avg_factor`` and the size of weights: it returns one number for each box
-    whose weight is above 0, and the trainer takes their mean. Here they count, as its documentation says.
+    mmrotate's class ignores ``reduction``, ``avg_factor`` and the magnitude of weights: it returns one number for each
+    box whose weight is above 0, and the trainer takes their mean. Here they have the documented effect.
 
     Args:
         loss_type: ``gwd``, ``kld`` or ``bcd``.
@@ -104,8 +104,8 @@ class GDLoss_v1(nn.Module):  # noqa: N801 - the host's name
         loss_weight: factor of the result.
 
     Shapes:
-        Boxes (N, 5); weights (N), or (N, 5), of which the mean over the numbers counts. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes without width are finite.
+        Boxes (N, 5); weights (N), or (N, 5), averaged over the numbers. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes of zero width give a finite loss.
 
     Raises:
         ValueError: an unknown option, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
@@ -167,7 +167,7 @@ GDLoss_v1.spec = LossSpec(
         Difference(
             'mmrotate.GDLoss_v1',
             'weight, avg_factor and reduction count; mmrotate returns one unweighted number for each box of weight > 0',
-            'it documents them; a number of boxes that depends on values cannot leave Python',
+            'it documents them; a graph cannot return a number of boxes that depends on values',
             'tests/openmmlab/test_mmrotate.py',
         ),
     ),

@@ -32,26 +32,27 @@ def ghmc_loss(
     acc_sum: Optional[Tensor] = None,
     momentum: float = 0.0,
 ) -> Tuple[Tensor, Tensor, Tensor]:
-    r"""Sigmoid cross-entropy of each element, divided by how many elements have a gradient of its length.
+    r"""Sigmoid cross-entropy of each element, divided by the number of elements with a gradient of similar length.
 
     .. math::
         \ell = \frac{T}{M S_b}\, \mathrm{BCE}(\sigma(x), t), \qquad
         |\sigma(x) - t| \in [e_b, e_{b+1}), \quad
         S_b = n_b, \text{ or } \mu S_b + (1 - \mu) n_b \text{ with } \mathtt{acc\_sum}
 
-    with the number of counted elements in bin b, :math:`n_b`, of all of them, T, and of bins that have any, M.
+    where :math:`n_b` is the number of counted elements in bin b, T that of all of them, and M the number of non-empty
+    bins.
 
     Args:
         pred: logits x, (N, C).
-        target: class indices (N), of which C means background, or targets t in [0, 1], (N, C).
-        label_weight: of the shape of ``target``. An element counts where it is above 0, and all count alike; NaN in
-            others does not.
+        target: class indices (N), where C means background, or targets t in [0, 1], (N, C).
+        label_weight: of the shape of ``target``. Elements with a weight above 0 count, all equally; NaN in others is
+            ignored.
         edges: e, ascending, (B + 1).
         acc_sum: S before the batch, (B).
         momentum: mu.
 
     Returns:
-        The losses, (N, C); T, a scalar; and S after the batch, (B). S stays where a bin has no element.
+        The losses, (N, C); T, a scalar; and S after the batch, (B). S is unchanged where a bin has no element.
 
     Raises:
         ValueError: shapes do not match.
@@ -80,20 +81,20 @@ def ghmc_loss(
 
 @LOSSES.register_module()
 class GHMC(nn.Module):
-    """Dense detection: binary cross-entropy in which gradient lengths that many elements share count less.
+    """Dense detection: binary cross-entropy in which elements with common gradient lengths count less.
 
     It has mmdet's call and numbers; see :func:`ghmc_loss` for the formula.
 
-    The bins are [i / B, (i + 1) / B): ``edges``, a buffer, holds them. With ``momentum`` the densities of gradients are
-    a buffer too: ``acc_sum``. ``forward`` moves it in training mode only, and always computes with the moved one.
-    Artefacts take ``acc_sum`` and return ``next_acc_sum``.
+    The bins are [i / B, (i + 1) / B), with the bounds in the buffer ``edges``. With ``momentum``, the gradient
+    densities are kept in the buffer ``acc_sum``. ``forward`` always computes with the updated densities, but stores
+    them in training mode only. Artefacts take ``acc_sum`` and return ``next_acc_sum``.
 
     Args:
         bins: B.
-        momentum: share of the densities that a batch leaves, from 0 to 1; 0 for densities of each batch alone.
+        momentum: share of the old densities kept at each batch, from 0 to 1; 0 uses each batch's own densities.
         use_sigmoid: must be True, as in mmdet.
         loss_weight: factor of the result.
-        reduction: ``none``, or ``mean``: over the elements that count.
+        reduction: ``none``, or ``mean`` over the elements that count.
 
     Shapes:
         Predictions (N, C); labels, with C for background, and weights (N), or targets and weights (N, C);
@@ -101,7 +102,7 @@ class GHMC(nn.Module):
         gives 0.
 
     Raises:
-        ValueError: ``use_sigmoid=False``, ``reduction='sum'``, ``momentum`` out of [0, 1], shapes do not match.
+        ValueError: ``use_sigmoid=False``, ``reduction='sum'``, ``momentum`` outside [0, 1], shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -130,7 +131,7 @@ class GHMC(nn.Module):
         self.use_sigmoid = use_sigmoid
         self.loss_weight = float(loss_weight)
         self.reduction = reduction
-        # the last bin holds 1, too
+        # the last bin includes 1
         self.register_buffer('edges', equal_edges(bins, 1.0 + 1e-6))
         self.register_buffer('acc_sum', torch.zeros(bins) if momentum > 0 else None)
 
@@ -142,9 +143,9 @@ class GHMC(nn.Module):
         reduction_override: Optional[str] = None,
         avg_factor: Optional[float] = None,
     ) -> Tensor:
-        """Computes the loss and, in training mode, moves the densities.
+        """Computes the loss and, in training mode, updates the densities.
 
-        ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
+        ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads pass, is ignored.
         """
         acc_sum = self.acc_sum
         if acc_sum is not None:
@@ -175,7 +176,7 @@ class GHMC(nn.Module):
 
 
 def _call(name: str, dense: bool, moving: bool) -> Call:
-    """A call with labels or targets, with densities that move or without."""
+    """A call with labels or targets, with or without running densities."""
     labels = Input('target', Role.LABELS, 'N', classes='C', background=True)
     target = Input('target', Role.BINARY, 'N C') if dense else labels
     inputs = (
@@ -186,7 +187,7 @@ def _call(name: str, dense: bool, moving: bool) -> Call:
     return Call(
         name,
         (*inputs, Input('acc_sum', Role.COUNTS, 'B', state=True)) if moving else inputs,
-        # a call that asks for another reduction is refused
+        # a call with another reduction is refused
         when=lambda loss: (loss.momentum > 0) == moving and loss.reduction != 'sum',
         method='step' if moving else '',
     )
@@ -213,13 +214,13 @@ GHMC.spec = LossSpec(
     differences=(
         Difference(
             'mmdet.GHMC',
-            'a label below 0 or above C is an error (NaN in artefacts); mmdet takes it for background',
+            'a label below 0 or above C is an error (NaN in artefacts); mmdet treats it as background',
             'contract 4: only C itself is declared to mean background',
             'tests/openmmlab/test_mmdet.py',
         ),
         Difference(
             'mmdet.GHMC',
-            'the densities move in training mode only; mmdet moves them in evaluation too',
+            'the densities are updated in training mode only; mmdet updates them in evaluation too',
             'a validation loss must not change what is trained',
             'tests/openmmlab/test_mmdet.py',
         ),

@@ -32,14 +32,14 @@ def giou_loss(
     .. math::
         \ell = w - w \left(\frac{I}{U} - \frac{E - U}{E}\right)
 
-    I is the area of the intersection, U that of the union, E that of the smallest box around both; U and E are kept
-    at or above ``eps``. A box with x2 < x1 has a negative width, as in mmdet.
+    I is the area of the intersection, U that of the union, E that of the smallest enclosing box; U and E are clamped to
+    at least ``eps``. A box with x2 < x1 has a negative width, as in mmdet.
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
-        eps: smallest area of the denominators.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
+        eps: lower bound of the denominators.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
 
@@ -61,27 +61,27 @@ def giou_loss(
     intersection, union = intersection_and_union(p_size, t_size, inner)
     union = union.clamp(min=eps)
     hull = area(hull_size(p_size, t_size, inner)).clamp(min=eps)
-    # (E - U) / E as 1 - U / E: the two terms of its derivative by E would cancel where U is small
+    # (E - U) / E as 1 - U / E: the two terms of its derivative in E would cancel where U is small
     loss = (1.0 - intersection / union) + (1.0 - union / hull)
     return loss if weight is None else loss * weight
 
 
 @LOSSES.register_module()
 class GIoULoss(nn.Module):
-    """Box regression: an IoU with a gradient also where boxes do not overlap.
+    """Box regression: IoU that has a gradient even where boxes do not overlap.
 
     It has mmdet's call and numbers; see :func:`giou_loss` for the formula.
 
     Args:
-        eps: smallest area of union and hull.
+        eps: lower bound of the areas of the union and the enclosing box.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         box_format: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or ``cxcywh`` (the centre and the
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,

@@ -1,4 +1,4 @@
-"""Consistency of rotated boxes with those of a rotated view, up to an exchange of width and height."""
+"""Consistency of rotated boxes with those of a rotated view, where width and height may be swapped."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Dict, Optional
@@ -20,23 +20,23 @@ ANGLE: Dict[str, Any] = {'type': 'lossreg.L1Loss', 'loss_weight': 1.0}
 
 @LOSSES.register_module()
 class H2RBoxConsistencyLoss(nn.Module):
-    r"""Rotated detection from horizontal boxes (H2RBox): boxes agree with those of a rotated view.
+    r"""Rotated detection from horizontal boxes (H2RBox): predictions must agree with those for a rotated view.
 
-    Pairs are aligned, and may have exchanged width and height; the numbers are mmrotate's.
+    Boxes come in aligned pairs, whose width and height may be swapped. It returns mmrotate's numbers.
 
     .. math::
         L = L_c(c_p, c_t) + \min\left(
             L_s(b(w_p, h_p), b(w_t, h_t)) + L_a(\sin(r_p - r_t), 0),\;
             L_s(b(h_p, w_p), b(w_t, h_t)) + L_a(\cos(r_p - r_t), 0)\right)
 
-    c are the centres, r the angles, and b(w, h) the upright box from (-w, -h) to (w, h). The minimum is that of whole
-    losses, after their reduction.
+    c are the centres, r the angles, and b(w, h) the upright box from (-w, -h) to (w, h). The minimum is taken after
+    reduction.
 
     Args:
-        center_loss_cfg: config of :math:`L_c`, of pairs (N, 2), such as ``L1Loss``.
-        shape_loss_cfg: config of :math:`L_s`, of pairs of boxes (N, 4), such as ``IoULoss``.
-        angle_loss_cfg: config of :math:`L_a`, of pairs (N), such as ``L1Loss``. Types of mmdet (``mmdet.L1Loss``) mean
-            ours in all three.
+        center_loss_cfg: config of :math:`L_c`, for pairs (N, 2), such as ``L1Loss``.
+        shape_loss_cfg: config of :math:`L_s`, for pairs of boxes (N, 4), such as ``IoULoss``.
+        angle_loss_cfg: config of :math:`L_a`, for pairs (N), such as ``L1Loss``. In all three, a type of mmdet
+            (``mmdet.L1Loss``) stands for lossreg's loss of that name.
         reduction: ``mean`` (over all elements of a loss, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
@@ -45,7 +45,7 @@ class H2RBoxConsistencyLoss(nn.Module):
         or ``avg_factor=0`` give 0.
 
     Raises:
-        ValueError: ``reduction='none'``, which a minimum of whole losses does not have, a config that cannot be built,
+        ValueError: ``reduction='none'``, because the minimum is of reduced losses; a config that cannot be built,
             shapes do not match, ``avg_factor`` with ``reduction='sum'``.
 
     Reference:
@@ -88,7 +88,7 @@ class H2RBoxConsistencyLoss(nn.Module):
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, pred, 1, 'weight', 'pred')
         weight = upcast(weight)
-        # here as well as in each loss, because the sine of NaN has the derivative NaN
+        # masked here and again in each loss, because the derivative of sin at NaN is NaN
         counted = (weight != 0).unsqueeze(1)
         px, py, pw, ph, p_angle = keep(upcast(pred), counted).unbind(1)
         tx, ty, tw, th, t_angle = keep(upcast(target), counted).unbind(1)
@@ -129,7 +129,7 @@ def check_scalar_reduction(reduction: str) -> None:
 
 
 def _ours(cfg: Mapping[str, Any]) -> Dict[str, Any]:
-    """A config of ours: plain names are those of mmdet here."""
+    """The config with a type of mmdet replaced by lossreg's."""
     name = cfg['type']
     return {**cfg, 'type': name.replace('mmdet.', 'lossreg.', 1) if isinstance(name, str) else name}
 
@@ -181,7 +181,7 @@ H2RBoxConsistencyLoss.spec = LossSpec(
         Difference(
             'mmrotate.H2RBoxConsistencyLoss',
             "reduction='none' is an error that says why; mmrotate fails where it adds (N, 2) to (N)",
-            'the smaller of two whole losses is taken',
+            'the smaller of two reduced losses is taken',
             'tests/openmmlab/test_mmrotate.py',
         ),
     ),

@@ -40,9 +40,9 @@ def iou_loss(
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
-        eps: smallest IoU.
-        mode: ``log``, ``linear`` or ``square``: which of the three.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
+        eps: lower bound of the IoU.
+        mode: which of the three: ``log``, ``linear`` or ``square``.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
 
@@ -76,13 +76,13 @@ def iou_loss(
 
 @LOSSES.register_module()
 class IoULoss(nn.Module):
-    """Box regression: the IoU itself, linear, squared or as a logarithm.
+    """Box regression: the IoU, linear, squared or as a logarithm.
 
     It has mmdet's call and numbers; see :func:`iou_loss` for the formula.
 
     Args:
-        linear: deprecated: means ``mode='linear'``.
-        eps: smallest IoU.
+        linear: deprecated; means ``mode='linear'``.
+        eps: lower bound of the IoU.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         mode: ``log``, ``linear`` or ``square``.
@@ -90,8 +90,8 @@ class IoULoss(nn.Module):
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format`` or ``mode``, shapes do not match,

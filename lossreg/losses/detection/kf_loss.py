@@ -25,26 +25,26 @@ def kf_loss(
     beta: float = 1.0 / 9.0,
     eps: float = 1e-6,
 ) -> Tensor:
-    r"""Smooth L1 loss of centres plus a loss of the overlap of aligned pairs of rotated boxes, weighted.
+    r"""Smooth L1 loss of the centres plus an overlap loss, for aligned pairs of rotated boxes, weighted.
 
     .. math::
         \ell = w \max\left(\sum_{d \in x, y} \mathrm{SmoothL1}_\beta(p_d - t_d) + f(K), 0\right), \qquad
         K = \frac{V}{V_p + V_t - V + \epsilon}
 
-    V is 4 :math:`\sqrt{\det\Sigma}`, the area of a box with the covariance :math:`\Sigma`: :math:`V_p` and
-    :math:`V_t` those of the boxes, V that of :math:`\Sigma = (\Sigma_p^{-1} + \Sigma_t^{-1})^{-1}`, whose determinant
-    is at least :math:`\epsilon`. The centres do not count in it, so K is at most 1/3. f is 1 - K (``none``),
+    V is 4 :math:`\sqrt{\det\Sigma}`, the area of a box with covariance :math:`\Sigma`: :math:`V_p` and :math:`V_t` are
+    those of the boxes, and V that of :math:`\Sigma = (\Sigma_p^{-1} + \Sigma_t^{-1})^{-1}`, whose determinant is
+    clamped to at least :math:`\epsilon`. K ignores the centres, so it is at most 1/3. f is 1 - K (``none``),
     :math:`-\log(K + \epsilon)` (``ln``) or :math:`e^{1 - K} - 1` (``exp``).
 
     Args:
-        pred: encoded boxes, (N, 5), of which the first two numbers count, those of the centre.
-        target: the same of targets.
-        pred_decode: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes count as at least 1e-7.
-        targets_decode: the same of targets.
-        weight: w, (N), or (N, 5), of which the mean over the numbers counts. Where that is 0, NaN does not count.
+        pred: encoded boxes, (N, 5); only the first two numbers, the centre, are used.
+        target: the same for the targets.
+        pred_decode: boxes, (N, 5): x, y, w, h and the angle in radians. Sizes are clamped to at least 1e-7.
+        targets_decode: the same for the targets.
+        weight: w, (N), or (N, 5), averaged over the numbers. Where the mean is 0, NaN is ignored.
         fun: ``none``, ``ln`` or ``exp``.
         beta: where the square of the smooth L1 loss ends, > 0.
-        eps: see above; under the logarithm the smallest number. Two boxes smaller than it have a negative K.
+        eps: see above; also the lower bound of the logarithm's argument. Two boxes smaller than it have a negative K.
 
     Returns:
         (N).
@@ -93,15 +93,15 @@ class KFLoss(nn.Module):
     It has mmrotate's call and numbers; see :func:`kf_loss` for the formula.
 
     Args:
-        fun: of the overlap: ``none``, ``ln`` or ``exp``.
+        fun: applied to the overlap: ``none``, ``ln`` or ``exp``.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         beta: where the square of the centres' smooth L1 loss ends, > 0.
 
     Shapes:
-        Encoded and decoded boxes (N, 5); weights (N), or (N, 5), of which the mean over the numbers counts. Returns a
-        scalar, or (N) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes without
-        width are finite.
+        Encoded and decoded boxes (N, 5); weights (N), or (N, 5), averaged over the numbers. Returns a scalar, or (N)
+        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Boxes of zero width give a
+        finite loss.
 
     Raises:
         ValueError: unknown ``fun``, ``beta`` is not above 0, decoded boxes are missing, shapes do not match,
@@ -145,7 +145,7 @@ class KFLoss(nn.Module):
 
 
 def _call(name: str, weight_shape: str, optional: bool) -> Call:
-    """A call with weights of one shape."""
+    """A call with weights of the given shape."""
     return Call(
         name,
         (
@@ -175,14 +175,14 @@ KFLoss.spec = LossSpec(
         zero_avg_factor('mmrotate.KFLoss'),
         Difference(
             'mmrotate.KFLoss',
-            "the constructor's beta counts; mmrotate accepts it, and computes with 1/9",
+            "the constructor's beta is used; mmrotate accepts it, but computes with 1/9",
             'a config that says beta=0.11 means it',
             'tests/openmmlab/test_mmrotate.py',
         ),
         Difference(
             'mmrotate.KFLoss',
-            "with fun='ln', two boxes of less than 4e-3 in all have the loss -log(1e-6); mmrotate gives NaN",
-            'degenerate boxes are finite; the floor of the overlap is larger than such boxes',
+            "with fun='ln', two boxes of less than 4e-3 in total area have loss -log(1e-6); mmrotate gives NaN",
+            'degenerate boxes give a finite loss; the floor of the overlap is larger than such boxes',
             'tests/openmmlab/test_mmrotate.py',
         ),
     ),

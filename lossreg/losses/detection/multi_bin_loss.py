@@ -1,4 +1,4 @@
-"""Multi-bin loss of angles: which bins hold them, and where in these they are."""
+"""Multi-bin loss of angles: classification of the bins and regression within them."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Optional
@@ -14,7 +14,7 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def multi_bin_loss(pred: Tensor, target: Tensor, num_dir_bins: int = 4) -> Tensor:
-    r"""Mean cross-entropy of all bins, plus the mean L1 distance of directions over those that hold their angle.
+    r"""Mean cross-entropy of all bins, plus the mean L1 distance of directions over the bins that contain the angle.
 
     .. math::
         L = \frac{1}{NB} \sum_{n,b} \mathrm{CE}(x_{nb}, y_{nb}) + \frac{1}{|V|} \sum_{(n, b) \in V}
@@ -24,8 +24,8 @@ def multi_bin_loss(pred: Tensor, target: Tensor, num_dir_bins: int = 4) -> Tenso
     with :math:`\lVert v \rVert` at least 1e-12.
 
     Args:
-        pred: two logits x of each bin, then a vector v of each bin, (N, 4 B).
-        target: y of each bin, 0 or 1, then the angle a from its middle in radians, (N, 2 B).
+        pred: two logits x per bin, then a vector v per bin, (N, 4 B).
+        target: y of each bin, 0 or 1, then the angle a in radians, relative to the bin's centre, (N, 2 B).
         num_dir_bins: B.
 
     Returns:
@@ -55,19 +55,19 @@ def multi_bin_loss(pred: Tensor, target: Tensor, num_dir_bins: int = 4) -> Tenso
 
 @LOSSES.register_module()
 class MultiBinLoss(nn.Module):
-    """Heading of 3-D boxes: which bins hold the angle, and where in these it is.
+    """Heading of 3-D boxes: classifies which bins contain the angle, and regresses it within them.
 
     It has mmdet3d's call; see :func:`multi_bin_loss` for the formula.
 
-    All bins count. mmdet3d's class returns after the first of them, and its head lacks the number of bins.
+    All bins count. mmdet3d's class returns after the first one, and its head does not pass the number of bins.
 
     Args:
-        reduction: ``none``, ``mean`` or ``sum``, which make no difference: the loss is a mean already.
+        reduction: ``none``, ``mean`` or ``sum``; without effect, because the loss is a mean already.
         loss_weight: factor of the result.
 
     Shapes:
         Predictions (N, 4 B), targets (N, 2 B). Returns a scalar. An empty batch gives 0, and so does the second term
-        where no bin holds its angle.
+        where no bin contains its angle.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -88,7 +88,7 @@ class MultiBinLoss(nn.Module):
     def forward(
         self, pred: Tensor, target: Tensor, num_dir_bins: int = 4, reduction_override: Optional[str] = None
     ) -> Tensor:
-        """Computes the loss of orientations in ``num_dir_bins`` bins."""
+        """Computes the loss of orientations over ``num_dir_bins`` bins."""
         check_reduction(self.reduction if reduction_override is None else reduction_override)
         return self.loss_weight * multi_bin_loss(pred, target, num_dir_bins)
 
@@ -122,13 +122,13 @@ MultiBinLoss.spec = LossSpec(
         Difference(
             'mmdet3d.MultiBinLoss',
             'all bins count; mmdet3d returns after the first one',
-            'its return statement stands in the loop; the formula is a sum over bins',
+            'its return statement is inside the loop; the formula is a sum over bins',
             'tests/openmmlab/test_mmdet3d.py',
         ),
         Difference(
             'mmdet3d.MultiBinLoss',
-            'num_dir_bins is 4 unless given; mmdet3d needs it, which its own head does not give',
-            'the head calls the loss with predictions and targets alone',
+            'num_dir_bins is 4 unless given; mmdet3d requires it, but its own head does not pass it',
+            'the head passes only predictions and targets',
             'tests/openmmlab/test_mmdet3d.py',
         ),
         Difference(

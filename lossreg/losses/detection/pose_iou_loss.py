@@ -16,19 +16,19 @@ from lossreg.spec_parts.differences import nan_without_weight
 
 @LOSSES.register_module()
 class PoseIoULoss(nn.Module):
-    """Box regression in pose estimators: the IoU, linear, squared or as a logarithm.
+    """Box regression in pose estimation: the IoU, linear, squared or as a logarithm.
 
     It has mmpose.IoULoss's call and numbers; see :func:`lossreg.functional.iou_loss` for the formula.
 
     Args:
-        reduction: ``none``, ``mean`` (over boxes, whatever their weight) or ``sum``.
+        reduction: ``none``, ``mean`` (over boxes, regardless of weight) or ``sum``.
         mode: ``log``, ``linear`` or ``square``.
-        eps: smallest IoU.
+        eps: lower bound of the IoU.
         loss_weight: factor of the result.
 
     Shapes:
         Boxes (N, 4) as x1, y1, x2, y2; weights (N). Returns a scalar, or (N) with reduction ``none``. An empty batch,
-        or all weights 0, give 0. Degenerate boxes are finite.
+        or all weights 0, give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``mode``, shapes do not match.

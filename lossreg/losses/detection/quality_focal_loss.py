@@ -37,7 +37,7 @@ def quality_focal_loss(
     beta: float = 2.0,
     activated: bool = False,
 ) -> Tensor:
-    r"""Quality focal loss of each sample, whose target is a quality at its class and 0 at all others.
+    r"""Quality focal loss of each sample, whose target is its quality at its own class and 0 at all others.
 
     .. math::
         \ell_i = w_i \sum_k |t_{ik} - p_{ik}|^\beta\, \mathrm{BCE}(p_{ik}, t_{ik}), \qquad
@@ -47,12 +47,12 @@ def quality_focal_loss(
 
     Args:
         pred: logits x, or probabilities if ``activated``, (N, C).
-        label: class indices y, of which C means background, (N).
-        score: qualities q in [0, 1], (N). That of background does not count.
-        weight: w, (N). Where it is 0, NaN does not count.
+        label: class indices y, where C means background, (N).
+        score: qualities q in [0, 1], (N). That of background is ignored.
+        weight: w, (N). Where it is 0, NaN is ignored.
         beta: focusing exponent, >= 0.
-        activated: whether ``pred`` holds probabilities. Outside [0, 1] they give NaN; a logarithm is at least -100,
-            as in torch, with gradient 0 there.
+        activated: whether ``pred`` holds probabilities. Values outside [0, 1] give NaN; logarithms are clamped to at
+            least -100, as in torch, with gradient 0 there.
 
     Returns:
         The losses, (N).
@@ -94,12 +94,12 @@ def dense_quality_focal_loss(
     beta: float = 2.0,
     activated: bool = False,
 ) -> Tensor:
-    r"""Quality focal loss of each sample, with a quality for each class: :func:`quality_focal_loss` of any t.
+    r"""Quality focal loss of each sample, with a quality for each class: :func:`quality_focal_loss` for any t.
 
     Args:
         pred: logits, or probabilities if ``activated``, (N, C) or (N, C, d1, ..., dk).
         target: t in [0, 1], of the shape of ``pred``.
-        weight: of that shape without C. Where it is 0, NaN does not count.
+        weight: of that shape without C. Where it is 0, NaN is ignored.
         beta: focusing exponent, >= 0.
         activated: whether ``pred`` holds probabilities.
 
@@ -128,11 +128,11 @@ def _quality_focal(x: Tensor, t: Tensor, beta: float, activated: bool) -> Tensor
 
 @LOSSES.register_module()
 class QualityFocalLoss(nn.Module):
-    """Dense detection (GFL): class scores that learn the quality of their box.
+    """Dense detection (GFL): class scores learn the quality of their box.
 
     It has mmdet's two calls and numbers; see :func:`quality_focal_loss` for the formula.
 
-    The target is a pair ``(label, score)``, as GFL's and RTMDet's heads give it, or a tensor of the shape of the
+    The target is a pair ``(label, score)``, as GFL's and RTMDet's heads pass it, or a tensor of the shape of the
     predictions (:func:`dense_quality_focal_loss`).
 
     Args:
@@ -202,7 +202,7 @@ def _call(name: str, activated: bool, dense: bool) -> Call:
         (
             Input('pred', role, 'N C', differentiable=True),
             *((Input('target', Role.TARGETS, 'N C'),) if dense else pair),
-            # the derivative of log p at 1e-30, times 1e3, over 1e-6, is beyond float32
+            # the derivative of log p at 1e-30, times 1e3 / 1e-6, overflows float32
             Input('weight', Role.WEIGHTS, 'N', optional=True, limit=1.0 if activated else math.inf),
             AVG_FACTOR,
         ),
@@ -233,7 +233,7 @@ QualityFocalLoss.spec = LossSpec(
         gradient_at_certainty('mmdet.QualityFocalLoss'),
         Difference(
             'mmdet.QualityFocalLoss',
-            'a label below 0 or above C is an error (NaN in artefacts); mmdet takes it for background',
+            'a label below 0 or above C is an error (NaN in artefacts); mmdet treats it as background',
             'contract 4: only C itself is declared to mean background',
             'tests/openmmlab/test_mmdet.py',
         ),

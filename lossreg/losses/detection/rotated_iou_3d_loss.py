@@ -1,4 +1,4 @@
-"""IoU loss of boxes in space that are rotated about the vertical."""
+"""IoU loss of 3-D boxes that are rotated about the vertical axis."""
 
 from typing import ClassVar, Optional
 
@@ -21,18 +21,18 @@ from lossreg.spec_parts.detectors import (
 
 
 def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""1 - IoU of aligned pairs of boxes in space that stand upright, weighted.
+    r"""1 - IoU of aligned pairs of upright 3-D boxes, weighted.
 
     .. math::
         \ell = w \left(1 - \frac{I}{V_p + V_t - I}\right)
 
-    I is the volume common to both: the area common to their rotated rectangles, times the height common to both.
-    :math:`V_p` and :math:`V_t` are their volumes. Without any volume the IoU is 0.
+    I is the volume of the intersection: the overlap of the rotated rectangles times the overlap of the heights.
+    :math:`V_p` and :math:`V_t` are the volumes of the boxes. If both are 0, so is the IoU.
 
     Args:
         pred: boxes, (N, 7): the centre x, y, z, the size along x, y and z, and the angle about z in radians.
         target: boxes, (N, 7).
-        weight: w, (N), or (N, 7), of which the mean over the numbers counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 7), averaged over the numbers. Where the mean is 0, NaN is ignored.
 
     Returns:
         (N).
@@ -41,14 +41,14 @@ def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
         ValueError: shapes do not match.
     """
     pred, target, weight = counted_boxes(pred, target, weight, 7)
-    # in float64: the derivative by the angle is a difference of large terms where boxes coincide
+    # float64: the derivative in the angle subtracts large terms where boxes coincide
     px, py, pz, pw, pl, ph, p_angle = pred.double().t().contiguous().unbind(0)
     tx, ty, tz, tw, tl, th, t_angle = target.double().t().contiguous().unbind(0)
     common = common_area_of_boxes(
         torch.stack([px, py, pw, pl, p_angle]),
         torch.stack([tx, ty, tw, tl, t_angle]),
     )
-    # the overlap of heights, from the offset of the centres: near numbers where one box is small
+    # the overlap of heights from the offset of the centres, which keeps precision where one box is small
     offset, p_half, t_half = tz - pz, 0.5 * ph, 0.5 * th
     height = torch.minimum(p_half, offset + t_half) - torch.maximum(-p_half, offset - t_half)
     common = common * height.clamp(min=0.0)
@@ -70,8 +70,8 @@ class RotatedIoU3DLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Boxes (N, 7); weights (N), or (N, 7), of which the mean over the numbers counts. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 7); weights (N), or (N, 7), averaged over the numbers. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

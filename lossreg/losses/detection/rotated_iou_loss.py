@@ -23,14 +23,14 @@ def rotated_iou_loss(
     .. math::
         \mathrm{IoU} = \max\left(\frac{I}{A_p + A_t - I}, \epsilon\right)
 
-    I is the area common to both, :math:`A_p` and :math:`A_t` are their areas. Without any area the IoU is
+    I is the area of the intersection, :math:`A_p` and :math:`A_t` are the areas of the boxes. If both are 0, the IoU is
     :math:`\epsilon`.
 
     Args:
         pred: boxes, (N, 5): x, y, w, h and the angle in radians.
         target: boxes, (N, 5).
-        weight: w, (N), or (N, 5), of which the mean over the numbers counts. Where that is 0, NaN does not count.
-        eps: smallest IoU.
+        weight: w, (N), or (N, 5), averaged over the numbers. Where the mean is 0, NaN is ignored.
+        eps: lower bound of the IoU.
         mode: ``log``, ``linear`` or ``square``.
 
     Returns:
@@ -41,7 +41,7 @@ def rotated_iou_loss(
     """
     check_iou_mode(mode)
     pred, target, weight = counted_boxes(pred, target, weight, 5)
-    # in float64: the derivative by the angle is a difference of large terms where boxes coincide
+    # float64: the derivative in the angle subtracts large terms where boxes coincide
     p, t = pred.double().t().contiguous(), target.double().t().contiguous()
     common = common_area_of_boxes(p, t)
     _, _, p_width, p_height, _ = p.unbind(0)
@@ -67,15 +67,15 @@ class RotatedIoULoss(nn.Module):
     It runs on every device; mmrotate's needs compiled CUDA code.
 
     Args:
-        linear: deprecated: means ``mode='linear'``.
-        eps: smallest IoU.
+        linear: deprecated; means ``mode='linear'``.
+        eps: lower bound of the IoU.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
         mode: ``log``, ``linear`` or ``square``.
 
     Shapes:
-        Boxes (N, 5); weights (N), or (N, 5), of which the mean over the numbers counts. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 5); weights (N), or (N, 5), averaged over the numbers. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``mode``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

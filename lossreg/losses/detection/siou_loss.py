@@ -27,17 +27,17 @@ def siou_loss(
         \Delta = \sum_{d \in x, y} \left(1 - e^{\pm(2 - \Lambda) (s_d / c_d)^2}\right), \qquad
         \Omega = \sum_{d \in w, h} \left(1 - e^{-|d_p - d_t| / \max(d_p, d_t)}\right)^4
 
-    IoU is I / (U + :math:`\epsilon`), of the areas of intersection and union. s is the way from the centre of
-    ``pred`` to that of ``target``, plus :math:`\epsilon`, and c the size of the smallest box around both, at least
-    :math:`\epsilon`. With a the angle of s, :math:`\Lambda = \sin 2a = 2 |s_x s_y| / (s_x^2 + s_y^2)`.
-    :math:`\epsilon` is added to the heights h. SIoU is kept from -1 to 1.
+    IoU is I / (U + :math:`\epsilon`), with the areas of intersection and union. s is the vector from the centre of
+    ``pred`` to that of ``target``, plus :math:`\epsilon`, and c the size of the smallest enclosing box, at least
+    :math:`\epsilon`. With a the angle of s, :math:`\Lambda = \sin 2a = 2 |s_x s_y| / (s_x^2 + s_y^2)`. :math:`\epsilon`
+    is added to the heights h. SIoU is clamped to [-1, 1].
 
     Args:
         pred: boxes, (N, 4).
         target: boxes, (N, 4).
-        weight: w, (N), or (N, 4), of which the mean over the coordinates counts. Where that is 0, NaN does not count.
+        weight: w, (N), or (N, 4), averaged over the coordinates. Where the mean is 0, NaN is ignored.
         eps: keeps quotients finite.
-        neg_gamma: the paper's sign, -. With +, as in mmdet by default, the distance makes the loss smaller.
+        neg_gamma: whether to use the paper's sign, -. With +, mmdet's default, distance reduces the loss.
         box_format: what the four numbers are: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or
             ``cxcywh`` (the centre and the size).
 
@@ -62,13 +62,13 @@ class SIoULoss(nn.Module):
         eps: keeps quotients finite.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        neg_gamma: the paper's sign of the distance cost; mmdet's default is the other.
+        neg_gamma: whether the distance cost has the paper's sign; mmdet's default is the opposite one.
         box_format: ``xyxy`` (two corners), ``xywh`` (the first corner and the size) or ``cxcywh`` (the centre and the
             size).
 
     Shapes:
-        Boxes (N, 4); weights (N), or (N, 4), of which the mean over the coordinates counts. Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), or (N, 4), averaged over the coordinates. Returns a scalar, or (N) with reduction
+        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``reduction`` or ``box_format``, shapes do not match,
@@ -128,7 +128,7 @@ SIoULoss.spec = LossSpec(
         Difference(
             'mmdet.SIoULoss',
             'two boxes without width: their shape cost is 0, and value and gradient are finite; mmdet gives NaN',
-            'degenerate boxes are finite; 0 / 0 is the difference of equal widths over a width',
+            'degenerate boxes give a finite loss; 0 / 0 is the difference of equal widths over a width',
             'tests/openmmlab/test_mmdet.py',
         ),
         scalar_without_weight('mmdet.SIoULoss'),

@@ -16,7 +16,7 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 def smooth_focal_loss(
     pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, gamma: float = 2.0, alpha: float = 0.25
 ) -> Tensor:
-    r"""Focal loss of each element against targets t from 0 to 1, weighted.
+    r"""Focal loss of each element against targets t in [0, 1], weighted.
 
     .. math::
         \ell = w \left(\alpha t + (1 - \alpha)(1 - t)\right) \left((1 - p) t + p (1 - t)\right)^\gamma
@@ -25,7 +25,7 @@ def smooth_focal_loss(
     Args:
         pred: logits x, (N, C).
         target: t, of the same shape.
-        weight: w, (N) or (N, 1), of the shape of ``pred``, or that flattened. Where it is 0, NaN does not count.
+        weight: w, (N) or (N, 1), of the shape of ``pred``, or flattened. Where it is 0, NaN is ignored.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives.
 
@@ -41,7 +41,7 @@ def smooth_focal_loss(
 
 @LOSSES.register_module()
 class SmoothFocalLoss(nn.Module):
-    """Angles by classification (circular smooth labels): focal loss against soft targets.
+    """Angle classification (circular smooth labels): focal loss against soft targets.
 
     It has mmrotate's call and numbers; see :func:`smooth_focal_loss`.
 

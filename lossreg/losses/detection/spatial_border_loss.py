@@ -15,21 +15,21 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, quadrilaterals
 
 
 def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:
-    r"""A fifth of the mean distance of points outside their quadrilateral from its centre.
+    r"""A fifth of the mean distance from the quadrilateral's centre, over the points outside.
 
     .. math::
         \ell = \frac{0.2}{|O|} \sum_{(n, k) \in O} \lVert p_{nk} - c_n \rVert, \qquad
         O = \{(n, k): p_{nk} \text{ is not inside } t_n\}
 
-    A point is inside where the triangles that it makes with each edge have areas of one sign, of at least 0.005. The
-    centre :math:`c_n` is that between the first and the third corner. Which points are outside has no gradient.
+    A point is inside if the triangles it forms with the edges all have the same sign and an area of at least 0.005. The
+    centre :math:`c_n` is the midpoint of the first and third corner. The test for being outside has no gradient.
 
     Args:
-        pts: points p, (N, 2 K): x, y of one after the other.
+        pts: points p, (N, 2 K), as x, y, x, y, ...
         gt_bboxes: the corners of quadrilaterals t, in order, (N, 8).
 
     Returns:
-        A scalar, 0 without a point outside.
+        A scalar; 0 if no point is outside.
 
     Raises:
         ValueError: shapes do not match.
@@ -48,7 +48,7 @@ def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:
     y0, _, y2, _ = corner_y.unbind(0)
     dx, dy = x - 0.5 * (x0 + x2), y - 0.5 * (y0 + y2)
     square = dx * dx + dy * dy
-    # a point at the centre has no derivative
+    # the distance has no derivative at the centre
     still = square == 0
     distance = torch.sqrt(torch.where(still, 1.0, square)) * torch.where(still, 0.0, 1.0)
     outside = total(choose(inside, 0.0, 1.0, distance).t())
@@ -57,7 +57,7 @@ def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class SpatialBorderLoss(nn.Module):
-    """Oriented detection by point sets: pulls points that left their box back into it.
+    """Oriented detection with point sets: pulls points that left their box back into it.
 
     It has mmrotate's call and numbers; see :func:`spatial_border_loss`.
 
@@ -66,8 +66,8 @@ class SpatialBorderLoss(nn.Module):
 
     Shapes:
         Points (N, 18), quadrilaterals (N, 8), weights (N). Returns (1). The mean over the points outside is divided by
-        ``avg_factor``, or by the number of weights above 0, plus 1e-6. That is all that weights do, as in mmrotate: its
-        heads give point sets that are to be counted only. An empty batch, no such weight or ``avg_factor=0`` give 0.
+        ``avg_factor``, or by the number of weights above 0, plus 1e-6. Weights have no other effect, as in mmrotate,
+        whose heads pass only the point sets that count. An empty batch, no such weight or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -87,12 +87,12 @@ class SpatialBorderLoss(nn.Module):
         check_size(pts, 1, 18, 'pts', 'coordinates of nine points')
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, pts, 1, 'weight', 'pts')
-        # joined and parted again: weights of another number are refused by .pt2 too, which drops the check above
+        # concatenated and sliced so that .pt2, which drops the check above, rejects a different number of weights too
         pts = torch.cat((upcast(pts), upcast(weight).unsqueeze(1)), 1)[:, :18]
         loss = spatial_border_loss(pts, gt_bboxes)
         if avg_factor is None:
             weight = upcast(weight)
-            # a weight that is NaN is no number of them
+            # a NaN weight makes the count NaN
             count = total(torch.where(torch.isnan(weight), weight, choose(weight > 0, 1.0, 0.0, weight)))
             loss = average_by(loss, count, 1e-6)
         else:
@@ -108,7 +108,7 @@ SpatialBorderLoss.spec = LossSpec(
             (
                 Input('pts', Role.FEATURES, 'N 18', differentiable=True),
                 Input('gt_bboxes', Role.FEATURES, 'N 8'),
-                # weights whose 0 switches off a sample would be another role
+                # not Role.WEIGHTS, whose 0 switches off a sample
                 Input('weight', Role.POSITIVE, 'N'),
                 replace(AVG_FACTOR, when=always),
             ),
@@ -137,7 +137,7 @@ SpatialBorderLoss.spec = LossSpec(
         ),
         Difference(
             'mmrotate.SpatialBorderLoss',
-            'an empty batch gives (1) with gradient 0; mmrotate gives a number outside of the graph',
+            'an empty batch gives (1) with gradient 0; mmrotate gives a constant detached from the graph',
             'contract 2: it stays part of the graph',
             'tests/openmmlab/test_mmrotate.py',
         ),

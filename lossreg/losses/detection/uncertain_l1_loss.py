@@ -23,8 +23,8 @@ def uncertain_l1_loss(
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        sigma: logarithm of the predicted scale of the error, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        sigma: log of the predicted scale of the error, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN is ignored.
         alpha: weight of the uncertainty.
 
     Returns:
@@ -39,7 +39,7 @@ def uncertain_l1_loss(
 
 @LOSSES.register_module()
 class UncertainL1Loss(nn.Module):
-    """Regression with a predicted uncertainty, such as that of depths: absolute error.
+    """Regression with a predicted uncertainty, such as of depth: absolute error.
 
     It has mmdet3d's call and numbers; see :func:`uncertain_l1_loss` for the formula.
 
@@ -49,8 +49,8 @@ class UncertainL1Loss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets, uncertainties and weights of one shape, such as (N). Returns a scalar, or that shape with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions, targets, uncertainties and weights of the same shape, such as (N). Returns a scalar, or that shape
+        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.

@@ -30,10 +30,10 @@ def uncertain_smooth_l1_loss(
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        sigma: logarithm of the predicted scale of the error, of the same shape.
-        weight: w, of the same shape. Where it is 0, NaN does not count.
+        sigma: log of the predicted scale of the error, of the same shape.
+        weight: w, of the same shape. Where it is 0, NaN is ignored.
         alpha: weight of the uncertainty.
-        beta: where the square ends, > 0.
+        beta: where the quadratic part ends, > 0.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -42,26 +42,26 @@ def uncertain_smooth_l1_loss(
         ValueError: shapes do not match.
     """
     x, t, sigma = counted_triple(pred, target, sigma, weight)
-    # torch's kernel takes a tenth of the time of the formula's operators
+    # torch's kernel is ten times faster than the formula written out
     error = F.smooth_l1_loss(x, t, reduction='none', beta=beta)
     return weighted_by_uncertainty(error, sigma, weight, alpha)
 
 
 @LOSSES.register_module()
 class UncertainSmoothL1Loss(nn.Module):
-    """Regression with a predicted uncertainty, such as that of depths: smooth L1 loss.
+    """Regression with a predicted uncertainty, such as of depth: smooth L1 loss.
 
     It has mmdet3d's call and numbers; see :func:`uncertain_smooth_l1_loss`.
 
     Args:
         alpha: weight of the uncertainty.
-        beta: where the square ends, > 0.
+        beta: where the quadratic part ends, > 0.
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets, uncertainties and weights of one shape, such as (N). Returns a scalar, or that shape with
-        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions, targets, uncertainties and weights of the same shape, such as (N). Returns a scalar, or that shape
+        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``beta`` is not above 0, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

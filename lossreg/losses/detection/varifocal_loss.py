@@ -23,7 +23,7 @@ def varifocal_loss(
     gamma: float = 2.0,
     iou_weighted: bool = True,
 ) -> Tensor:
-    r"""Varifocal loss of each element: only negatives are focused on.
+    r"""Varifocal loss of each element: focusing applies to negatives only.
 
     .. math::
         \ell = w\,\mathrm{BCE}(p, t) \begin{cases}
@@ -34,7 +34,7 @@ def varifocal_loss(
     Args:
         pred: logits x, of any shape.
         target: t in [0, 1]: the IoU at the class of a positive, 0 elsewhere. Of the same shape.
-        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or with size 1 in dimensions 1 and 2. Where it is 0, NaN is ignored.
         alpha: factor of negatives, >= 0.
         gamma: focusing exponent of negatives, >= 0.
         iou_weighted: whether positives are weighted by their target.
@@ -54,7 +54,7 @@ def varifocal_loss(
 
 @LOSSES.register_module()
 class VarifocalLoss(nn.Module):
-    """Dense detection: class scores that learn the IoU of their box; easy negatives count less.
+    """Dense detection: class scores learn the IoU of their box; easy negatives are down-weighted.
 
     It has mmdet's call and numbers; see :func:`varifocal_loss` for the formula.
 
@@ -67,7 +67,7 @@ class VarifocalLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets and weights of one shape: (N, C) in VFNet, (B, N, C) in YOLOv6 and PPYOLOE. Returns a
+        Predictions, targets and weights of the same shape: (N, C) in VFNet, (B, N, C) in YOLOv6 and PPYOLOE. Returns a
         scalar, or that shape with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
@@ -117,7 +117,7 @@ class VarifocalLoss(nn.Module):
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with predictions of one shape."""
+    """A call with predictions of the given shape."""
     return Call(
         name,
         (

@@ -1,4 +1,4 @@
-"""Losses of the intersection over union, called as in mmyolo."""
+"""IoU losses, called as in mmyolo."""
 
 from typing import ClassVar, Optional, Tuple, Union
 
@@ -30,18 +30,18 @@ from lossreg.spec_parts.differences import nan_without_weight
 def yolo_iou(
     pred: Tensor, target: Tensor, iou_mode: str = 'ciou', bbox_format: str = 'xywh', eps: float = 1e-7
 ) -> Tensor:
-    r"""IoU of aligned pairs of boxes, or one of its refinements, kept from -1 to 1.
+    r"""IoU of aligned pairs of boxes, or one of its refinements, clamped to [-1, 1].
 
     .. math::
         \mathrm{IoU} = \frac{I}{U}, \qquad
         \mathrm{GIoU} = \mathrm{IoU} - \frac{E - U}{E}, \qquad
         \mathrm{CIoU} = \mathrm{IoU} - \frac{\rho^2}{c^2 + \epsilon} - \frac{v^2}{v - \mathrm{IoU} + 1 + \epsilon}
 
-    I is the area of the intersection, U that of the union, E that of the smallest box around both;
-    :math:`\epsilon` is added to U and E. :math:`\rho` is the distance of the centres, c the diagonal of that smallest
-    box, v the squared difference of the angles of the diagonals, times :math:`4 / \pi^2`. The last quotient is
-    v times a factor without gradient. For SIoU, with the paper's sign, see :func:`lossreg.functional.siou_loss`; the
-    box around both has no smallest size here.
+    I is the area of the intersection, U that of the union, E that of the smallest enclosing box; :math:`\epsilon` is
+    added to U and E. :math:`\rho` is the distance between the centres, c the diagonal of the enclosing box, v the
+    squared difference of the angles of the diagonals, times :math:`4 / \pi^2`. The last quotient is v times a factor
+    without gradient. For SIoU, with the paper's sign, see :func:`lossreg.functional.siou_loss`; here the size of the
+    enclosing box has no lower bound.
 
     Args:
         pred: boxes, (N, 4).
@@ -60,7 +60,7 @@ def yolo_iou(
     check_boxes(pred, target)
     box_format = 'cxcywh' if bbox_format == 'xywh' else 'xyxy'
     if iou_mode == 'siou':
-        # mmyolo divides by the box around both as it is: at 1e-9 the distance costs 1, as it does at 0
+        # mmyolo does not clamp the enclosing box: at size 1e-9 the distance cost is 1, as it is at 0
         return siou(upcast(pred), upcast(target), eps, True, box_format, 1e-9)
     p1, p2 = corners(upcast(pred), box_format)
     t1, t2 = corners(upcast(target), box_format)
@@ -84,13 +84,13 @@ def yolo_iou(
 def _trade_off(iou: Tensor, v: Tensor, eps: float) -> Tensor:
     """v / (v - IoU + 1 + eps), without gradient."""
     v = v.detach()
-    # rounding may put IoU above 1 + eps; where the sum is 0, so is v
+    # rounding may lift IoU above 1 + eps; where the sum is 0, so is v
     whole = (1.0 + eps - iou.detach()).clamp(min=0.0) + v
     return v / torch.where(whole == 0, 1.0, whole)
 
 
 def check_iou_options(iou_mode: str, bbox_format: str) -> None:
-    """Raises ValueError unless both are known."""
+    """Raises ValueError unless both options are valid."""
     if iou_mode != 'iou' and iou_mode != 'giou' and iou_mode != 'ciou' and iou_mode != 'siou':
         raise ValueError(f"iou_mode must be 'iou', 'giou', 'ciou' or 'siou', got '{iou_mode}'")
     if bbox_format != 'xyxy' and bbox_format != 'xywh':
@@ -109,12 +109,12 @@ class YOLOIoULoss(nn.Module):
         eps: keeps quotients finite.
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the loss.
-        return_iou: whether to return ``(loss, iou)``, as heads need that learn the IoU.
+        return_iou: whether to return ``(loss, iou)``, as heads that learn the IoU need.
 
     Shapes:
-        Boxes (N, 4); weights (N), (N, 1), or (N, 4), of which the mean over the coordinates counts. The loss is a
-        scalar, or (N) with reduction ``none``; the IoU is (N), not weighted. An empty batch, all weights 0 or
-        ``avg_factor=0`` give the loss 0. Degenerate boxes are finite.
+        Boxes (N, 4); weights (N), (N, 1), or (N, 4), averaged over the coordinates. The loss is a scalar, or (N) with
+        reduction ``none``; the IoU is (N), not weighted. An empty batch, all weights 0 or ``avg_factor=0`` give a loss
+        of 0. Degenerate boxes give a finite loss.
 
     Raises:
         ValueError: unknown ``iou_mode``, ``bbox_format`` or ``reduction``, shapes do not match,
@@ -167,7 +167,7 @@ class YOLOIoULoss(nn.Module):
         avg_factor: Optional[float] = None,
         reduction_override: Optional[str] = None,
     ) -> Tensor:
-        """Computes the loss, whatever ``return_iou`` says."""
+        """Computes the loss, regardless of ``return_iou``."""
         reduction = self.reduction if reduction_override is None else reduction_override
         weight = None if weight is None else self._weight_per_box(weight, pred)
         pred, target, weight = counted_boxes(pred, target, weight)
@@ -184,16 +184,16 @@ class YOLOIoULoss(nn.Module):
         avg_factor: Optional[float] = None,
         reduction_override: Optional[str] = None,
     ) -> Tuple[Tensor, Tensor]:
-        """Computes the loss and the IoU, whatever ``return_iou`` says."""
+        """Computes the loss and the IoU, regardless of ``return_iou``."""
         loss = self.loss_alone(pred, target, weight, avg_factor, reduction_override)
-        # of the boxes as they are: heads want the IoU of boxes without weight too
+        # unweighted: heads need the IoU of boxes of weight 0 too
         iou = yolo_iou(pred, target, self.iou_mode, self.bbox_format, self.eps)
         if weight is not None:
             iou = torch.where((self._weight_per_box(weight, pred) == 0) & torch.isnan(iou), 0.0, iou)
         return loss, iou
 
     def _weight_per_box(self, weight: Tensor, pred: Tensor) -> Tensor:
-        """One weight a box, from (N), (N, 1) or the mean of (N, 4)."""
+        """One weight per box, from (N), (N, 1) or the mean of (N, 4)."""
         if weight.dim() == 1:
             check_leading_shape(weight, pred, 1, 'weight', 'pred')
             return upcast(weight)
@@ -202,7 +202,7 @@ class YOLOIoULoss(nn.Module):
 
 
 def _call(name: str, weight_shape: str, optional: bool, return_iou: bool) -> Call:
-    """A call with weights of one shape, with or without the IoU."""
+    """A call with weights of the given shape, with or without the IoU."""
     return Call(
         f'{name}_and_iou' if return_iou else name,
         (
@@ -212,7 +212,7 @@ def _call(name: str, weight_shape: str, optional: bool, return_iou: bool) -> Cal
             AVG_FACTOR,
         ),
         when=lambda loss: loss.return_iou == return_iou,
-        # a scripted ``forward`` returns a union, so artefacts call the method of one type
+        # a scripted ``forward`` returns a union, so artefacts call the method with a single return type
         method='loss_and_iou' if return_iou else 'loss_alone',
         outputs=('loss', 'iou') if return_iou else ('loss',),
     )
@@ -254,9 +254,9 @@ YOLOIoULoss.spec = LossSpec(
         nan_without_weight('mmyolo.IoULoss', 'tests/openmmlab/test_mmyolo.py'),
         Difference(
             'mmyolo.IoULoss',
-            'no weight above 0: the formula as ever, and the IoU with it; mmyolo returns one scalar, the sum of '
+            'no weight above 0: the formula as usual, with the IoU; mmyolo returns one scalar, the sum of '
             'pred * weight, also where a pair is expected',
-            'what is returned does not depend on values',
+            'the form of the result does not depend on values',
             'tests/openmmlab/test_mmyolo.py',
         ),
         Difference(
@@ -274,7 +274,7 @@ YOLOIoULoss.spec = LossSpec(
         ),
         Difference(
             'mmyolo.IoULoss',
-            "iou_mode='iou' is there; mmyolo refuses it, though its function has it",
+            "iou_mode='iou' is accepted; mmyolo's class refuses it, although its function supports it",
             'the plain IoU is the first of the four',
             'tests/openmmlab/test_mmyolo.py',
         ),

@@ -26,7 +26,7 @@ def ada_face_loss(
     h: float = 0.333,
     t_alpha: float = 0.01,
 ) -> Tuple[Tensor, Tensor, Tensor]:
-    r"""Cross-entropy of each sample, with an angular and an additive margin that the feature's norm divides.
+    r"""Cross-entropy of each sample, with a margin split into an angular and an additive part by the feature's norm.
 
     .. math::
         \ell_i = -\log \frac{e^{s z_{i y_i}}}{\sum_j e^{s z_{ij}}}, \qquad
@@ -35,23 +35,24 @@ def ada_face_loss(
 
     where the quality :math:`q_i = \mathrm{clip}(h (|x_i| - \mu') / (\sigma' + \epsilon), -1, 1)` has no gradient,
     norms are clipped to [0.001, 100], cosines to :math:`\pm(1 - \epsilon)` and the shifted angle to
-    :math:`[\epsilon, \pi - \epsilon]`, with :math:`\epsilon = 10^{-3}`. The mean and the standard deviation move first:
-    :math:`\mu' = \alpha \bar{n} + (1 - \alpha) \mu` and :math:`\sigma' = \alpha \hat{\sigma}_n + (1 - \alpha) \sigma`.
+    :math:`[\epsilon, \pi - \epsilon]`, with :math:`\epsilon = 10^{-3}`. The mean and the standard deviation are updated
+    first: :math:`\mu' = \alpha \bar{n} + (1 - \alpha) \mu` and
+    :math:`\sigma' = \alpha \hat{\sigma}_n + (1 - \alpha) \sigma`.
 
     Args:
         features: x, (N, D), not normalised.
         label: y, integers in [0, C), (N).
         batch_mean: mu, a scalar.
         batch_std: sigma, a scalar.
-        weight: w, one vector a class, (C, D).
+        weight: w, one vector per class, (C, D).
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi / 2.
-        h: how strongly the norm counts.
-        t_alpha: alpha, share of the batch in the statistics, from 0 to 1.
+        h: how strongly the norm affects the margin.
+        t_alpha: alpha, weight of the batch in the running statistics, from 0 to 1.
 
     Returns:
-        The losses, (N), mu' and sigma'. An empty batch leaves both; a single sample leaves sigma, because the standard
-        deviation has N - 1 below.
+        The losses, (N), mu' and sigma'. An empty batch leaves both unchanged; a single sample leaves sigma unchanged,
+        because the standard deviation divides by N - 1.
 
     Raises:
         ValueError: shapes do not match.
@@ -85,9 +86,9 @@ def norm_quality(
 
 
 def add_angles(cosine: Tensor, angle: Tensor, eps: float) -> Tensor:
-    """cos(clip(theta + angle, eps, pi - eps)) of cos(theta), which must lie inside (-1, 1), and angles below pi.
+    """cos(clip(theta + angle, eps, pi - eps)) for cos(theta) inside (-1, 1) and angles below pi.
 
-    Without an arc cosine, which the CUDA provider of ONNX Runtime does not have.
+    It uses no arc cosine, which the CUDA provider of ONNX Runtime lacks.
     """
     sine = ((1.0 - cosine) * (1.0 + cosine)).sqrt()
     shifted = cosine * torch.cos(angle) - sine * torch.sin(angle)
@@ -104,27 +105,27 @@ class AdaFaceLoss(nn.Module):
     See :func:`ada_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule, and running statistics of the norms: ``batch_mean`` and ``batch_std``, buffers, 20 and 100 at the
-    start. ``forward`` moves them in training mode only, and always computes with the moved ones. Artefacts take them
-    and return ``next_batch_mean`` and ``next_batch_std``.
+    uniform rule, and running statistics of the norms: the buffers ``batch_mean`` and ``batch_std``, initially 20 and
+    100. ``forward`` always computes with the updated statistics, but stores them in training mode only. Artefacts take
+    them and return ``next_batch_mean`` and ``next_batch_std``.
 
     Args:
         in_features: D, the size of a feature.
         num_classes: C.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi / 2.
-        h: how strongly the norm counts.
-        t_alpha: share of the batch in the statistics, from 0 to 1.
+        h: how strongly the norm affects the margin.
+        t_alpha: weight of the batch in the running statistics, from 0 to 1.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
         Features (N, D), not normalised, labels (N), weight (C, D), statistics scalars. Returns a scalar, or (N) with
-        reduction ``none``. An empty batch gives 0 and leaves the statistics; a single sample leaves ``batch_std``,
-        where the authors' code gets NaN. A zero vector has cosine 0 to every other.
+        reduction ``none``. An empty batch gives 0 and leaves the statistics unchanged; a single sample leaves
+        ``batch_std`` unchanged, where the authors' code gets NaN. A zero vector has cosine 0 to every other.
 
     Raises:
-        ValueError: ``s`` is not positive, ``m`` no such angle, ``t_alpha`` not in [0, 1], shapes do not match.
+        ValueError: ``s`` is not positive, ``m`` out of range, ``t_alpha`` not in [0, 1], shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -165,7 +166,7 @@ class AdaFaceLoss(nn.Module):
         self.register_buffer('batch_std', torch.full((), 100.0))
 
     def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-        """Computes the loss and, in training mode, moves the statistics; ``weight`` replaces the module's own."""
+        """Computes the loss and, in training mode, updates the statistics; ``weight`` replaces the module's own."""
         check_state(self.batch_mean, 'batch_mean')
         check_state(self.batch_std, 'batch_std')
         loss, next_mean, next_std = self.step(features, label, self.batch_mean, self.batch_std, weight)

@@ -32,24 +32,24 @@ def arc_face_loss(
     monotonic: bool = False,
     easy_margin: bool = False,
 ) -> Tuple[Tensor, Tensor]:
-    r"""Cross-entropy of each sample over scaled cosines, with a margin added to the angle to its own class.
+    r"""Cross-entropy of each sample over scaled cosines, with a margin added to the angle to its class.
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
         z_{ij} = s \cos(\theta_{ij} + m\, [j = y_i])
 
-    with :math:`\cos(\theta + m) = \cos\theta \cos m - \sqrt{\max(1 - \cos^2\theta, 10^{-7})} \sin m`. That rises again
-    beyond :math:`\theta = \pi - m`: ``monotonic`` takes :math:`\cos\theta - m \sin(\pi - m)` there. ``easy_margin``
-    adds the margin only where :math:`\cos\theta > 0`.
+    with :math:`\cos(\theta + m) = \cos\theta \cos m - \sqrt{\max(1 - \cos^2\theta, 10^{-7})} \sin m`. This rises again
+    beyond :math:`\theta = \pi - m`, where ``monotonic`` uses :math:`\cos\theta - m \sin(\pi - m)` instead.
+    ``easy_margin`` adds the margin only where :math:`\cos\theta > 0`.
 
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, one vector a class, (C, D).
+        weight: w, one vector per class, (C, D).
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
         monotonic: see above.
-        easy_margin: see above; excludes ``monotonic``.
+        easy_margin: see above; cannot be combined with ``monotonic``.
 
     Returns:
         The logits z, (N, C), and the losses, (N).
@@ -66,7 +66,7 @@ def arc_face_loss(
     check_dim(weight, 2, 'weight')
     legal, index = check_inputs(features, label, weight)
     logits = cosines(features, weight, s)
-    # rounding leaves [-1, 1]
+    # rounding may leave [-1, 1]
     cosine = (target_of(logits, index) / s).clamp(-1.0, 1.0)
     sine = squared_sine(features, weight.index_select(0, index), cosine)
     logits = with_target(logits, index, s * arc_target(cosine, sine, m, monotonic, easy_margin))
@@ -75,31 +75,31 @@ def arc_face_loss(
 
 @LOSSES.register_module()
 class ArcFaceLoss(nn.Module):
-    """Face recognition: a margin added to the angle between a feature and its class.
+    """Face recognition: softmax loss with a margin added to the angle between a feature and its class.
 
     See :func:`arc_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule. ``forward`` takes another in its place.
+    uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.
         num_classes: C.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
-        monotonic: whether the target's logit falls up to theta = pi, as the paper's authors have it.
-        easy_margin: whether only angles below pi / 2 get the margin; excludes ``monotonic``.
+        monotonic: whether the target's logit decreases up to theta = pi, as in the authors' code.
+        easy_margin: whether only angles below pi / 2 get the margin; cannot be combined with ``monotonic``.
         return_logits: whether to return ``(logits, loss)``.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the loss.
 
     Shapes:
         Features (N, D), labels (N), weight (C, D), logits (N, C). The loss is a scalar, or (N) with reduction ``none``.
-        An empty batch gives 0. A zero vector has cosine 0 to every other. Within float32, sin(theta) is known to 4e-4
-        where theta is 0 or pi.
+        An empty batch gives 0. A zero vector has cosine 0 to every other. In float32, sin(theta) has an error of up to
+        4e-4 near theta = 0 and pi.
 
     Raises:
-        ValueError: ``s`` is not positive, ``m`` no such angle, options exclude each other, shapes do not match.
+        ValueError: ``s`` is not positive, ``m`` out of range, options exclude each other, shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -146,20 +146,20 @@ class ArcFaceLoss(nn.Module):
         return self.loss_alone(features, label, weight)
 
     def loss_alone(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-        """Computes the loss, whatever ``return_logits`` says."""
+        """Computes the loss, regardless of ``return_logits``."""
         return self.logits_and_loss(features, label, weight)[1]
 
     def logits_and_loss(
         self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None
     ) -> Tuple[Tensor, Tensor]:
-        """Computes the logits and the loss, whatever ``return_logits`` says."""
+        """Computes the logits and the loss, regardless of ``return_logits``."""
         classes = self.weight if weight is None else weight
         check_size(classes, 0, self.num_classes, 'weight', 'classes')
         logits, loss = arc_face_loss(features, label, classes, self.s, self.m, self.monotonic, self.easy_margin)
         return logits, self.loss_weight * reduce_loss(loss, self.reduction, None)
 
 
-# a scripted ``forward`` returns a union, so artefacts call the method of one type
+# a scripted ``forward`` returns a union, so artefacts call the method with a single return type
 ArcFaceLoss.spec = LossSpec(
     functions=(arc_face_loss,),
     calls=(

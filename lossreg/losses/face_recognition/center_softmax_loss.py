@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of features, with center loss."""
+"""Softmax cross-entropy of features, plus center loss."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lossreg.spec import Call, Input, LossSpec, Role
 def center_softmax_loss(
     features: Tensor, label: Tensor, weight: Tensor, centers: Tensor, lamda: float = 0.2, squared: bool = False
 ) -> Tuple[Tensor, Tensor]:
-    r"""Cross-entropy of a linear layer without bias, and lamda times the center loss.
+    r"""Cross-entropy of a linear layer without bias, plus lamda times the center loss.
 
     .. math::
         z_{ij} = x_i \cdot w_j, \qquad
@@ -49,7 +49,7 @@ def center_softmax_loss(
     center = distance_to_centers(features, label, centers, squared)
     x = upcast(features)
     logits = matmul(x, weight.to(x.dtype).t())
-    # the center loss has checked the labels: none is ignored
+    # the center loss checks the labels and ignores none
     nll, _ = softmax_cross_entropy(logits, label)
     return logits, average_over(total(nll), label.size(0)) + lamda * center
 
@@ -60,7 +60,7 @@ class CenterSoftmaxLoss(nn.Module):
 
     See :func:`center_softmax_loss` for the formula.
 
-    The class weights and the centres are parameters, to be trained with the network.
+    The class weights and the centres are parameters, trained with the network.
 
     Args:
         num_classes: C.
@@ -69,8 +69,8 @@ class CenterSoftmaxLoss(nn.Module):
         squared: whether distances to the centres are squared, as in the paper.
 
     Shapes:
-        Features (N, D), labels (N); ``weight`` and ``centers``, each (C, D), if given, stand in for the parameters.
-        Returns the logits, (N, C), and the loss, a scalar. An empty batch gives 0.
+        Features (N, D), labels (N); ``weight`` and ``centers``, each (C, D), if given, replace the parameters. Returns
+        the logits, (N, C), and the loss, a scalar. An empty batch gives 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -96,14 +96,14 @@ class CenterSoftmaxLoss(nn.Module):
     def forward(
         self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None, centers: Optional[Tensor] = None
     ) -> Tuple[Tensor, Tensor]:
-        """Computes the logits and the loss; ``weight`` and ``centers`` stand in for the parameters."""
+        """Computes the logits and the loss; ``weight`` and ``centers`` replace the parameters."""
         weight = self.weight if weight is None else weight
         centers = self.centers if centers is None else centers
         return center_softmax_loss(features, label, weight, centers, self.lamda, self.squared)
 
 
 def _sizes(loss: CenterSoftmaxLoss) -> Mapping[str, int]:
-    """The parameters fix the number of classes and of features."""
+    """The parameters determine the number of classes and of features."""
     return {'C': loss.num_classes, 'D': loss.feat_dim}
 
 

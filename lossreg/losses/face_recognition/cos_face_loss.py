@@ -14,7 +14,7 @@ from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, SCALED_TOLERANCE, 
 
 
 def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64.0, m: float = 0.35) -> Tensor:
-    r"""Cross-entropy of each sample over scaled cosines, of which its own class's is lowered by a margin.
+    r"""Cross-entropy of each sample over scaled cosines, with a margin subtracted from that of its class.
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
@@ -23,7 +23,7 @@ def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, one vector a class, (C, D).
+        weight: w, one vector per class, (C, D).
         s: scale of the logits, > 0.
         m: margin.
 
@@ -47,12 +47,12 @@ def cos_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 64
 
 @LOSSES.register_module()
 class CosFaceLoss(nn.Module):
-    """Face recognition: a margin taken from the cosine between a feature and its class.
+    """Face recognition: softmax loss with a margin subtracted from the cosine between a feature and its class.
 
     See :func:`cos_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule. ``forward`` takes another in its place.
+    uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.

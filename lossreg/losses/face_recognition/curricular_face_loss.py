@@ -1,4 +1,4 @@
-"""CurricularFace: ArcFace whose hard negatives gain weight as training goes on."""
+"""CurricularFace: ArcFace in which hard negatives gain weight as training progresses."""
 
 import math
 from typing import ClassVar, Optional, Tuple
@@ -34,7 +34,7 @@ def curricular_face_loss(
     m: float = 0.5,
     momentum: float = 0.99,
 ) -> Tuple[Tensor, Tensor]:
-    r"""Cross-entropy of each sample, with an angular margin, and harder negatives modulated by the training stage.
+    r"""Cross-entropy of each sample, with an angular margin and hard negatives modulated by the training stage.
 
     .. math::
         \ell_i = -\log \frac{e^{s z_{i y_i}}}{\sum_j e^{s z_{ij}}}, \qquad
@@ -50,14 +50,14 @@ def curricular_face_loss(
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        t: the stage of the training so far, a scalar; 0 at the start.
-        weight: w, one vector a class, (C, D).
+        t: the training stage so far, a scalar; initially 0.
+        weight: w, one vector per class, (C, D).
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
         momentum: mu, from 0 to 1.
 
     Returns:
-        The losses, (N), and t'. A batch without a legal label leaves t.
+        The losses, (N), and t'. A batch without a valid label leaves t unchanged.
 
     Raises:
         ValueError: shapes do not match.
@@ -66,7 +66,7 @@ def curricular_face_loss(
     check_dim(weight, 2, 'weight')
     legal, index = check_inputs(features, label, weight)
     cosine = cosines(features, weight)
-    # rounding leaves [-1, 1]
+    # rounding may leave [-1, 1]
     own = target_of(cosine, index).clamp(-1.0, 1.0)
     # t' = mu t + (1 - mu) mean cos theta_y
     counted = total(legal.to(own.dtype))
@@ -82,29 +82,29 @@ def curricular_face_loss(
 
 @LOSSES.register_module()
 class CurricularFaceLoss(nn.Module):
-    """Face recognition: ArcFace in which hard negatives gain weight as training goes on.
+    """Face recognition: ArcFace in which hard negatives gain weight as training progresses.
 
     See :func:`curricular_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule, and the stage of the training: ``t``, a buffer, 0 at the start. ``forward`` moves it in training mode
-    only, and always computes with the moved one. Artefacts take ``t`` and return ``next_t``.
+    uniform rule, and the training stage: the buffer ``t``, initially 0. ``forward`` always computes with the updated
+    stage, but stores it in training mode only. Artefacts take ``t`` and return ``next_t``.
 
     Args:
         in_features: D, the size of a feature.
         num_classes: C.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
-        momentum: share of ``t`` that a batch leaves, from 0 to 1.
+        momentum: share of the old ``t`` kept at each batch, from 0 to 1.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
         Features (N, D), labels (N), weight (C, D), t a scalar. Returns a scalar, or (N) with reduction ``none``. An
-        empty batch gives 0 and leaves ``t``. A zero vector has cosine 0 to every other.
+        empty batch gives 0 and leaves ``t`` unchanged. A zero vector has cosine 0 to every other.
 
     Raises:
-        ValueError: ``s`` is not positive, ``m`` no such angle, ``momentum`` not in [0, 1], shapes do not match.
+        ValueError: ``s`` is not positive, ``m`` out of range, ``momentum`` not in [0, 1], shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -141,7 +141,7 @@ class CurricularFaceLoss(nn.Module):
         self.register_buffer('t', torch.zeros(()))
 
     def forward(self, features: Tensor, label: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-        """Computes the loss and, in training mode, moves ``t``; ``weight`` replaces the module's own."""
+        """Computes the loss and, in training mode, updates ``t``; ``weight`` replaces the module's own."""
         check_state(self.t, 't')
         loss, next_t = self.step(features, label, self.t, weight)
         if self.training:
@@ -177,6 +177,6 @@ CurricularFaceLoss.spec = LossSpec(
     references=('https://arxiv.org/abs/2004.00288', 'https://github.com/HuangYG123/CurricularFace'),
     sizes=classifier_sizes,
     tolerance=Tolerance(
-        2e-5, 2e-4, 'logits have up to s (t + 2) = 192 times the rounding of cosines, gradients 192 times that again'
+        2e-5, 2e-4, 'logits amplify the rounding of cosines up to s (t + 2) = 192 times, gradients another 192 times'
     ),
 )

@@ -1,4 +1,4 @@
-"""Softmax loss over classes of unit length."""
+"""Softmax loss with class vectors of unit length."""
 
 from typing import ClassVar, Optional
 
@@ -15,7 +15,7 @@ from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 
 
 def modified_softmax_loss(features: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    r"""Cross-entropy of each sample, against class vectors of unit length and without bias.
+    r"""Cross-entropy of each sample, with class vectors of unit length and no bias.
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
@@ -24,7 +24,7 @@ def modified_softmax_loss(features: Tensor, label: Tensor, weight: Tensor) -> Te
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, one vector a class, (C, D).
+        weight: w, one vector per class, (C, D).
 
     Returns:
         (N).
@@ -48,7 +48,7 @@ class ModifiedSoftmaxLoss(nn.Module):
     See :func:`modified_softmax_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule. ``forward`` takes another in its place.
+    uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.

@@ -14,7 +14,7 @@ from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 
 
 def norm_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 16.0) -> Tensor:
-    r"""Cross-entropy of each sample over scaled cosines: neither length counts.
+    r"""Cross-entropy of each sample over scaled cosines, independent of the lengths of features and class vectors.
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
@@ -23,7 +23,7 @@ def norm_face_loss(features: Tensor, label: Tensor, weight: Tensor, s: float = 1
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, one vector a class, (C, D).
+        weight: w, one vector per class, (C, D).
         s: scale of the logits, > 0.
 
     Returns:
@@ -46,7 +46,7 @@ class NormFaceLoss(nn.Module):
     See :func:`norm_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule. ``forward`` takes another in its place.
+    uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.

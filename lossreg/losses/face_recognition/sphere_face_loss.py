@@ -17,7 +17,7 @@ from lossreg.spec_parts.classifiers import CLASSIFIER_INPUTS, classifier_sizes
 
 
 def sphere_face_loss(features: Tensor, label: Tensor, weight: Tensor, m: int = 4) -> Tensor:
-    r"""Cross-entropy of each sample, with the angle to its own class multiplied (A-Softmax).
+    r"""Cross-entropy of each sample, with the angle to its class multiplied by an integer (A-Softmax).
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
@@ -27,8 +27,8 @@ def sphere_face_loss(features: Tensor, label: Tensor, weight: Tensor, m: int = 4
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, one vector a class, (C, D).
-        m: what the angle is multiplied by, an integer >= 1.
+        weight: w, one vector per class, (C, D).
+        m: factor of the angle, an integer >= 1.
 
     Returns:
         (N).
@@ -48,14 +48,14 @@ def sphere_face_loss(features: Tensor, label: Tensor, weight: Tensor, m: int = 4
 
 
 def falling_cosine(cosine: Tensor, m: int) -> Tensor:
-    """psi(theta) = (-1)^k cos(m theta) - 2k of cos(theta), with k = floor(m theta / pi)."""
+    """psi(theta) = (-1)^k cos(m theta) - 2k from cos(theta), with k = floor(m theta / pi)."""
     # cos(n theta) = 2 cos(theta) cos((n - 1) theta) - cos((n - 2) theta)
     before, multiple = torch.ones_like(cosine), cosine
     for _ in range(1, m):
         before, multiple = multiple, 2.0 * cosine * multiple - before
     sign, k = torch.ones_like(cosine), torch.zeros_like(cosine)
     for at in range(1, m):
-        # k counts the angles at pi / m that theta has passed; psi is continuous there
+        # k counts the multiples of pi / m below theta; psi is continuous there
         passed = choose(cosine < math.cos(at * math.pi / m), 1.0, 0.0, cosine)
         sign, k = sign * (1.0 - 2.0 * passed), k + passed
     return sign * multiple - 2.0 * k
@@ -63,20 +63,20 @@ def falling_cosine(cosine: Tensor, m: int) -> Tensor:
 
 @LOSSES.register_module()
 class SphereFaceLoss(nn.Module):
-    """Face recognition: the angle between a feature and its class is multiplied (A-Softmax).
+    """Face recognition: softmax loss with the angle between a feature and its class multiplied (A-Softmax).
 
     See :func:`sphere_face_loss` for the formula.
 
-    This is the paper's equation 7: features keep their length, so there is no scale, and the annealing of its authors'
-    training code, which mixes in the loss without margin, is not part of it.
+    This is the paper's equation 7: features keep their length, so there is no scale. The annealing in the authors'
+    training code, which mixes in the loss without margin, is left out.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, in_features), initialised by Xavier's
-    uniform rule. ``forward`` takes another in its place.
+    uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.
         num_classes: C.
-        m: what the angle is multiplied by, an integer >= 1; 1 is :class:`ModifiedSoftmaxLoss`.
+        m: factor of the angle, an integer >= 1; 1 gives :class:`ModifiedSoftmaxLoss`.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the result.
 
@@ -85,7 +85,7 @@ class SphereFaceLoss(nn.Module):
         gives 0. A zero vector has cosine 0 to every other.
 
     Raises:
-        ValueError: ``m`` is no such integer, shapes do not match.
+        ValueError: ``m`` is not an integer >= 1, shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:

@@ -34,7 +34,7 @@ def sub_center_arc_face_loss(
     monotonic: bool = False,
     easy_margin: bool = False,
 ) -> Tensor:
-    r"""ArcFace over classes of several centres, of which the nearest counts.
+    r"""ArcFace with several centres per class, where the nearest counts.
 
     .. math::
         \ell_i = -\log \frac{e^{z_{i y_i}}}{\sum_j e^{z_{ij}}}, \qquad
@@ -44,15 +44,15 @@ def sub_center_arc_face_loss(
     Args:
         features: x, (N, D).
         label: y, integers in [0, C), (N).
-        weight: w, ``k`` vectors a class, (C, k, D).
-        k: centres of a class.
+        weight: w, ``k`` vectors per class, (C, k, D).
+        k: number of centres per class.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
-        monotonic: what the target is beyond theta = pi - m, as in :func:`arc_face_loss`.
-        easy_margin: whether the margin is for cos(theta) > 0 only, as in :func:`arc_face_loss`.
+        monotonic: selects the target beyond theta = pi - m, as in :func:`arc_face_loss`.
+        easy_margin: whether to add the margin only for cos(theta) > 0, as in :func:`arc_face_loss`.
 
     Returns:
-        (N). Of centres equally near, the first gets the gradient.
+        (N). Among equally near centres, the first gets the gradient.
 
     Raises:
         ValueError: shapes do not match.
@@ -62,14 +62,14 @@ def sub_center_arc_face_loss(
     check_size(weight, 1, k, 'weight', 'centres of a class')
     legal, index = check_inputs(features, label, weight)
     each = cosines(features, weight.flatten(0, 1), s).view(-1, weight.size(0), k)
-    # max over the centres, in a way that keeps NaN: a runtime's own maximum may drop it
+    # max over the centres that keeps NaN, which a runtime's own maximum may drop
     logits = each[:, :, 0]
     nearest = torch.zeros_like(logits, dtype=torch.long)
     for at in range(1, k):
         centre = each[:, :, at]
         is_first = (logits >= centre) | logits.isnan()
         logits, nearest = torch.where(is_first, logits, centre), torch.where(is_first, nearest, at)
-    # rounding leaves [-1, 1]
+    # rounding may leave [-1, 1]
     cosine = (target_of(logits, index) / s).clamp(-1.0, 1.0)
     own = weight.flatten(0, 1).index_select(0, index * k + target_of(nearest, index))
     # s cos(theta_y + m)
@@ -80,21 +80,21 @@ def sub_center_arc_face_loss(
 
 @LOSSES.register_module()
 class SubCenterArcFaceLoss(nn.Module):
-    """Face recognition with noisy labels: ArcFace with several centres a class.
+    """Face recognition with noisy labels: ArcFace with several centres per class.
 
     See :func:`sub_center_arc_face_loss` for the formula.
 
     The loss holds the classifier: ``weight``, a parameter of shape (num_classes, k, in_features), initialised by
-    Xavier's uniform rule. ``forward`` takes another in its place.
+    Xavier's uniform rule. ``forward`` accepts another one instead.
 
     Args:
         in_features: D, the size of a feature.
         num_classes: C.
-        k: centres of a class.
+        k: number of centres per class.
         s: scale of the logits, > 0.
         m: margin, an angle from 0 to pi.
-        monotonic: whether the target's logit falls up to theta = pi.
-        easy_margin: whether only angles below pi / 2 get the margin; excludes ``monotonic``.
+        monotonic: whether the target's logit decreases up to theta = pi.
+        easy_margin: whether only angles below pi / 2 get the margin; cannot be combined with ``monotonic``.
         reduction: ``none``, ``mean`` or ``sum``.
         loss_weight: factor of the result.
 
@@ -103,8 +103,7 @@ class SubCenterArcFaceLoss(nn.Module):
         gives 0. A zero vector has cosine 0 to every other.
 
     Raises:
-        ValueError: ``k`` or ``s`` is not positive, ``m`` no such angle, options exclude each other, shapes do not
-            match.
+        ValueError: ``k`` or ``s`` is not positive, ``m`` out of range, options exclude each other, shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:

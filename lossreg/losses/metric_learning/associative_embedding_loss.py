@@ -1,4 +1,4 @@
-"""Associative embedding: corners of one object pull each other, those of different objects push."""
+"""Associative embedding: pulls corners of the same object together, pushes different objects apart."""
 
 from collections.abc import Mapping
 from typing import ClassVar, List, Tuple, Union
@@ -30,20 +30,20 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
         \ell_{pull} = \frac1n \sum_k (a_k - c_k)^2 + (b_k - c_k)^2, \qquad
         \ell_{push} = \frac{1}{n (n - 1)} \sum_{j \ne k} \max(0, 1 - |c_j - c_k|), \qquad c_k = \frac{a_k + b_k}{2}
 
-    Each of M channels makes objects of its own, as in mmdet: n is M times the number of pairs.
+    Each of the M channels counts as separate objects, as in mmdet: n is M times the number of pairs.
 
     Args:
         pred: embeddings at the first corner, (N, M, H, W).
         target: embeddings at the second corner, (N, M, H, W).
-        match: for each object of each image the places of its corners, ((y, x), (y, x)), integers, (N, K, 2, 2). A pair
-            whose first number is -1 is none.
+        match: positions of the two corners of each object of each image, ((y, x), (y, x)), integers, (N, K, 2, 2). A
+            pair whose first number is -1 is padding.
 
     Returns:
-        The losses that pull, and those that push, (N) each: 0 for images without objects, or with one.
+        The pull losses and the push losses, (N) each: 0 for images without objects, or with one.
 
     Raises:
         ValueError: shapes do not match, or ``match`` does not hold integers.
-        IndexError: a place out of the map (eager on the CPU; elsewhere that image's losses are NaN).
+        IndexError: a position outside the map (eager on the CPU; elsewhere that image's losses are NaN).
     """
     check_dim(pred, 4, 'pred')
     check_same_shape(target, pred, 'target', 'pred')
@@ -58,7 +58,7 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
     legal = check_numbers(match, legal | ~counted.unsqueeze(2).unsqueeze(3), 'match', 'places lie in the map')
     place = torch.where(legal.all(3) & counted.unsqueeze(2), y * pred.size(3) + x, 0)
     mine = counted.repeat([1, pred.size(1)])
-    # one table of both maps, (N, 2, M, H W), and the start of each map in it: exported, shapes must fit as they do here
+    # one table of both maps, (N, 2, M, H W), with the offset of each map: exported, mismatched shapes then fail too
     maps = torch.stack([upcast(pred), upcast(target)], 1)
     start = torch.arange(2 * pred.size(0) * pred.size(1), device=pred.device) * (pred.size(2) * pred.size(3))
     index = start.view([pred.size(0), 2, pred.size(1), 1]) + place.transpose(1, 2).unsqueeze(2)
@@ -78,8 +78,8 @@ def associative_embedding_loss(pred: Tensor, target: Tensor, match: Tensor) -> T
 
 
 def padded_matches(match: List[List[List[List[int]]]], like: Tensor) -> Tensor:
-    """Pairs of corners in lists, of every image its own number, as a tensor with pairs of -1 at the end of each."""
-    # one of none, so that there is always an image
+    """Lists of corner pairs, one per image, as one tensor padded with pairs of -1."""
+    # an empty first image, so that the list is never empty
     images = [torch.zeros([0, 2, 2], dtype=torch.int64, device=like.device)]
     for image in match:
         images.append(torch.tensor(image, dtype=torch.int64, device=like.device).view([len(image), 2, 2]))
@@ -92,20 +92,20 @@ class AssociativeEmbeddingLoss(nn.Module):
 
     It has mmdet's call and numbers.
 
-    The sums of :func:`associative_embedding_loss` over the images.
+    It sums :func:`associative_embedding_loss` over the images.
 
     Args:
-        pull_weight: factor of the loss that pulls.
-        push_weight: factor of the loss that pushes.
+        pull_weight: factor of the pull loss.
+        push_weight: factor of the push loss.
 
     Shapes:
-        Embeddings of both corners (N, M, H, W). The places of the corners are lists, as CornerNet's head gives them:
+        Embeddings of both corners (N, M, H, W). The corner positions are lists, as CornerNet's head passes them:
         ``match[image][object] = [[y, x], [y, x]]``; or a tensor (N, K, 2, 2), padded with -1, which artefacts need.
-        Returns two scalars: what pulls, and what pushes. An empty batch, and images without objects, give 0.
+        Returns two scalars, the pull loss and the push loss. An empty batch, and images without objects, give 0.
 
     Raises:
         ValueError: shapes do not match.
-        IndexError: a place out of the map, in eager mode on the CPU; NaN elsewhere.
+        IndexError: a position outside the map, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
         Newell et al., Associative Embedding: End-to-End Learning for Joint Detection and Grouping, NeurIPS 2017.
@@ -121,14 +121,14 @@ class AssociativeEmbeddingLoss(nn.Module):
     def forward(
         self, pred: Tensor, target: Tensor, match: Union[Tensor, List[List[List[List[int]]]]]
     ) -> Tuple[Tensor, Tensor]:
-        """Computes the loss that pulls, and the loss that pushes."""
+        """Computes the pull loss and the push loss."""
         places = match if isinstance(match, Tensor) else padded_matches(match, pred)
         pull, push = associative_embedding_loss(pred, target, places)
         return self.pull_weight * pull.sum(), self.push_weight * push.sum()
 
 
 def _within_the_map(loss: AssociativeEmbeddingLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Places within the width too; where one number is -1 the pair is none."""
+    """Limits positions to the map; a pair with a -1 becomes padding."""
     match = drawn['match']
     none = (match == -1).flatten(2).any(2).view(*match.shape[:2], 1, 1)
     limits = torch.tensor(drawn['pred'].shape[2:])
@@ -166,7 +166,7 @@ AssociativeEmbeddingLoss.spec = LossSpec(
         Difference(
             'mmdet.AssociativeEmbeddingLoss',
             'an empty batch gives two tensors of 0; mmdet gives two numbers',
-            'the result can be differentiated, whatever the size of the batch',
+            'the result is differentiable for any batch size',
             'tests/openmmlab/test_mmdet.py',
         ),
     ),

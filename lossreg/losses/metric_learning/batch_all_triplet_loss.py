@@ -33,7 +33,7 @@ def batch_all_triplet_loss(
         T = \{(a, p, n): a \ne p,\, y_a = y_p \ne y_n,\, d(a, p) - d(a, n) + m > 0\}
 
     with :math:`d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, 10^{-12})}`. The sum is linear in the distances: each
-    counts as often as it is in T. One sort of each anchor's d(a, p) + m and d(a, n) tells how often, in
+    counts as often as it occurs in T. Sorting each anchor's d(a, p) + m and d(a, n) gives these counts in
     :math:`O(N^2 \log N)`. Second derivatives raise RuntimeError.
 
     Args:
@@ -53,7 +53,7 @@ def batch_all_triplet_loss(
     positive, negative = identity_masks(targets)
     pairwise = pairwise_squared_distances(x.detach())
     d = distances_of(mining_distances(pairwise), not squared)
-    # among equals d(a, p) + m stands before d(a, n): the triplet's loss is 0
+    # on ties d(a, p) + m comes before d(a, n), because the triplet's loss is 0
     order = ascending_order(torch.cat([d + margin, d], 1))
     none = torch.zeros_like(positive)
     # how many n have d(a, n) < d(a, p) + m, and how many p have d(a, p) + m > d(a, n)
@@ -69,19 +69,18 @@ def batch_all_triplet_loss(
 
 @LOSSES.register_module()
 class BatchAllTripletLoss(nn.Module):
-    """Embeddings: the mean over all triplets of a batch that violate the margin.
+    """Embeddings: mean triplet loss over all triplets of a batch that violate the margin.
 
     See :func:`batch_all_triplet_loss` for the formula.
 
     Args:
-        margin: how much farther every negative must be than every positive.
+        margin: by how much every negative must be farther than every positive.
         squared: whether distances are squared.
         loss_weight: factor of the loss.
 
     Shapes:
         Features (N, D), identities (N). Returns two scalars: the mean over the triplets whose loss is positive, and the
-        number of these, which shows how much is left to learn. An empty batch, one identity only, or no such triplet
-        give 0.
+        number of these, which shows training progress. An empty batch, one identity only, or no such triplet give 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -99,7 +98,7 @@ class BatchAllTripletLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
-        """Computes the loss of features and their identities, and how many triplets have one."""
+        """Computes the loss of features and their identities, and the number of triplets with a positive loss."""
         loss, count = batch_all_triplet_loss(inputs, targets, self.margin, self.squared)
         return self.loss_weight * loss, count
 

@@ -1,4 +1,4 @@
-"""Center loss: the distance of features to the centre of their class."""
+"""Center loss: distance of features from the centre of their class."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Optional, Tuple
@@ -13,7 +13,7 @@ from lossreg.spec import Call, Input, LossSpec, Role
 
 
 def center_loss(features: Tensor, label: Tensor, centers: Tensor, squared: bool = True) -> Tensor:
-    r"""Distance of the features to the centres of their classes, over the batch.
+    r"""Distance of the features from the centres of their classes, over the batch.
 
     .. math::
         \ell = \frac{1}{2N} \sum_i \lVert x_i - c_{y_i} \rVert^2
@@ -24,7 +24,7 @@ def center_loss(features: Tensor, label: Tensor, centers: Tensor, squared: bool 
         features: x, (N, D).
         label: y, integers in [0, C), (N).
         centers: c, (C, D).
-        squared: which form. The root has gradient 0 where every feature lies on its centre.
+        squared: whether to use the first form. The root has gradient 0 where every feature lies on its centre.
 
     Returns:
         A scalar.
@@ -46,10 +46,10 @@ def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float 
         features: x, (N, D).
         label: y, integers in [0, C), (N).
         centers: c, (C, D).
-        alpha: how far they move, from 0 to 1.
+        alpha: step size, from 0 to 1.
 
     Returns:
-        The centres after the batch, (C, D). Features with an illegal label move none.
+        The centres after the batch, (C, D). Features with an illegal label move no centre.
 
     Raises:
         ValueError: shapes do not match.
@@ -68,7 +68,7 @@ def move_centers(features: Tensor, label: Tensor, centers: Tensor, alpha: float 
 
 @LOSSES.register_module()
 class CenterLoss(nn.Module):
-    """Embeddings: distance of features to the centre of their class.
+    """Embeddings: distance of features from the centre of their class.
 
     See :func:`center_loss` for the formula.
 
@@ -79,16 +79,16 @@ class CenterLoss(nn.Module):
         num_classes: C.
         feat_dim: D.
         squared: whether distances are squared, as in the paper.
-        running: whether the centres are moved here; the optimiser sees none then.
-        alpha: how far running centres move, from 0 to 1.
+        running: whether the loss moves the centres itself; they are then hidden from the optimiser.
+        alpha: step size of running centres, from 0 to 1.
         loss_weight: factor of the result.
 
     Shapes:
-        Features (N, D), labels (N); ``centers`` (C, D), if given, stand in for the parameter. Returns a scalar. An
-        empty batch gives 0.
+        Features (N, D), labels (N); ``centers`` (C, D), if given, replace the parameter. Returns a scalar. An empty
+        batch gives 0.
 
     Raises:
-        ValueError: shapes do not match, ``alpha`` out of [0, 1], ``centers`` given to a loss that keeps its own.
+        ValueError: shapes do not match, ``alpha`` outside [0, 1], ``centers`` given with ``running``.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -128,7 +128,7 @@ class CenterLoss(nn.Module):
         return loss, move_centers(features, label, centers, self.alpha)
 
     def forward(self, features: Tensor, label: Tensor, centers: Optional[Tensor] = None) -> Tensor:
-        """Computes the loss. Running centres move in training mode; ``centers`` stand in for the parameter."""
+        """Computes the loss. Running centres move in training mode; ``centers`` replace the parameter."""
         if self.running:
             if centers is not None:
                 raise ValueError('a loss with running centers takes none')
@@ -142,7 +142,7 @@ class CenterLoss(nn.Module):
 
 
 def _sizes(loss: CenterLoss) -> Mapping[str, int]:
-    """The centres fix the number of classes and of features."""
+    """The centres determine the number of classes and of features."""
     return {'C': loss.num_classes, 'D': loss.feat_dim}
 
 

@@ -25,9 +25,9 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     Args:
         input1: vectors x_1, (N, D), or one (D).
         input2: vectors x_2 of the same shape.
-        target: y, (N), or 0-d: 1 for vectors alike, -1 for others. Any other number gives 0, as in torch; NaN gives
-            NaN.
-        margin: m, the cosine up to which vectors that are not alike cost nothing.
+        target: y, (N), or 0-d: 1 for similar vectors, -1 for dissimilar ones. Any other number gives 0, as in torch;
+            NaN gives NaN.
+        margin: m, the cosine up to which dissimilar vectors contribute 0.
 
     Returns:
         The losses, of the shape of ``target``. A zero vector has cosine 0.
@@ -44,7 +44,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     check_dim(target, input1.dim() - 1, 'target')
     check_leading_shape(target, input1, target.dim(), 'target', 'input1')
     x1, x2, y = upcast(input1), upcast(input2), upcast(target)
-    # two roots, because the product of the squares would overflow from vectors of length 4e9 on
+    # two roots, because the product of the squares would overflow for vectors longer than 4e9
     cosine = (x1 * x2).sum(-1) / (_length(x1) * _length(x2))
     alike = torch.where(y == 1, 1.0 - cosine, 0.0)
     apart = torch.where(y == -1, (cosine - margin).clamp(min=0.0), 0.0)
@@ -52,21 +52,21 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
 
 
 def _length(x: Tensor, eps: float = 9.999999960041972e-13) -> Tensor:
-    """sqrt(|x|^2 + eps), from the square in units of eps: the exporter drops the addition of a number below 1e-8.
+    """sqrt(|x|^2 + eps), computed in units of eps, because the exporter drops additions of numbers below 1e-8.
 
-    ``eps`` is 1e-12 as torch holds it, in float32.
+    ``eps`` is 1e-12 rounded to float32, as in torch.
     """
     return ((x * x).sum(-1) / eps + 1.0).sqrt() * math.sqrt(eps)
 
 
 @LOSSES.register_module()
 class CosineEmbeddingLoss(nn.Module):
-    """Embeddings of labelled pairs: cosine 1 if alike, below a margin if not.
+    """Embeddings of labelled pairs: cosine 1 if similar, below a margin if not.
 
     It has torch's call and numbers; see :func:`cosine_embedding_loss` for the formula.
 
     Args:
-        margin: the cosine up to which vectors that are not alike cost nothing; from -1 to 1, best from 0 to 0.5.
+        margin: the cosine up to which dissimilar vectors contribute 0; from -1 to 1, best from 0 to 0.5.
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
         reduction: ``none``, ``mean`` (over pairs) or ``sum``.
@@ -98,7 +98,7 @@ class CosineEmbeddingLoss(nn.Module):
         self.reduction = legacy_reduction(size_average, reduce, reduction)
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
-        """Computes the loss of pairs of vectors, and whether they are alike."""
+        """Computes the loss of pairs of vectors against targets of 1 (similar) and -1."""
         return reduce_loss(cosine_embedding_loss(input1, input2, target, self.margin), self.reduction, None)
 
 

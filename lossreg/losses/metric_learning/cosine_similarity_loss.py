@@ -25,7 +25,7 @@ def cosine_similarity_loss(
     Args:
         pred: vectors x in the last dimension, (..., D).
         target: vectors t, of the same shape.
-        mask: m, of that shape without D, each >= 0; None for 1. Where it is 0, NaN does not count.
+        mask: m, of that shape without D, each >= 0; None for 1. Where it is 0, NaN is ignored.
         shift_factor: a.
         scale_factor: b.
 
@@ -59,7 +59,7 @@ class CosineSimilarityLoss(nn.Module):
 
     Args:
         shift_factor: added to each term.
-        scale_factor: how much a cosine takes away.
+        scale_factor: factor of the cosine, which is subtracted.
 
     Shapes:
         Predictions and targets (N, D) with a mask (N), or (N, L, D) with (N, L). Returns a scalar. An empty batch, or

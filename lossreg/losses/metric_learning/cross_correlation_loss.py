@@ -1,4 +1,4 @@
-"""Redundancy reduction: a cross-correlation matrix against the identity (Barlow Twins)."""
+"""Redundancy reduction (Barlow Twins): cross-correlation matrix against the identity."""
 
 from typing import ClassVar
 
@@ -12,13 +12,13 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 def cross_correlation_loss(cross_correlation_matrix: Tensor, lambd: float = 0.0051) -> Tensor:
-    r"""Squared distance of a square matrix from the identity, with another weight off the diagonal.
+    r"""Squared distance of a square matrix from the identity, with a separate weight off the diagonal.
 
     .. math::
         \ell = \sum_i (c_{ii} - 1)^2 + \lambda \sum_{i \ne j} c_{ij}^2
 
     Args:
-        cross_correlation_matrix: c, (D, D). It is not changed.
+        cross_correlation_matrix: c, (D, D). It is not modified.
         lambd: lambda.
 
     Returns:
@@ -40,7 +40,7 @@ def cross_correlation_loss(cross_correlation_matrix: Tensor, lambd: float = 0.00
 
 @LOSSES.register_module()
 class CrossCorrelationLoss(nn.Module):
-    """Self-supervised learning (Barlow Twins): cross-correlations should be those of the identity matrix.
+    """Self-supervised learning (Barlow Twins): pulls the cross-correlation matrix towards the identity.
 
     It has mmpretrain's call and numbers; see :func:`cross_correlation_loss` for the formula.
 

@@ -20,10 +20,10 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> 
         \ell = \begin{cases} x & y = 1 \\ \max(0,\; m - x) & y = -1 \end{cases}
 
     Args:
-        input: x, the distance between two samples, of any shape. Negative ones count as they are.
-        target: y of the same shape: 1 for samples alike, -1 for others. Any other number gives the sum of both
-            terms, as in torch; NaN gives NaN.
-        margin: m, how far apart samples that are not alike should be.
+        input: x, the distance between two samples, of any shape. Negative distances are used as they are.
+        target: y of the same shape: 1 for similar samples, -1 for dissimilar ones. Any other number gives the sum of
+            both terms, as in torch; NaN gives NaN.
+        margin: m, how far apart dissimilar samples should be.
 
     Returns:
         The losses, of the shape of ``input``.
@@ -40,18 +40,18 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> 
 
 @LOSSES.register_module()
 class HingeEmbeddingLoss(nn.Module):
-    """Distances of labelled pairs: small if alike, above a margin if not.
+    """Distances of labelled pairs: small if similar, above a margin if not.
 
     It has torch's call and numbers; see :func:`hinge_embedding_loss` for the formula.
 
     Args:
-        margin: how far apart samples that are not alike should be.
+        margin: how far apart dissimilar samples should be.
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Distances and targets of one shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
+        Distances and targets of the same shape. Returns a scalar, or that shape with reduction ``none``. An empty batch
         gives 0.
 
     Raises:
@@ -77,12 +77,12 @@ class HingeEmbeddingLoss(nn.Module):
         self.reduction = legacy_reduction(size_average, reduce, reduction)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Computes the loss of distances, and whether their samples are alike."""
+        """Computes the loss of distances against targets of 1 (similar) and -1."""
         return reduce_loss(hinge_embedding_loss(input, target, self.margin), self.reduction, None)
 
 
 def _call(name: str, shape: str) -> Call:
-    """A call with distances of one shape."""
+    """A call with distances of the given shape."""
     return Call(name, (Input('input', Role.LOGITS, shape, differentiable=True), Input('target', Role.SIGNS, shape)))
 
 

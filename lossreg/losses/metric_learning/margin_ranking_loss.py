@@ -21,9 +21,9 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
     Args:
         input1: scores x_1, of any shape.
         input2: scores x_2, of the same shape.
-        target: y of the same shape: 1 where x_1 should be the larger, -1 where x_2 should. Or of shape (M) beside
-            scores (N, 1): then every row meets every target.
-        margin: m, by how much the one should exceed the other.
+        target: y of the same shape: 1 where x_1 should be the larger, -1 where x_2 should. Or of shape (M) with scores
+            (N, 1): then every row is paired with every target.
+        margin: m, by how much the larger should exceed the other.
 
     Returns:
         The losses, of the shape of ``input1``, or (N, M).
@@ -53,8 +53,8 @@ class MarginRankingLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Scores and targets of one shape; or scores (N, 1) and targets (M), which give N * M losses. Returns a scalar,
-        or one loss an element with reduction ``none``. An empty batch gives 0.
+        Scores and targets of the same shape; or scores (N, 1) and targets (M), which give N * M losses. Returns a
+        scalar, or one loss per element with reduction ``none``. An empty batch gives 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -79,7 +79,7 @@ class MarginRankingLoss(nn.Module):
         self.reduction = legacy_reduction(size_average, reduce, reduction)
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
-        """Computes the loss of pairs of scores, and which of each should be the larger."""
+        """Computes the loss of pairs of scores; ``target`` says which of each pair should be larger."""
         return reduce_loss(margin_ranking_loss(input1, input2, target, self.margin), self.reduction, None)
 
 
@@ -110,8 +110,8 @@ MarginRankingLoss.spec = LossSpec(
     differences=(
         Difference(
             'torch.MarginRankingLoss',
-            'scores (N, 1) beside targets (M) give (N, M) losses; a current torch wants targets (1, M) for that',
-            'older torch took them, and tutorials show it',
+            'scores (N, 1) with targets (M) give (N, M) losses; current torch requires targets (1, M) for that',
+            'older torch accepted them, and tutorials use them',
             'tests/test_differences.py',
         ),
         no_broadcast('torch.MarginRankingLoss', 'tests/test_differences.py'),

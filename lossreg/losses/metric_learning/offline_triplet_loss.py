@@ -17,13 +17,13 @@ def offline_triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, mar
     .. math::
         \ell_i = \max(0,\; \lVert a_i - p_i \rVert^2 - \lVert a_i - n_i \rVert^2 + m)
 
-    Where it is positive its gradients are :math:`2(n - p)`, :math:`2(p - a)` and :math:`2(a - n)` for a, p and n. It is
-    computed in float64: the difference of two large squares is all that counts.
+    Where it is positive, its gradients are :math:`2(n - p)`, :math:`2(p - a)` and :math:`2(a - n)` for a, p and n. It
+    is computed in float64, because it subtracts two large squares.
 
     Args:
         anchor: features a, (N, D).
         positive: features p of the same identities, (N, D).
-        negative: features n of others, (N, D).
+        negative: features n of other identities, (N, D).
         margin: m.
 
     Returns:
@@ -43,19 +43,20 @@ def offline_triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, mar
 
 @LOSSES.register_module()
 class OfflineTripletLoss(nn.Module):
-    """Embeddings: triplet loss of triplets chosen beforehand, with squared distances.
+    """Embeddings: triplet loss of given triplets, with squared distances.
 
     See :func:`offline_triplet_loss` for the formula.
 
     Distances are squared, without a root, as in FaceNet; ``torch.nn.TripletMarginLoss`` takes the root.
 
     Args:
-        margin: how much larger the negative's squared distance must be than the positive's.
+        margin: by how much the negative's squared distance must exceed the positive's.
         reduction: ``none``, ``mean`` (over triplets) or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
-        Anchors, positives and negatives (N, D). Returns a scalar, or (N) with reduction ``none``. No triplets give 0.
+        Anchors, positives and negatives (N, D). Returns a scalar, or (N) with reduction ``none``. Without triplets it
+        is 0.
 
     Raises:
         ValueError: unknown ``reduction``, shapes do not match.
@@ -74,7 +75,7 @@ class OfflineTripletLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """Computes the loss of the triplets that stand in one row each."""
+        """Computes the loss of the triplets, one per row."""
         loss = offline_triplet_loss(anchor, positive, negative, self.margin)
         return self.loss_weight * reduce_loss(loss, self.reduction, None)
 

@@ -32,9 +32,9 @@ def random_negative_triplet_loss(
         \ell = \operatorname{mean}_{a \ne p,\, y_a = y_p,\, V_{ap} \ne \emptyset} d(a, p) - d(a, n_{ap}) + m, \qquad
         V_{ap} = \{n: y_n \ne y_a,\, d(a, n) < d(a, p) + m\}
 
-    with :math:`d(a, b) = \lVert f_a - f_b \rVert^2`; n is number :math:`\lfloor u_{ap} |V_{ap}| \rfloor`, from 0, of
-    V in order of distance, the lower index first among equals. Negatives are chosen without gradient in float64.
-    Second derivatives raise RuntimeError.
+    with :math:`d(a, b) = \lVert f_a - f_b \rVert^2`; n is element :math:`\lfloor u_{ap} |V_{ap}| \rfloor`, counted from
+    0, of V sorted by distance, ties by index. Negatives are chosen without gradient in float64. Second derivatives
+    raise RuntimeError.
 
     Args:
         inputs: features f, (N, D).
@@ -57,7 +57,7 @@ def random_negative_triplet_loss(
     positive, negative = identity_masks(targets)
     pairwise = pairwise_squared_distances(x.detach())
     d = distances_of(mining_distances(pairwise), not squared)
-    # |V|: negatives before d(a, p) + m; a negative at exactly that stands behind it
+    # |V|: negatives before d(a, p) + m; on ties the negative comes after it
     order = ascending_order(torch.cat([d + margin, d], 1))
     violating = counted_up_to(order, torch.cat([torch.zeros_like(negative), negative], 1))[:, : d.size(1)]
     # floor(u |V|), in float64: in float32 it may be |V| itself
@@ -79,14 +79,14 @@ class RandomNegativeTripletLoss(nn.Module):
     See :func:`random_negative_triplet_loss` for the formula.
 
     Args:
-        margin: how much farther a negative must be than the positive.
+        margin: by how much a negative must be farther than the positive.
         squared: whether distances are squared.
         loss_weight: factor of the result.
 
     Shapes:
-        Features (N, D), identities (N), and optionally the random draw: noise in [0, 1), (N, N), which artefacts need.
-        Without it eager and TorchScript draw it. Returns the mean over those positive pairs that have a violating
-        negative, a scalar. An empty batch, one identity only, or no violating negative give 0.
+        Features (N, D), identities (N), and optionally noise in [0, 1), (N, N), which artefacts need. Without it, eager
+        mode and TorchScript draw it. Returns the mean over those positive pairs that have a violating negative, a
+        scalar. An empty batch, one identity only, or no violating negative give 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -24,16 +24,16 @@ from lossreg.spec import Call, Input, LossSpec, Role
 
 
 def semi_hard_negatives(distances: Tensor, negative: Tensor) -> Tensor:
-    """For each anchor a and row p the nearest negative that is farther from a than p; the farthest if none is.
+    """For each anchor a and row p: the nearest negative farther from a than p is, or else the farthest one.
 
     Args:
         distances: finite, (N, N).
         negative: which rows are negatives of each anchor, (N, N).
 
     Returns:
-        Indices, (N, N); without any negative they mean nothing.
+        Indices, (N, N); meaningless for an anchor without negatives.
     """
-    # among equals a negative stands before p: it is not farther
+    # on ties a negative comes before p, because it is not farther
     order = ascending_order(torch.cat([distances, distances], 1))
     nearer = counted_up_to(order, torch.cat([negative, torch.zeros_like(negative)], 1))[:, distances.size(1) :]
     last = negative.sum(1).unsqueeze(1) - 1
@@ -81,12 +81,12 @@ def semi_hard_triplet_loss(inputs: Tensor, targets: Tensor, margin: float = 0.2,
 
 @LOSSES.register_module()
 class SemiHardTripletLoss(nn.Module):
-    """Embeddings (FaceNet): triplet loss with the nearest negative beyond the positive.
+    """Embeddings (FaceNet): triplet loss with the nearest negative that is farther than the positive.
 
     See :func:`semi_hard_triplet_loss` for the formula.
 
     Args:
-        margin: how much farther the negative must be than the positive.
+        margin: by how much the negative must be farther than the positive.
         squared: whether distances are squared, as in the paper.
         loss_weight: factor of the result.
 

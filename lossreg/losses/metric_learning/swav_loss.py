@@ -1,4 +1,4 @@
-"""SwAV: each view of an image predicts the cluster assignment of another one."""
+"""SwAV: each view of an image predicts the cluster assignments of other views."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, List, Optional, Tuple
@@ -30,24 +30,24 @@ def swav_loss(
         \ell = \frac{1}{|A|} \sum_{i \in A} \frac{1}{V - 1} \sum_{v \ne i} \frac1B \sum_b
         -q_{ib} \cdot \log \mathrm{softmax}\left(\frac{x_{vb} \hat C^T}{\tau}\right)
 
-    with :math:`\hat C` the prototypes, each over its length, and q the assignments of :func:`sinkhorn`, which have no
-    gradient. The prototypes' gradient is that with respect to :math:`\hat C`, as mmpretrain has it, which keeps them
-    so.
+    where :math:`\hat C` holds the normalised prototypes and q the assignments of :func:`sinkhorn`, which have no
+    gradient. The gradient of the prototypes is that with respect to :math:`\hat C`, as in mmpretrain, which keeps them
+    normalised.
 
     Args:
-        x: features of all crops, one crop of all images after the other, (N, D). Rows beyond the last
-            :math:`B = \lfloor N / V \rfloor` images are left out.
+        x: features of all crops, ordered by crop, then by image, (N, D). Rows beyond the last
+            :math:`B = \lfloor N / V \rfloor` images are ignored.
         prototypes: (K, D).
         crops_for_assign: A, indices of crops.
         crops: V, how many there are, at least 2.
-        queue: features of earlier images for each of A, (|A|, L, D), that are assigned with the crop's. They take part
-            from the first of A on whose last row is not 0.
-        sinkhorn_iterations: how often assignments are balanced.
+        queue: features of earlier images for each crop of A, (|A|, L, D), assigned together with the crop's. They are
+            used from the first crop of A whose last row is not 0.
+        sinkhorn_iterations: number of balancing iterations.
         epsilon: temperature of the assignments.
         temperature: tau, of the predictions.
 
     Returns:
-        A scalar; 0 where there is no image.
+        A scalar; 0 without images.
 
     Raises:
         ValueError: shapes do not match.
@@ -58,7 +58,7 @@ def swav_loss(
     images = x.size(0) // crops
     features = upcast(x)
     weight = prototypes.to(features.dtype)
-    # the normalised prototypes, with the derivative 1
+    # the normalised prototypes, with derivative 1
     weight = normalize(weight.detach()) + (weight - weight.detach())
     scores = matmul(features[: images * crops], weight.t()).view(crops, images, prototypes.size(0))
     log_p = F.log_softmax(scores / temperature, dim=2)
@@ -81,16 +81,16 @@ def swav_loss(
 
 
 def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon: float) -> Tensor:
-    r"""Assignments of samples to prototypes, of which each gets about as many: Sinkhorn's algorithm, without gradient.
+    r"""Balanced soft assignments of samples to prototypes by Sinkhorn's algorithm, without gradient.
 
-    The matrix :math:`e^{s / \epsilon}` is scaled to the sum 1; then, in turn, each prototype's share to 1/K and each
-    sample's to 1/B. Where a prototype has none, :math:`10^{-12}` is added to all elements.
+    The matrix :math:`e^{s / \epsilon}` is scaled to sum 1; then, in turn, each prototype's share is scaled to 1/K and
+    each sample's to 1/B. If a prototype has share 0, :math:`10^{-12}` is added to all elements.
 
     Args:
         scores: s, (B, K).
-        counted: which samples take part, (B); None for all. Others are assigned to nothing.
-        iterations: how often both shares are scaled.
-        epsilon: the smaller, the harder the assignments.
+        counted: which samples take part, (B); None for all. Others get assignments of 0.
+        iterations: number of times both shares are scaled.
+        epsilon: temperature; smaller values give harder assignments.
 
     Returns:
         (B, K). Each row that takes part sums to 1.
@@ -100,7 +100,7 @@ def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon
     if counted is not None:
         x = torch.where(counted.unsqueeze(1), x, -torch.inf)
         samples = counted.to(x.dtype).unsqueeze(1)
-    # the largest is 1, so that nothing overflows; the padding is for a batch without samples
+    # scaled to a maximum of 1 to avoid overflow; the padding is for a batch without samples
     q = torch.exp(x - F.pad(x, [0, 0, 0, 1], value=-torch.inf).amax([0, 1]))
     q = q / q.sum()
     count = samples.sum()
@@ -110,40 +110,40 @@ def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon
         q = q + rescue * samples
         q = q / q.sum(0) / scores.size(1)
         total_share = q.sum(1, keepdim=True)
-        # a sample that takes no part has none
+        # avoids 0 / 0 for samples that take no part
         q = q / torch.where(samples == 0, 1.0, total_share) / count
     return q * count
 
 
 @LOSSES.register_module()
 class SwAVLoss(nn.Module):
-    """Self-supervised learning (SwAV): each view of an image predicts the cluster of another one.
+    """Self-supervised learning (SwAV): each view of an image predicts the cluster assignments of other views.
 
     It has mmpretrain's call and numbers; see :func:`swav_loss` for the formula.
 
     The loss holds the prototypes: ``prototypes.weight``, a parameter of shape (num_prototypes, feat_dim). In training
-    mode ``forward`` writes them back normalised, as mmpretrain does. It also keeps the queue: ``queue``, a buffer, or
-    None for none. mmpretrain's ``SwAVHook`` sets it, where ``queue_length`` does not; ``forward`` fills it in training
-    mode, and artefacts take ``queue`` and return ``next_queue``. Each process balances its own samples.
+    mode ``forward`` writes them back normalised, as mmpretrain does. It also keeps the queue in the buffer ``queue``,
+    which is None without a queue. Either ``queue_length`` or mmpretrain's ``SwAVHook`` creates it; ``forward`` fills it
+    in training mode, and artefacts take ``queue`` and return ``next_queue``. Each process balances its own samples.
 
     Args:
         feat_dim: D.
-        sinkhorn_iterations: how often assignments are balanced.
+        sinkhorn_iterations: number of balancing iterations.
         epsilon: temperature of the assignments, > 0.
         temperature: temperature of the predictions, > 0.
         crops_for_assign: the crops that are assigned.
-        num_crops: how many crops there are of each size; all but their sum is the network's concern.
+        num_crops: number of crops of each size; the loss uses only their sum.
         num_prototypes: K.
         init_cfg: must be None; prototypes are initialised as ``nn.Linear``'s weights.
-        queue_length: L, for a queue that an artefact holds; 0 for none. Not mmpretrain's.
+        queue_length: L, for a queue in artefacts; 0 for none. mmpretrain has no such argument.
 
     Shapes:
-        Features (N, D), of length 1, one crop of all images after the other; optionally prototypes (K, D) that stand in
-        for the module's own. Returns a scalar. An empty batch gives 0; a pt2 file takes two images or more.
+        Features (N, D), of length 1, ordered by crop, then by image; optionally prototypes (K, D) that replace the
+        module's own. Returns a scalar. An empty batch gives 0; a pt2 file needs two images or more.
 
     Raises:
-        ValueError: shapes do not match, less than two crops, a crop that is not there, no such temperature or number of
-            prototypes, ``init_cfg``.
+        ValueError: shapes do not match, fewer than two crops, a crop that does not exist, an invalid temperature or
+            number of prototypes, ``init_cfg``.
 
     Reference:
         Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020.
@@ -185,7 +185,7 @@ class SwAVLoss(nn.Module):
         self.num_prototypes = num_prototypes
         self.queue_length = queue_length
         self.crops = crops
-        # a list, which TorchScript iterates over
+        # a list, because TorchScript can iterate over it
         self._assigned = list(crops_for_assign)
         self.prototypes = nn.Linear(feat_dim, num_prototypes, bias=False)
         queue = torch.zeros(len(self._assigned), queue_length, feat_dim) if queue_length else None
@@ -237,13 +237,13 @@ class SwAVLoss(nn.Module):
 
 
 def _sizes(loss: SwAVLoss) -> Mapping[str, int]:
-    """An instance fixes all but the number of features."""
+    """Everything but the number of features is fixed by the instance."""
     sizes = {'D': loss.feat_dim, 'K': loss.num_prototypes}
     return {**sizes, 'A': len(loss.crops_for_assign), 'L': loss.queue_length} if loss.queue_length else sizes
 
 
 def _of_length_one(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The network normalises its features; e^(x / 0.05) would overflow in mmpretrain, and be ill-conditioned."""
+    """Normalised features, as from the network; else e^(x / 0.05) overflows in mmpretrain or is ill-conditioned."""
     return {name: F.normalize(drawn[name], dim=-1) for name in ('x', 'queue') if name in drawn}
 
 
@@ -283,11 +283,11 @@ SwAVLoss.spec = LossSpec(
             'sinkhorn_iterations': 2,
         },
     },
-    # two images: torch.export takes a number of images of 0 or 1 for a constant
+    # two images: torch.export treats a size of 0 or 1 as constant
     at_least=lambda loss: {'N': 2 * loss.crops},
     sizes=_sizes,
     tolerance=Tolerance(
-        rtol=5e-5, why='an assignment is an exponential of scores / 0.05, which makes twenty of a rounding error'
+        rtol=5e-5, why='an assignment is an exponential of scores / 0.05, which amplifies rounding twenty times'
     ),
     references=('https://arxiv.org/abs/2006.09882',),
     stands_in_for=(HostClass('mmpretrain.SwAVLoss', defaults={'crops_for_assign': [0, 1], 'num_crops': [2]}),),

@@ -28,15 +28,15 @@ def batch_hard_triplet_loss(
         d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, \epsilon)}
 
     An anchor is its own positive, and contributes 0 without any negative. Pairs are mined without gradient in float64;
-    only the N chosen pairs are measured again and differentiated, from their differences, so near-duplicates
+    only the distances of the N chosen pairs are recomputed, from differences, and differentiated, so near-duplicates
     keep their precision.
 
     Args:
         inputs: features f, (N, D).
         targets: identities y, integers, (N).
         margin: m.
-        soft_margin: :math:`\log(1 + e^{\max d - \min d})` instead, without margin.
-        squared: :math:`d = \lVert f_a - f_b \rVert^2` instead.
+        soft_margin: use :math:`\log(1 + e^{\max d - \min d})` instead, without margin.
+        squared: use :math:`d = \lVert f_a - f_b \rVert^2` instead.
         floor: :math:`\epsilon`, which keeps the gradient of equal rows finite.
         skip_invalid: whether an anchor without another positive contributes 0 as well.
 
@@ -60,18 +60,18 @@ class TripletLoss(nn.Module):
 
     It has mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
 
-    One of the tutorials that these losses were first collected from describes it with the farthest negative. Here it is
-    the nearest: that is the hardest, and that tutorial's own code takes it.
+    One of the tutorials from which these losses were first collected describes it with the farthest negative. Here it
+    is the nearest, which is the hardest, as in that tutorial's own code.
 
     Args:
-        margin: how much farther the nearest negative must be than the farthest positive.
+        margin: by how much the nearest negative must be farther than the farthest positive.
         loss_weight: factor of the loss.
         hard_mining: must be True, as in mmdet.
         mutual_flag: whether to return the distances too.
         soft_margin: the smooth log(1 + exp(d_ap - d_an)); ``margin`` is not used.
         squared: whether distances are squared.
-        skip_invalid: whether to average over those anchors only that have another positive and a negative. Otherwise
-            all count: one without another positive is its own, one without a negative contributes 0.
+        skip_invalid: whether to average only over anchors that have another positive and a negative. Otherwise all
+            count: an anchor without another positive is its own positive, one without a negative contributes 0.
         device: ignored. The loss is computed where its inputs are.
         size_average: False for the sum over anchors; True and None mean the mean.
 
@@ -116,9 +116,9 @@ class TripletLoss(nn.Module):
         self.size_average = size_average
         self.averages = size_average is not False
 
-    # Without annotations TorchScript finds out what is returned: with a Union nobody could compute.
+    # Without annotations TorchScript infers the return type; nothing could be computed with a Union.
     def forward(self, inputs, targets):  # type: ignore[no-untyped-def]
-        """Computes the loss of features and their identities; with ``mutual_flag``, and the distances."""
+        """Computes the loss of features and their identities; with ``mutual_flag``, also the distances."""
         if self.mutual_flag:
             return self._loss(inputs, targets), self._distances(inputs)
         return self._loss(inputs, targets)
@@ -143,7 +143,7 @@ class TripletLoss(nn.Module):
 
 
 def _call(name: str, mutual: bool, outputs: Tuple[str, ...]) -> Call:
-    """The call of instances with or without ``mutual_flag``."""
+    """The call for instances with or without ``mutual_flag``."""
     return Call(
         name,
         (
@@ -174,8 +174,8 @@ TripletLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmdet.TripletLoss',
-            'gradient at equal distances: of one of the pairs; mmdet spreads it over all of them',
-            'one pair is mined and differentiated; any choice among equals is a subgradient',
+            'gradient at equal distances: goes to one of the pairs; mmdet spreads it over all of them',
+            'one pair is mined and differentiated; on ties any choice is a subgradient',
             'tests/openmmlab/test_mmdet.py',
         ),
     ),

@@ -28,16 +28,16 @@ def triplet_margin_loss(
         \ell = \max\big(0,\; m + d(a, p) - d(a, n)\big), \qquad
         d(x, y) = \lVert x - y + \epsilon \rVert_p
 
-    With ``swap`` the smaller of d(a, n) and d(p, n) takes the place of d(a, n).
+    With ``swap``, the smaller of d(a, n) and d(p, n) replaces d(a, n).
 
     Args:
         anchor: vectors a, (N, D), or one (D).
         positive: vectors p of the same shape.
         negative: vectors n of the same shape.
-        margin: m, how much farther the negative must be than the positive.
-        p: the norm, > 0.
+        margin: m, by how much the negative must be farther than the positive.
+        p: exponent of the norm, > 0.
         eps: added to every difference, as in torch.
-        swap: whether the positive may take the anchor's place.
+        swap: whether the positive may replace the anchor.
 
     Returns:
         (N), or 0-d.
@@ -56,22 +56,22 @@ def triplet_margin_loss(
 
 @LOSSES.register_module()
 class TripletMarginLoss(nn.Module):
-    """Embeddings: triplet loss of triplets chosen beforehand, with a p-norm.
+    """Embeddings: triplet loss of given triplets, with a p-norm.
 
     It has torch's call and numbers; see :func:`triplet_margin_loss` for the formula.
 
     Args:
-        margin: how much farther the negative must be than the positive, > 0.
-        p: the norm, > 0.
+        margin: by how much the negative must be farther than the positive, > 0.
+        p: exponent of the norm, > 0.
         eps: added to every difference.
-        swap: whether the positive takes the anchor's place where it is nearer to the negative.
+        swap: whether the positive replaces the anchor where it is nearer to the negative.
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
         reduction: ``none``, ``mean`` (over triplets) or ``sum``.
 
     Shapes:
-        Three times (N, D), or three times (D). Returns a scalar, or (N) with reduction ``none``. An empty batch gives
-        0.
+        Three tensors of shape (N, D), or of shape (D). Returns a scalar, or (N) with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: ``margin`` or ``p`` is not above 0, unknown ``reduction``, shapes do not match.
@@ -112,7 +112,7 @@ class TripletMarginLoss(nn.Module):
 
 
 def _call(name: str, shape: str, batch: Optional[str]) -> Call:
-    """A call with vectors of one shape."""
+    """A call with vectors of the given shape."""
     names = ('anchor', 'positive', 'negative')
     return Call(name, tuple(Input(name, Role.FEATURES, shape, differentiable=True) for name in names), batch=batch)
 
@@ -135,8 +135,8 @@ TripletMarginLoss.spec = LossSpec(
         no_broadcast('torch.TripletMarginLoss', 'tests/test_differences.py'),
         Difference(
             'torch.TripletMarginLoss',
-            'p of 0 or below raises ValueError; torch computes with it',
-            'it is no norm, and has no gradient',
+            'p of 0 or below raises ValueError; torch accepts it',
+            'it is not a norm, and has no gradient',
             'tests/test_differences.py',
         ),
     ),

@@ -45,13 +45,13 @@ def named_distance(x1: Tensor, x2: Tensor, name: str) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """max(|x|, 1e-8), with gradient 0 where that is the larger."""
+    """max(|x|, 1e-8), with gradient 0 where 1e-8 is larger."""
     squares = (x * x).sum(-1)
     return torch.where(squares < 1e-16, 1e-16, squares).sqrt()
 
 
 def check_distance(name: str) -> None:
-    """Raises ValueError unless ``name`` is one of :func:`named_distance`."""
+    """Raises ValueError unless ``name`` is a name that :func:`named_distance` knows."""
     if name != 'euclidean' and name != 'squared' and name != 'cosine':
         raise ValueError(f"distance_function must be 'euclidean', 'squared', 'cosine' or callable, got '{name}'")
 
@@ -64,20 +64,20 @@ def triplet_margin_with_distance_loss(
     margin: float = 1.0,
     swap: bool = False,
 ) -> Tensor:
-    r"""Triplet margin loss of each triplet, by a distance d of :func:`named_distance`.
+    r"""Triplet margin loss of each triplet, with a distance d of :func:`named_distance`.
 
     .. math::
         \ell = \max\big(0,\; m + d(a, p) - d(a, n)\big)
 
-    With ``swap`` the smaller of d(a, n) and d(p, n) takes the place of d(a, n).
+    With ``swap``, the smaller of d(a, n) and d(p, n) replaces d(a, n).
 
     Args:
         anchor: vectors a, (N, D), or one (D).
         positive: vectors p of the same shape.
         negative: vectors n of the same shape.
         distance: d, by name.
-        margin: m, how much farther the negative must be than the positive.
-        swap: whether the positive may take the anchor's place.
+        margin: m, by how much the negative must be farther than the positive.
+        swap: whether the positive may replace the anchor.
 
     Returns:
         (N), or 0-d.
@@ -100,23 +100,23 @@ def _check_shapes(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
 
 @LOSSES.register_module()
 class TripletMarginWithDistanceLoss(nn.Module):
-    """Embeddings: triplet loss of triplets chosen beforehand, with any distance.
+    """Embeddings: triplet loss of given triplets, with any distance.
 
-    It has torch's call and numbers, and any distance.
+    It has torch's call and numbers, with any distance.
 
     See :func:`triplet_margin_with_distance_loss` for the formula.
 
     Args:
         distance_function: None or ``'euclidean'`` (torch's default), ``'squared'``, ``'cosine'``, or a function or
-            module of two tensors. Half precision reaches a function as float32. To export, it must be one that
-            TorchScript compiles, or ``torch.export`` traces.
-        margin: how much farther the negative must be than the positive, > 0.
-        swap: whether the positive takes the anchor's place where it is nearer to the negative.
+            module of two tensors. Half precision is passed to a function as float32. For export, TorchScript must be
+            able to compile it, or ``torch.export`` to trace it.
+        margin: by how much the negative must be farther than the positive, > 0.
+        swap: whether the positive replaces the anchor where it is nearer to the negative.
         reduction: ``none``, ``mean`` (over triplets) or ``sum``.
 
     Shapes:
-        Three times (N, D), or three times (D). Returns a scalar, or (N) with reduction ``none``. An empty batch gives
-        0.
+        Three tensors of shape (N, D), or of shape (D). Returns a scalar, or (N) with reduction ``none``. An empty batch
+        gives 0.
 
     Raises:
         ValueError: ``margin`` is not above 0, unknown ``distance_function`` or ``reduction``, shapes do not match.
@@ -166,7 +166,7 @@ class TripletMarginWithDistanceLoss(nn.Module):
 
 
 def _call(name: str, shape: str, batch: Optional[str]) -> Call:
-    """A call with vectors of one shape."""
+    """A call with vectors of the given shape."""
     names = ('anchor', 'positive', 'negative')
     return Call(name, tuple(Input(name, Role.FEATURES, shape, differentiable=True) for name in names), batch=batch)
 
@@ -187,7 +187,7 @@ TripletMarginWithDistanceLoss.spec = LossSpec(
         no_broadcast('torch.TripletMarginWithDistanceLoss', 'tests/test_differences.py'),
         Difference(
             'torch.TripletMarginWithDistanceLoss',
-            "distance_function may be a name, 'euclidean', 'squared' or 'cosine'; torch takes only what it can call",
+            "distance_function may be a name, 'euclidean', 'squared' or 'cosine'; torch accepts only callables",
             'a config holds text',
             'tests/test_differences.py',
         ),

@@ -18,8 +18,8 @@ def triplet_semihard_loss(input: Tensor, target: Tensor, margin: float = 0.0) ->
         \ell_a = \max\left(0,\; \max_{p: y_p = y_a} d(a, p) - \min_{n: y_n \ne y_a} d(a, n) + m\right), \qquad
         d(a, b) = \sqrt{\max(\lVert f_a - f_b \rVert^2, 10^{-16})}
 
-    An anchor is its own positive, and contributes 0 without any negative. Despite its name nothing is semi-hard here:
-    see :func:`lossreg.functional.semi_hard_triplet_loss`.
+    An anchor is its own positive, and contributes 0 without any negative. Despite the name, no negative is semi-hard
+    here: for those see :func:`lossreg.functional.semi_hard_triplet_loss`.
 
     Args:
         input: features f, (N, D).
@@ -38,17 +38,17 @@ def triplet_semihard_loss(input: Tensor, target: Tensor, margin: float = 0.0) ->
 
 @LOSSES.register_module()
 class TripletSemihardLoss(nn.Module):
-    """Embeddings: despite its name, which is that of the tutorial it comes from, batch-hard triplet loss.
+    """Embeddings: batch-hard triplet loss, despite its name, which comes from a tutorial.
 
     See :func:`triplet_semihard_loss` for the formula.
 
-    The tutorial is one of those that these losses were first collected from. Its loss takes the farthest positive and
-    the nearest negative of each anchor, like ``TripletLoss``. The loss of semi-hard negatives is
+    It is one of the tutorials from which these losses were first collected. Its loss takes the farthest positive and
+    the nearest negative of each anchor, like ``TripletLoss``. The loss with semi-hard negatives is
     ``SemiHardTripletLoss``.
 
     Args:
         device: ignored. The loss is computed where its inputs are.
-        margin: how much farther the nearest negative must be than the farthest positive.
+        margin: by how much the nearest negative must be farther than the farthest positive.
         size_average: False for the sum over anchors; True and None mean the mean.
 
     Shapes:

@@ -24,7 +24,7 @@ def balanced_l1_loss(
     gamma: float = 1.5,
     beta: float = 1.0,
 ) -> Tensor:
-    r"""Balanced L1 loss of each element, weighted: gradients of small errors are raised, those of large ones bounded.
+    r"""Balanced L1 loss of each element, weighted: raises gradients of small errors and bounds those of large ones.
 
     .. math::
         \ell = w \begin{cases}
@@ -32,15 +32,15 @@ def balanced_l1_loss(
             \gamma d + \frac{\gamma}{b} - \alpha \beta & \text{elsewhere}
         \end{cases}, \qquad d = |x - t|, \quad b = e^{\gamma / \alpha} - 1
 
-    The two pieces meet at ``beta=1`` only; mmdet has the formula so.
+    The two pieces meet at ``beta=1`` only; this is mmdet's formula.
 
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or with size 1 in dimensions 1 and 2. Where it is 0, NaN is ignored.
         alpha: how much small errors count, > 0.
-        gamma: the largest gradient, > 0.
-        beta: where the logarithm ends, > 0.
+        gamma: upper bound of the gradient, > 0.
+        beta: where the logarithmic part ends, > 0.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -52,7 +52,7 @@ def balanced_l1_loss(
     b = math.exp(gamma / alpha) - 1.0
     d = (x - t).abs()
     near = d < beta
-    # the logarithm's gradient at infinity would be NaN, chosen or not
+    # the logarithm's gradient at infinity would be NaN even if torch.where does not select it
     n = keep(d, near)
     inner = alpha / b * (b * n + 1.0) * torch.log1p(b / beta * n) - alpha * n
     loss = torch.where(near, inner, gamma * d + (gamma / b - alpha * beta))
@@ -67,14 +67,14 @@ class BalancedL1Loss(nn.Module):
 
     Args:
         alpha: how much small errors count, > 0.
-        gamma: the largest gradient, > 0.
-        beta: where the logarithm ends, > 0.
+        gamma: upper bound of the gradient, > 0.
+        beta: where the logarithmic part ends, > 0.
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets and weights of one shape, such as (N, 4). Returns a scalar, or that shape with reduction
-        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions, targets and weights of the same shape, such as (N, 4). Returns a scalar, or that shape with
+        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``alpha``, ``gamma`` or ``beta`` is not above 0, shapes do not match, ``avg_factor`` with ``sum``.

@@ -20,15 +20,15 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor, full: bool = F
         \ell = \frac{1}{2} \left(\log v + \frac{(x - t)^2}{v}\right) \;\left[+\; \tfrac{1}{2} \log 2 \pi\right], \qquad
         v = \max(\mathrm{var}, \epsilon)
 
-    The gradient does not see the maximum, as in torch: a variance below ``eps`` still learns to grow.
+    The gradient passes through the maximum unchanged, as in torch: a variance below ``eps`` still learns to grow.
 
     Args:
         input: means x, of any shape.
         target: t, of the same shape.
-        var: variances >= 0: of the same shape, of that with 1 for one dimension, or of that without the last
-            dimension. A negative one gives NaN.
-        full: whether the constant in brackets counts.
-        eps: smallest variance.
+        var: variances >= 0, of the same shape, with one dimension of size 1, or without the last dimension. A negative
+            one gives NaN.
+        full: whether to include the constant in brackets.
+        eps: lower bound of the variance.
 
     Returns:
         The losses, of the shape of ``input``.
@@ -45,7 +45,7 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor, full: bool = F
         var = var.unsqueeze(-1)
     x, t, v = upcast(input), upcast(target), upcast(var)
     legal = ~(v < 0)
-    # max(v, eps), with the derivative 1 everywhere
+    # max(v, eps), with derivative 1 everywhere
     v = torch.where(v < eps, v - v.detach() + eps, v)
     d = x - t
     # (log v + (x - t)^2 / v) / 2
@@ -63,13 +63,13 @@ class GaussianNLLLoss(nn.Module):
     It has torch.nn.GaussianNLLLoss's call and numbers; see :func:`gaussian_nll_loss`.
 
     Args:
-        full: whether the constant log(2 pi) / 2 counts.
-        eps: smallest variance, > 0.
+        full: whether to include the constant log(2 pi) / 2.
+        eps: lower bound of the variance, > 0.
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Inputs and targets of one shape. Variances of that shape (heteroscedastic), or (homoscedastic) of that with 1
-        for one dimension or without the last dimension, or one float. Returns a scalar, or the shape of the input with
+        Inputs and targets of the same shape. Variances of that shape (heteroscedastic), or (homoscedastic) with one
+        dimension of size 1, without the last dimension, or one float. Returns a scalar, or the shape of the input with
         reduction ``none``; 0 for an empty batch.
 
     Raises:
@@ -97,12 +97,12 @@ class GaussianNLLLoss(nn.Module):
         return self._reduced(input, target, var)
 
     def _reduced(self, input: Tensor, target: Tensor, var: Tensor) -> Tensor:
-        """The loss of a tensor of variances."""
+        """Computes the loss with a tensor of variances."""
         return reduce_loss(gaussian_nll_loss(input, target, var, self.full, self.eps), self.reduction, None)
 
 
 def _call(name: str, shape: str, var: str, stretches: Tuple[str, ...] = ()) -> Call:
-    """A call with variances of the shape ``var``; in eager mode one of the dimensions ``stretches`` may be 1."""
+    """A call with variances of shape ``var``; in eager mode one of the dimensions ``stretches`` may be 1."""
     return Call(
         name,
         (

@@ -22,23 +22,23 @@ def ghmr_loss(
     mu: float = 0.02,
     momentum: float = 0.0,
 ) -> Tuple[Tensor, Tensor, Tensor]:
-    r"""Smooth distance of each element, divided by how many elements have a gradient of its length.
+    r"""Smooth distance of each element, divided by the number of elements with a gradient of similar length.
 
     .. math::
         \ell = \frac{T}{M S_b} \left(\sqrt{d^2 + \mu^2} - \mu\right), \qquad d = x - t, \quad
         \frac{|d|}{\sqrt{d^2 + \mu^2}} \in [e_b, e_{b+1})
 
-    with the densities S and the number of filled bins M of :func:`~lossreg.functional.ghmc_loss`, and the sum of all
-    weights, at least 1, T.
+    with the densities S and the number M of non-empty bins as in :func:`~lossreg.functional.ghmc_loss`, and T the sum
+    of all weights, at least 1.
 
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        label_weight: of the same shape. An element counts where it is above 0; NaN in others does not.
+        label_weight: of the same shape. Elements with a weight above 0 count; NaN in others is ignored.
         edges: e, ascending, (B + 1).
         acc_sum: S before the batch, (B).
-        mu: where the square becomes a line, > 0.
-        momentum: share of S that stays.
+        mu: where the loss turns from quadratic to linear, > 0.
+        momentum: share of the old S that is kept.
 
     Returns:
         The losses, of the shape of ``pred``; T, a scalar; and S after the batch, (B).
@@ -61,27 +61,27 @@ def ghmr_loss(
 
 @LOSSES.register_module()
 class GHMR(nn.Module):
-    """Box regression: smooth L1 loss in which gradient lengths that many elements share count less.
+    """Box regression: smooth L1 loss in which elements with common gradient lengths count less.
 
     It has mmdet's call and numbers; see :func:`ghmr_loss` for the formula.
 
-    The bins are [i / B, (i + 1) / B): ``edges``, a buffer, holds them. With ``momentum`` the densities of gradients are
-    a buffer too: ``acc_sum``. ``forward`` moves it in training mode only, and always computes with the moved one.
-    Artefacts take ``acc_sum`` and return ``next_acc_sum``.
+    The bins are [i / B, (i + 1) / B), with the bounds in the buffer ``edges``. With ``momentum``, the gradient
+    densities are kept in the buffer ``acc_sum``. ``forward`` always computes with the updated densities, but stores
+    them in training mode only. Artefacts take ``acc_sum`` and return ``next_acc_sum``.
 
     Args:
-        mu: where the square becomes a line, > 0.
+        mu: where the loss turns from quadratic to linear, > 0.
         bins: B.
-        momentum: share of the densities that a batch leaves, from 0 to 1; 0 for densities of each batch alone.
+        momentum: share of the old densities kept at each batch, from 0 to 1; 0 uses each batch's own densities.
         loss_weight: factor of the result.
-        reduction: ``none``, or ``mean``: over the sum of weights.
+        reduction: ``none``, or ``mean`` over the sum of weights.
 
     Shapes:
-        Predictions, targets and weights of one shape, such as (N, 4); ``acc_sum`` (B). Returns a scalar, or that shape
-        with reduction ``none``. An empty batch, or no weight above 0, gives 0.
+        Predictions, targets and weights of the same shape, such as (N, 4); ``acc_sum`` (B). Returns a scalar, or that
+        shape with reduction ``none``. An empty batch, or no weight above 0, gives 0.
 
     Raises:
-        ValueError: ``mu`` is not above 0, ``reduction='sum'``, ``momentum`` out of [0, 1], shapes do not match.
+        ValueError: ``mu`` is not above 0, ``reduction='sum'``, ``momentum`` outside [0, 1], shapes do not match.
 
     Reference:
         Li et al., Gradient Harmonized Single-stage Detector, AAAI 2019.
@@ -109,7 +109,7 @@ class GHMR(nn.Module):
         self.momentum = float(momentum)
         self.loss_weight = float(loss_weight)
         self.reduction = reduction
-        # rounding leaves a length of 1 in the last bin
+        # with a last edge of 1e3, a gradient length that rounds to 1 or more stays in the last bin
         self.register_buffer('edges', equal_edges(bins, 1e3))
         self.register_buffer('acc_sum', torch.zeros(bins) if momentum > 0 else None)
 
@@ -121,9 +121,9 @@ class GHMR(nn.Module):
         avg_factor: Optional[float] = None,
         reduction_override: Optional[str] = None,
     ) -> Tensor:
-        """Computes the loss and, in training mode, moves the densities.
+        """Computes the loss and, in training mode, updates the densities.
 
-        ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads give, does not count.
+        ``reduction_override`` replaces the constructor's reduction; ``avg_factor``, which heads pass, is ignored.
         """
         acc_sum = self.acc_sum
         if acc_sum is not None:
@@ -154,7 +154,7 @@ class GHMR(nn.Module):
 
 
 def _call(name: str, moving: bool) -> Call:
-    """A call with densities that move, or without."""
+    """A call with or without running densities."""
     inputs = (
         Input('pred', Role.LOGITS, 'N D', differentiable=True),
         Input('target', Role.LOGITS, 'N D'),
@@ -163,7 +163,7 @@ def _call(name: str, moving: bool) -> Call:
     return Call(
         name,
         (*inputs, Input('acc_sum', Role.COUNTS, 'B', state=True)) if moving else inputs,
-        # a call that asks for another reduction is refused
+        # a call with another reduction is refused
         when=lambda loss: (loss.momentum > 0) == moving and loss.reduction != 'sum',
         method='step' if moving else '',
     )
@@ -185,7 +185,7 @@ GHMR.spec = LossSpec(
     differences=(
         Difference(
             'mmdet.GHMR',
-            'the densities move in training mode only; mmdet moves them in evaluation too',
+            'the densities are updated in training mode only; mmdet updates them in evaluation too',
             'a validation loss must not change what is trained',
             'tests/openmmlab/test_mmdet.py',
         ),

@@ -24,7 +24,7 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     Args:
         input: predictions x, of any shape.
         target: targets t, of the same shape.
-        delta: where the square ends, > 0.
+        delta: where the quadratic part ends, > 0.
 
     Returns:
         The losses, of the shape of ``input``.
@@ -37,7 +37,7 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
         tensor([0.5000, 4.0000])
     """
     check_same_shape(target, input, 'target', 'input')
-    # torch's kernel takes a tenth of the time of the formula's operators
+    # torch's kernel is ten times faster than the formula written out
     x, t = upcast_alike(input, target)
     return F.huber_loss(x, t, reduction='none', delta=delta)
 
@@ -50,10 +50,11 @@ class HuberLoss(nn.Module):
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
-        delta: where the square ends, > 0.
+        delta: where the quadratic part ends, > 0.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty
+        batch.
 
     Raises:
         ValueError: ``delta`` is not above 0, shapes do not match.

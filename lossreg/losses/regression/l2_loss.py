@@ -1,4 +1,4 @@
-"""Squared error of similarities with margins and mined negatives, by its other name."""
+"""``MarginL2Loss`` under its other name in mmdet."""
 
 from typing import ClassVar, Optional
 
@@ -19,25 +19,25 @@ from lossreg.spec import HostClass, LossSpec
 
 @LOSSES.register_module()
 class L2Loss(nn.Module):
-    """Similarities in tracking, with margins and mined negatives: ``MarginL2Loss`` by mmdet's other name.
+    """Similarities in tracking: squared error with margins and mined negatives, ``MarginL2Loss`` under another name.
 
-    It has mmdet's call and numbers, which are those of ``MarginL2Loss``.
+    It has mmdet's call and numbers, the same as ``MarginL2Loss``.
 
     See :func:`~lossreg.functional.margin_l2_loss` for the formula. The mean is over the elements that count;
-    ``avg_factor`` does not matter, as in mmdet.
+    ``avg_factor`` is ignored, as in mmdet.
 
     Args:
-        neg_pos_ub: how many negatives count for each positive; all, if it is not above 0.
+        neg_pos_ub: how many negatives count for each positive; all if not above 0.
         pos_margin: margin of positives, if above 0.
         neg_margin: margin of negatives, if above 0.
-        hard_mining: whether the hardest negatives count, or random ones.
+        hard_mining: whether to mine the hardest negatives or random ones.
         reduction: ``none`` or ``mean``.
         loss_weight: factor of the result.
 
     Shapes:
-        Similarities, targets and weights of one shape, such as (N, M); and, where negatives are drawn at random,
-        optionally the draw: noise in [0, 1) of that shape, which artefacts need. Without it eager and TorchScript draw
-        it. Returns a scalar, or that shape with reduction ``none``. If nothing counts it is 0.
+        Similarities, targets and weights of the same shape, such as (N, M); for random negatives, optionally also noise
+        in [0, 1) of that shape, which artefacts need. Without it, eager mode and TorchScript draw it. Returns a scalar,
+        or that shape with reduction ``none``. If nothing counts it is 0.
 
     Raises:
         ValueError: ``reduction='sum'``, shapes do not match.

@@ -29,14 +29,14 @@ def margin_l2_loss(
     .. math::
         \ell = w \left(\min(\max(x - m, 0), 1) - t\right)^2
 
-    with the margin m of positives, t = 1, or of negatives, t = 0, if that is above 0. Where ``neg_pos_ub`` is above 0,
-    only that many negatives count for each positive: those with the largest ``noise``, or without it those with the
-    largest error, of equals the first.
+    where m is the margin of positives (t = 1) or of negatives (t = 0) if above 0, else 0. If ``neg_pos_ub`` is above 0,
+    only that many negatives count for each positive: those with the largest ``noise``, or without noise those with the
+    largest error; ties go to the first.
 
     Args:
         pred: similarities x, of any shape.
         target: t, of the same shape. An element that is neither 1 nor 0 counts, without margin.
-        weight: w, of the same shape. Where it is 0 or below, nothing counts, not even NaN.
+        weight: w, of the same shape. Where it is 0 or below, the element is ignored, even if it is NaN.
         noise: a random number for each element, of the same shape.
         neg_pos_ub: how many negatives count for each positive.
         pos_margin: margin of positives.
@@ -64,7 +64,7 @@ def margin_l2_loss(
     # (min(max(x, 0), 1) - t)^2
     loss = F.mse_loss(x.clamp(min=0.0, max=1.0), t, reduction='none')
     if neg_pos_ub > 0:
-        # in float64, because float32 does not hold the number of many positives
+        # float64, because float32 cannot represent large counts exactly
         most = (positive.sum().double() * neg_pos_ub).floor().long()
         key = loss if noise is None else noise
         if noise is not None:
@@ -92,20 +92,20 @@ class MarginL2Loss(nn.Module):
 
     It has mmdet's call and numbers; see :func:`margin_l2_loss` for the formula.
 
-    The mean is over the elements that count; ``avg_factor`` does not matter, as in mmdet.
+    The mean is over the elements that count; ``avg_factor`` is ignored, as in mmdet.
 
     Args:
-        neg_pos_ub: how many negatives count for each positive; all, if it is not above 0.
+        neg_pos_ub: how many negatives count for each positive; all if not above 0.
         pos_margin: margin of positives, if above 0.
         neg_margin: margin of negatives, if above 0.
-        hard_mining: whether the hardest negatives count, or random ones.
+        hard_mining: whether to mine the hardest negatives or random ones.
         reduction: ``none`` or ``mean``.
         loss_weight: factor of the result.
 
     Shapes:
-        Similarities, targets and weights of one shape, such as (N, M); and, where negatives are drawn at random,
-        optionally the draw: noise in [0, 1) of that shape, which artefacts need. Without it eager and TorchScript draw
-        it. Returns a scalar, or that shape with reduction ``none``. If nothing counts it is 0.
+        Similarities, targets and weights of the same shape, such as (N, M); for random negatives, optionally also noise
+        in [0, 1) of that shape, which artefacts need. Without it, eager mode and TorchScript draw it. Returns a scalar,
+        or that shape with reduction ``none``. If nothing counts it is 0.
 
     Raises:
         ValueError: ``reduction='sum'``, shapes do not match.
@@ -163,11 +163,11 @@ MINED_CALLS = (
             Input('weight', Role.WEIGHTS, 'N M', optional=True),
             Input('noise', Role.NOISE, 'N M', when=lambda loss: loss.neg_pos_ub > 0 and not loss.hard_mining),
         ),
-        # a call that asks for another reduction is refused
+        # a call with another reduction is refused
         when=lambda loss: loss.reduction != 'sum',
     ),
 )
-"""The call of the losses that mine negatives by their ratio to positives."""
+"""The call of losses that mine negatives by their ratio to positives."""
 
 MINED_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     'default': {},
@@ -179,19 +179,19 @@ MINED_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def mined_differences(host: str) -> Tuple[Difference, ...]:
-    """The differences that mining in mmdet's way of writing makes."""
+    """The differences shared by the losses that mine negatives as in mmdet."""
     here = 'tests/openmmlab/test_mmdet.py'
     return (
         Difference(
             host,
             'pred, target and weight stay as they were given; mmdet writes margins, -1 and 0 into them',
-            'what a loss is given is not its own',
+            'a loss must not modify its inputs',
             here,
         ),
         Difference(
             host,
-            'a weight below 0 switches off, like 0; mmdet takes -1 for the target and lets the weight count',
-            'an element that is called invalid contributes nothing',
+            'a weight below 0 switches an element off, like 0; mmdet sets the target to -1 and applies the weight',
+            'an element marked as invalid contributes nothing',
             here,
         ),
         Difference(
@@ -203,7 +203,7 @@ def mined_differences(host: str) -> Tuple[Difference, ...]:
         Difference(
             host,
             'random negatives are drawn by torch, or given as noise; mmdet draws them by numpy, in two dimensions only',
-            'artefacts take random draws as inputs, and a seed of torch repeats them in eager mode',
+            'artefacts take random draws as inputs, and in eager mode torch.manual_seed reproduces them',
             here,
         ),
     )

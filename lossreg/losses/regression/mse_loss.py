@@ -22,7 +22,7 @@ def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> T
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
+        weight: w, of the same shape, or with size 1 in dimensions 1 and 2. Where it is 0, NaN is ignored.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -44,7 +44,7 @@ class MSELoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets and weights of one shape, such as (N, C, H, W). Returns a scalar, or that shape with
+        Predictions, targets and weights of the same shape, such as (N, C, H, W). Returns a scalar, or that shape with
         reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:

@@ -23,13 +23,13 @@ def poisson_nll_loss(
         \;\left[+\; t \log t - t + \tfrac{1}{2} \log(2 \pi t) \text{ where } t > 1\right]
 
     :math:`\lambda = e^x`, or :math:`\lambda = x` and :math:`\log \lambda = \log(x + \epsilon)` without ``log_input``,
-    with :math:`0 \log 0 = 0`. The bracket, with ``full``, is Stirling's approximation of :math:`\log t!`.
+    with :math:`0 \log 0 = 0`. The bracket, added with ``full``, is Stirling's approximation of :math:`\log t!`.
 
     Args:
         input: x, of any shape.
         target: counts t >= 0, of the same shape.
         log_input: whether x is the logarithm of the rate.
-        full: whether the bracket counts.
+        full: whether to include the bracket.
         eps: keeps the logarithm of a rate of 0 finite.
 
     Returns:
@@ -60,15 +60,15 @@ class PoissonNLLLoss(nn.Module):
 
     Args:
         log_input: whether inputs are logarithms of rates.
-        full: whether Stirling's term of the target counts.
+        full: whether to include Stirling's term of the target.
         size_average: deprecated; False means ``reduction='sum'``.
         eps: keeps the logarithm of a rate of 0 finite; without ``log_input`` only.
         reduce: deprecated; False means ``reduction='none'``.
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
-        Above 88 the exponential of a logarithm overflows in float32.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty
+        batch. In float32 the exponential of a log rate above 88 overflows.
 
     Raises:
         ValueError: shapes do not match.

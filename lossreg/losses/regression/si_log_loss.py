@@ -23,13 +23,13 @@ def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, e
     over the valid elements V, where :math:`t_i > \epsilon`.
 
     Args:
-        pred: depths p, (N, d1, ..., dk). Where it is NaN an element is not valid, as in mmseg.
+        pred: depths p, (N, d1, ..., dk). Elements where it is NaN are invalid, as in mmseg.
         target: depths t, of the same shape.
-        weight: w, (N). Where it is 0, NaN does not count.
+        weight: w, (N). Where it is 0, NaN is ignored.
         eps: see above, > 0.
 
     Returns:
-        (N); 0, with gradient 0, for a sample without a valid element, and for one without error.
+        (N); 0, with gradient 0, for samples without a valid element or without error.
 
     Raises:
         ValueError: shapes do not match.
@@ -42,12 +42,12 @@ def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, e
         check_leading_shape(weight, pred, 1, 'weight', 'pred')
         weight = upcast(weight)
         valid = valid & (weight != 0).view([-1] + [1] * (pred.dim() - 1))
-    # log t - log p, and 0 where it is not valid
+    # log t - log p, and 0 where invalid
     difference = torch.log(torch.where(valid, t, 1.0)) - torch.log(torch.where(valid, p.clamp(min=eps), 1.0))
     count = total_per_sample(valid.to(p.dtype))
     mean = average(total_per_sample(difference), count)
     spread = average(total_per_sample(difference * difference), count) - 0.5 * mean * mean
-    # the root has no derivative at 0
+    # the square root has no derivative at 0
     perfect = spread == 0
     loss = keep(torch.sqrt(torch.where(perfect, 1.0, spread)), ~perfect)
     return loss if weight is None else loss * weight
@@ -55,14 +55,14 @@ def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, e
 
 @LOSSES.register_module()
 class SiLogLoss(nn.Module):
-    """Depth maps: logarithmic error that ignores a common scale.
+    """Depth estimation: logarithmic error that discounts a common scale factor.
 
     It has mmseg's call and numbers; see :func:`si_log_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
-        eps: targets up to it are not valid, predictions below it are raised to it.
+        eps: targets up to eps are invalid, predictions below it are raised to it.
         loss_name: the name under which decode heads add up this loss.
 
     Shapes:

@@ -23,8 +23,8 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
     Args:
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
-        weight: w, of the same shape, or 1 in dimensions 1 and 2. Where it is 0, NaN does not count.
-        beta: where the square ends, >= 0; with 0 it is the L1 loss.
+        weight: w, of the same shape, or with size 1 in dimensions 1 and 2. Where it is 0, NaN is ignored.
+        beta: where the quadratic part ends, >= 0; with 0 it is the L1 loss.
 
     Returns:
         The losses, of the shape of ``pred``.
@@ -46,13 +46,13 @@ class SmoothL1Loss(nn.Module):
     It has mmdet's call and numbers; see :func:`smooth_l1_loss` for the formula.
 
     Args:
-        beta: where the square ends, > 0.
+        beta: where the quadratic part ends, > 0.
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.
         loss_weight: factor of the result.
 
     Shapes:
-        Predictions, targets and weights of one shape, such as (N, 4). Returns a scalar, or that shape with reduction
-        ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
+        Predictions, targets and weights of the same shape, such as (N, 4). Returns a scalar, or that shape with
+        reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``beta`` is not above 0, shapes do not match, ``avg_factor`` with ``reduction='sum'``.

@@ -1,4 +1,4 @@
-"""L1 loss, called as in torch, and the calls of the losses called like it."""
+"""L1 loss, called as in torch."""
 
 from typing import ClassVar, Optional
 
@@ -26,7 +26,8 @@ class TorchL1Loss(nn.Module):
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty
+        batch.
 
     Raises:
         ValueError: shapes do not match.

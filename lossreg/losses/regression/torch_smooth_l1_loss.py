@@ -24,10 +24,11 @@ class TorchSmoothL1Loss(nn.Module):
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.
-        beta: where the square ends, >= 0; with 0 it is the L1 loss.
+        beta: where the quadratic part ends, >= 0; with 0 it is the L1 loss.
 
     Shapes:
-        Inputs and targets of one shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty batch.
+        Inputs and targets of the same shape. Returns a scalar, or that shape with reduction ``none``; 0 for an empty
+        batch.
 
     Raises:
         ValueError: ``beta`` is negative, shapes do not match.
