@@ -14,7 +14,7 @@ from lossreg.spec_parts.distillation import FEATURE_CALLS
 
 
 def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor:
-    r"""Squared hinge loss of each neuron against its teacher's being active or not.
+    r"""Squared hinge loss of each neuron against whether its teacher is active.
 
     .. math::
         \ell = \max(0,\; m - y\,x_S)^2, \qquad y = \begin{cases} 1 & x_T > 0 \\ -1 & \text{elsewhere} \end{cases}
@@ -22,7 +22,7 @@ def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor
     Args:
         s_feature: the student's features x_S before the activation, of any shape.
         t_feature: the teacher's x_T, of the same shape.
-        margin: m, how far on the right side a neuron should be.
+        margin: m, the margin by which a neuron should be on the teacher's side of 0.
 
     Returns:
         The losses, of the shape of ``s_feature``.
@@ -32,7 +32,7 @@ def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor
     """
     check_same_shape(s_feature, t_feature, 's_feature', 't_feature')
     s, t = upcast(s_feature), upcast(t_feature)
-    # -y x_S; a teacher that is NaN has no sign
+    # -y x_S; NaN of the teacher has no sign
     wrong = torch.where(t > 0, -s, torch.where(t <= 0, s, t))
     hinge = (margin + wrong).clamp(min=0.0)
     return hinge * hinge
@@ -46,7 +46,7 @@ class ABLoss(nn.Module):
 
     Args:
         loss_weight: factor of the result.
-        margin: how far on the right side a neuron should be.
+        margin: the margin by which a neuron should be on the teacher's side of 0.
 
     Shapes:
         Features (N, ...) of student and teacher, of one shape. Returns 3 / 1000 of the sum over the batch size; an
@@ -67,7 +67,7 @@ class ABLoss(nn.Module):
         self.margin = float(margin)
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         loss = ab_loss(s_feature, t_feature, self.margin)
         return self.loss_weight * (0.003 * average_over(total(loss), loss.size(0)))
 

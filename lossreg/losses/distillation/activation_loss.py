@@ -12,7 +12,7 @@ from lossreg.spec_parts.distillation import FEATURE_SHAPES, outputs_call
 
 
 def activation_loss(feat_T: Tensor, norm_type: str = 'abs') -> Tensor:
-    r"""The negative mean magnitude (``abs``) or length (``norm``) of all features together.
+    r"""The negative mean absolute value (``abs``) or the negative L2 norm (``norm``) of all features.
 
     .. math::
         \ell = -\frac1n \sum_i |x_i| \qquad\text{or}\qquad \ell = -\sqrt{\textstyle\sum_i x_i^2}
@@ -40,7 +40,7 @@ class ActivationLoss(nn.Module):
 
     Args:
         loss_weight: factor of the result.
-        norm_type: ``abs`` for the mean magnitude, ``norm`` for the length.
+        norm_type: ``abs`` for the mean absolute value, ``norm`` for the L2 norm.
 
     Shapes:
         Features of any shape. Returns a scalar; an empty batch gives 0.

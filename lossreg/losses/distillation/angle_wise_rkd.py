@@ -21,7 +21,7 @@ def angle_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) 
         a_{ijk} = \frac{x_j - x_i}{\lVert x_j - x_i \rVert} \cdot \frac{x_k - x_i}{\lVert x_k - x_i \rVert}, \quad
         h(e) = \begin{cases} e^2 / 2 & |e| < 1 \\ |e| - 1/2 & \text{elsewhere} \end{cases}
 
-    with lengths of at least :math:`10^{-12}`. It takes memory for N N C and N N N numbers.
+    with lengths of at least :math:`10^{-12}`. Memory: two tensors, of N N C and N N N elements.
 
     Args:
         preds_S: the student's features x, (N, d1, ..., dk).
@@ -45,7 +45,7 @@ def angle_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) 
 def _angles(x: Tensor, with_l2_norm: bool) -> Tensor:
     """The cosine of the angle at i between j and k, (N, N, N)."""
     rows = flat_features(x, with_l2_norm)
-    # the difference of near-duplicates in float64; once taken it is as right in float32
+    # the difference of near-duplicates needs float64; the rest is as accurate in float32
     difference = (rows.unsqueeze(0) - rows.unsqueeze(1)).to(upcast(x).dtype)
     direction = normalize(difference)
     return matmul(direction, direction.transpose(1, 2))
@@ -80,7 +80,7 @@ class AngleWiseRKD(nn.Module):
         self.with_l2_norm = with_l2_norm
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * angle_wise_rkd(preds_S, preds_T, self.with_l2_norm)
 
 

@@ -18,11 +18,11 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
         \ell = \frac{1}{N H W} \sum_{n,i} (a^S_{ni} - a^T_{ni})^2, \qquad
         a_n = \frac{q_n}{\lVert q_n \rVert}, \quad q_{ni} = \frac1C \sum_c x_{nci}^2
 
-    with i over height and width, or whatever follows the channels. A map of zeros stays one.
+    with i over height and width, or whatever follows the channels. A map of zeros stays zero.
 
     Args:
         s_feature: the student's features, (N, C, H, W), or (N, C, ...).
-        t_feature: the teacher's, the same but for C.
+        t_feature: the teacher's, the same except for C.
 
     Returns:
         A scalar.
@@ -36,8 +36,8 @@ def at_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 
 
 def attention(x: Tensor) -> Tensor:
-    """Mean square of the channels at each place, over the length of all of them: (N, H W)."""
-    # where nothing follows the channels, one place
+    """Mean square over the channels at each position, scaled to length 1 per sample: (N, H W)."""
+    # one position where nothing follows the channels
     return normalize(average_over((x * x).sum(1), x.size(1)).unsqueeze(-1).flatten(1))
 
 
@@ -51,8 +51,8 @@ class ATLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Features (N, C, H, W), or (N, C, ...), of student and teacher, equal but for the channels. Returns a scalar; an
-        empty batch gives 0.
+        Features (N, C, H, W), or (N, C, ...), of student and teacher, equal except for C. Returns a scalar; an empty
+        batch gives 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -69,7 +69,7 @@ class ATLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * at_loss(s_feature, t_feature)
 
 
@@ -90,7 +90,7 @@ ATLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmrazor.ATLoss',
-            'maps with their height and width exchanged, or in batches of another size, are an error; mmrazor flattens '
+            'maps with their height and width exchanged, or with different batch sizes, are an error; mmrazor flattens '
             'and broadcasts',
             'contract 5: shapes that do not match are an error',
             'tests/openmmlab/test_mmrazor.py',

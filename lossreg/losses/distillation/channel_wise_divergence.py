@@ -14,7 +14,7 @@ from lossreg.spec_parts.distillation import distillation_calls
 
 
 def channel_wise_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
-    r"""Divergence of each channel of the student from the teacher's, as distributions over the places of a map.
+    r"""KL divergence of each channel of the student from the teacher's, as distributions over the positions of a map.
 
     .. math::
         \ell_{nc} = \tau^2 \sum_i t_{nci} \left(\log t_{nci} - \log s_{nci}\right), \qquad
@@ -40,14 +40,14 @@ def channel_wise_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) 
 
 
 def _log_shares(x: Tensor, tau: float) -> Tensor:
-    """The logarithm of each place's share in its channel, (N, C, H, W)."""
-    # not left flat: of equal products of sizes the exporter does not conclude that the sizes are equal
+    """Log-softmax over the positions of each channel, (N, C, H, W)."""
+    # unflattened again: the exporter cannot infer equal sizes from equal products of sizes
     return log_softmax(upcast(x).flatten(2), tau, dim=2).view(x.shape)
 
 
 @LOSSES.register_module()
 class ChannelWiseDivergence(nn.Module):
-    """Distillation of dense predictions: divergence of channels as distributions over a map.
+    """Distillation of dense predictions: KL divergence of channels, each a distribution over the map.
 
     It has mmrazor's call and numbers; see :func:`channel_wise_divergence` for the formula.
 
@@ -75,7 +75,7 @@ class ChannelWiseDivergence(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's maps beside its teacher's."""
+        """Computes the loss of a student's maps against its teacher's."""
         loss = channel_wise_divergence(preds_S, preds_T, self.tau)
         return self.loss_weight * average_over(total(loss), loss.numel())
 
@@ -89,7 +89,7 @@ ChannelWiseDivergence.spec = LossSpec(
     differences=(
         Difference(
             'mmrazor.ChannelWiseDivergence',
-            'maps of other batches or channels are an error; mmrazor compares only height and width, and flattens and '
+            'maps of other batches or channels are an error; mmrazor checks only height and width, and flattens and '
             'broadcasts the rest',
             'contract 5: shapes that do not match are an error',
             'tests/openmmlab/test_mmrazor.py',

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation, without its memory."""
+"""Contrastive representation distillation, without its memory bank."""
 
 import math
 from typing import ClassVar, Optional
@@ -29,12 +29,12 @@ def contrastive_loss(
         \ell_n = -\log \frac{P_{n0}}{P_{n0} + m q + \epsilon} - \sum_{k=1}^m \log \frac{m q}{P_{nk} + m q + \epsilon},
         \qquad P_{nk} = \frac{1}{Z} e^{f_n \cdot c_{nk} / T}, \quad q = \frac{1}{n_{data}}
 
-    Computed from logarithms, so that no exponential overflows.
+    Computed in the log domain, so that no exponential overflows.
 
     Args:
         feats: f, (N, D).
         contrast: c, (N, 1 + m, D): first the other network's embedding of the same sample, then those of m others.
-        z: Z, a scalar above 0; without it, :math:`n_{data}` times the mean of the exponentials, without gradient.
+        z: Z, a scalar above 0; if absent, :math:`n_{data}` times the mean of the exponentials, without gradient.
         temperature: T, > 0.
         sample_n: the size of the data set, :math:`n_{data}`.
         eps: see the formula.
@@ -61,23 +61,24 @@ def contrastive_loss(
 
 def _log_mean(score: Tensor) -> Tensor:
     """log of the mean of e^score."""
-    # one number more, which counts nothing: the largest of none does not exist
+    # an extra entry of weight 0, because the maximum of an empty row does not exist
     padded = F.pad(score.flatten(), [0, 1], value=-1e30)
     return torch.logsumexp(padded, dim=0) - torch.log(torch.zeros_like(padded[0]) + score.numel())
 
 
 @LOSSES.register_module()
 class ContrastiveRepresentationLoss(nn.Module):
-    """Contrastive distillation (CRD): a sample's embeddings in both networks are told from all others.
+    """Contrastive distillation (CRD): a sample's embeddings in both networks should match, and differ from all others.
 
     See :func:`contrastive_loss` for the formula.
 
-    mmrazor's ``CRDLoss`` holds a memory of both networks' embeddings of the whole data set, from which it draws the
-    negatives by the indices in ``data_samples``. That is no function of tensors; the rest of it is, and is here. The
-    loss is that of the student against the teacher's embeddings and that of the teacher against the student's.
+    mmrazor's ``CRDLoss`` keeps a memory bank of both networks' embeddings of the whole data set and draws the negatives
+    from it by the indices in ``data_samples``. The memory bank is not a function of tensors and is left out; this class
+    is the rest. The loss is the sum of two: the student against the teacher's embeddings, and the teacher against the
+    student's.
 
     Args:
-        loss_weight: factor of the result; mmrazor takes the option, and leaves it out.
+        loss_weight: factor of the result; mmrazor takes the option but ignores it.
         temperature: of the scores, > 0.
         sample_n: the size of the data set.
         eps: keeps the logarithms finite.
@@ -85,8 +86,8 @@ class ContrastiveRepresentationLoss(nn.Module):
     Shapes:
         Features (N, D) of student and teacher; ``s_contrast`` and ``t_contrast`` (N, 1 + m, D), embeddings by student
         and teacher, the first of the same sample, the others of m negatives; ``z_s`` and ``z_t`` scalars, the
-        constants that the student's and the teacher's scores are divided by. Without them they are estimated from the
-        batch, as mmrazor does in its first one. Returns a scalar; an empty batch gives 0.
+        normalisation constants of the student's and the teacher's scores. If absent they are estimated from the batch,
+        as mmrazor does in its first batch. Returns a scalar; an empty batch gives 0.
 
     Raises:
         ValueError: ``temperature`` is not above 0, shapes do not match.
@@ -120,7 +121,7 @@ class ContrastiveRepresentationLoss(nn.Module):
         check_same_shape(s_feats, t_feats, 's_feats', 't_feats')
         check_at_least(s_contrast, 1, 1, 's_contrast', 'the positive, which comes first,')
         check_at_least(t_contrast, 1, 1, 't_contrast', 'the positive, which comes first,')
-        # each has as many negatives as it likes
+        # the two may have different numbers of negatives
         check_same_shape(s_contrast[:, 0], t_feats, 's_contrast[:, 0]', 't_feats')
         check_same_shape(t_contrast[:, 0], s_feats, 't_contrast[:, 0]', 's_feats')
         student = contrastive_loss(s_feats, t_contrast, z_s, self.temperature, self.sample_n, self.eps)

@@ -21,7 +21,7 @@ def dist_loss(
     intra_loss_weight: float = 1.0,
     tau: float = 1.0,
 ) -> Tensor:
-    r"""How far from 1 the correlations between the two predictions are, over classes and over samples.
+    r"""One minus the correlation between the two predictions, over classes and over samples.
 
     .. math::
         \ell = \tau^2 \left(\frac{w_1}{N} \sum_n (1 - \rho(s_{n \cdot}, t_{n \cdot})) +
@@ -29,8 +29,8 @@ def dist_loss(
         \rho(a, b) = \frac{(a - \bar a) \cdot (b - \bar b)}
             {\lVert a - \bar a \rVert \lVert b - \bar b \rVert + 10^{-8}}
 
-    with :math:`s = \mathrm{softmax}(x_S / \tau)` and t alike. Computed in float64: the difference of predictions that
-    are all but equal is all that counts.
+    with :math:`s = \mathrm{softmax}(x_S / \tau)` and t alike. Computed in float64, because the loss depends on small
+    differences of nearly equal predictions.
 
     Args:
         logits_S: the student's logits, (N, C).
@@ -50,7 +50,7 @@ def dist_loss(
     check_at_least(logits_S, 1, 1, 'logits_S', 'a distribution over classes')
     s, t = torch.softmax(logits_S.double() / tau, dim=1), torch.softmax(logits_T.double() / tau, dim=1)
     of_samples, of_classes = 1.0 - correlation(s, t, 1), 1.0 - correlation(s, t, 0)
-    # an empty batch has classes, but nothing to correlate
+    # an empty batch still has classes, but nothing to correlate
     of_classes = keep(of_classes, torch.zeros_like(of_classes) + s.size(0) > 0)
     inter = average_over(total(of_samples), of_samples.numel())
     intra = average_over(total(of_classes), of_classes.numel())
@@ -63,7 +63,7 @@ def correlation(a: Tensor, b: Tensor, dim: int, eps: float = 1e-8) -> Tensor:
     a = a - average_over(a.sum(dim, keepdim=True), a.size(dim))
     b = b - average_over(b.sum(dim, keepdim=True), b.size(dim))
     lengths = root((a * a).sum(dim)) * root((b * b).sum(dim))
-    # in units of eps, because the exporter drops the addition of a number as small
+    # in units of eps, because the exporter drops the addition of so small a number
     return (a * b).sum(dim) / eps / (lengths / eps + 1.0)
 
 
@@ -74,15 +74,15 @@ class DISTLoss(nn.Module):
     It has mmrazor's call and numbers; see :func:`dist_loss` for the formula.
 
     Args:
-        inter_loss_weight: weight of the correlations over the classes, one a sample.
-        intra_loss_weight: weight of the correlations over the samples, one a class.
+        inter_loss_weight: weight of the correlations over the classes, one per sample.
+        intra_loss_weight: weight of the correlations over the samples, one per class.
         tau: temperature, > 0.
         loss_weight: factor of the result.
         teacher_detach: whether the teacher gets no gradient.
 
     Shapes:
-        Logits (N, C) of student and teacher. Returns a scalar; an empty batch gives 0. One sample has no correlation
-        with others, so its classes' parts are 1.
+        Logits (N, C) of student and teacher. Returns a scalar; an empty batch gives 0. A single sample has no
+        correlation over samples, so each class contributes 1.
 
     Raises:
         ValueError: ``tau`` is not above 0, shapes do not match.
@@ -110,7 +110,7 @@ class DISTLoss(nn.Module):
         self.teacher_detach = teacher_detach
 
     def forward(self, logits_S: Tensor, logits_T: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's."""
+        """Computes the loss of a student's logits against its teacher's."""
         if self.teacher_detach:
             logits_T = logits_T.detach()
         loss = dist_loss(logits_S, logits_T, self.inter_loss_weight, self.intra_loss_weight, self.tau)

@@ -15,7 +15,7 @@ from lossreg.spec_parts.distillation import relational_calls
 
 
 def distance_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = True) -> Tensor:
-    r"""Smooth L1 error of all distances within a batch, each batch's over their mean.
+    r"""Smooth L1 error of all pairwise distances within a batch, each divided by the mean distance of its batch.
 
     .. math::
         \ell = \frac{1}{N^2} \sum_{ij} h(u^S_{ij} - u^T_{ij}), \qquad
@@ -49,7 +49,7 @@ def distance_wise_rkd(preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool = Tru
 
 
 def _distances(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """The squares of all distances, the distances over their mean, (N, N) both, and their mean; without gradient."""
+    """Squared distances and distances over their mean, (N, N) each, and that mean; without gradient."""
     squared = pairwise_squared_distances(x.detach())
     index = torch.arange(x.size(0), device=x.device)
     d = torch.where(index.unsqueeze(1) == index.unsqueeze(0), 0.0, distances_of(squared, True))
@@ -60,7 +60,7 @@ def _distances(x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
 
 
 def _gradient_only(x: Tensor, squared: Tensor, u: Tensor, mean: Tensor, slope: Tensor) -> Tensor:
-    """0, with the gradient of the loss by ``x`` where ``slope`` / N^2 is that by u; other arguments as above."""
+    """0, with the gradient of the loss by ``x``; ``slope`` / N^2 is the gradient by u, the rest is as above."""
     n = x.size(0)
     # by d_ij: (slope_ij - sum_kl slope_kl u_kl / N (N - 1)) / (mean N^2)
     through_mean = average_over(total(slope * u), n * (n - 1))
@@ -80,7 +80,7 @@ class DistanceWiseRKD(nn.Module):
 
     Shapes:
         Features (N, ...) of student and teacher, whose sizes may differ. Returns a scalar; one sample, or none, gives
-        0. Samples alike are at distance 1e-6.
+        0. Equal samples are at distance 1e-6.
 
     Raises:
         ValueError: batches do not match.
@@ -97,7 +97,7 @@ class DistanceWiseRKD(nn.Module):
         self.with_l2_norm = with_l2_norm
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * distance_wise_rkd(preds_S, preds_T, self.with_l2_norm)
 
 

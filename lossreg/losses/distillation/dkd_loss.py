@@ -23,7 +23,7 @@ def dkd_loss(
     alpha: float = 1.0,
     beta: float = 1.0,
 ) -> Tensor:
-    r"""Divergence of the student from the teacher about the labelled class, and among the others.
+    r"""KL divergence of the student from the teacher: the labelled class against the rest, and among the rest.
 
     .. math::
         \ell_n = \tau^2 \left(\alpha\, \mathrm{KL}(b^T \Vert b^S) + \beta\, \mathrm{KL}(q^T \Vert q^S)\right), \qquad
@@ -60,8 +60,8 @@ def dkd_loss(
 
 
 def _log_odds(x: Tensor, own: Tensor) -> Tensor:
-    """The logarithm of the odds against the own class, (N)."""
-    # -1e30, not -inf: beside a class alone nothing else is left, and the gradient of that is NaN
+    """The log-odds against the labelled class, (N)."""
+    # -1e30, not -inf: with a single class nothing else is left, and the gradient would be NaN
     largest, rest = log_sum_exp(torch.where(own, -1e30, x))
     return rest + (largest - torch.where(own, x, 0.0).sum(1))
 
@@ -72,7 +72,7 @@ def _without(x: Tensor, own: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class DKDLoss(nn.Module):
-    """Distillation of logits, with the labelled class and the other classes weighted apart.
+    """Distillation of logits, with separate weights for the labelled class and for the other classes.
 
     It has mmrazor's call and numbers; see :func:`dkd_loss` for the formula.
 
@@ -81,7 +81,7 @@ class DKDLoss(nn.Module):
         alpha: weight of the labelled class's part.
         beta: weight of the others' part.
         reduction: ``batchmean``, the sum over the batch size, as in the paper. ``none``, ``mean`` and ``sum`` all mean
-            the sum, as in mmrazor, which asks torch for ``size_average=False`` beside them.
+            the sum, as in mmrazor, which also passes ``size_average=False`` to torch.
         loss_weight: factor of the result.
 
     Shapes:
@@ -115,7 +115,7 @@ class DKDLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor, gt_labels: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's, and the labels."""
+        """Computes the loss of a student's logits against its teacher's, and the labels."""
         loss = dkd_loss(preds_S, preds_T, gt_labels, self.tau, self.alpha, self.beta)
         return self.loss_weight * reduce_divergence(loss, self.reduction if self.reduction == 'batchmean' else 'sum')
 

@@ -19,18 +19,18 @@ def fbkd_loss(
     spatial_weight: float = 4e-3,
     nonloacl_weight: float = 7e-5,
 ) -> Tensor:
-    r"""Weighted sum of four distances, each over the whole batch.
+    r"""Weighted sum of four L2 distances, each over the whole batch.
 
     .. math::
         \ell = w_1 \sqrt{\textstyle\sum m\,(f_T - f_S)^2} + w_2 \lVert \bar f_T - c_S \rVert
             + w_3 \lVert p_T - p_S \rVert + w_4 \lVert r_T - r_S \rVert
 
-    with the mask :math:`m = (m_T + m_S) / 2` of each place, which has no gradient, and the mean :math:`\bar f_T` of the
-    teacher's features over height and width. A distance of 0 has gradient 0.
+    with the mask :math:`m = (m_T + m_S) / 2` at each position, which has no gradient, and the mean :math:`\bar f_T` of
+    the teacher's features over height and width. A distance of 0 has gradient 0.
 
     Args:
         s_input: the student's spatial mask m_S, (N, 1, H, W); channel mask, (N, C, 1, 1), which is not used; pooled
-            channels c_S, (N, C); pooled places p_S, (N, 1, H, W); relations r_S and features f_S, (N, C, H, W).
+            channels c_S, (N, C); pooled positions p_S, (N, 1, H, W); relations r_S and features f_S, (N, C, H, W).
         t_input: the teacher's m_T, channel mask, p_T, r_T and f_T, of the same shapes.
         mask_l2_weight: w_1.
         channel_weight: w_2.
@@ -53,7 +53,7 @@ def fbkd_loss(
     check_same_shape(t_relation, t_feat, 't_relation', 't_feat')
     check_same_shape(s_spatial_pool_adapt, t_spatial_pool, 's_spatial_pool_adapt', 't_spatial_pool')
     check_same_shape(s_spatial_mask, t_spatial_mask, 's_spatial_mask', 't_spatial_mask')
-    # the same shapes as what the connectors make them of
+    # the connectors compute these from the features, so the shapes must agree
     check_same_shape(t_spatial_pool, t_feat[:, :1], 't_spatial_pool', 't_feat[:, :1]')
     check_same_shape(t_spatial_mask, t_feat[:, :1], 't_spatial_mask', 't_feat[:, :1]')
     check_same_shape(s_channel_pool_adapt, t_feat[:, :, 0, 0], 's_channel_pool_adapt', 't_feat[:, :, 0, 0]')
@@ -84,7 +84,7 @@ class FBKDLoss(nn.Module):
     Args:
         mask_l2_weight: weight of the masked features' distance.
         channel_weight: weight of the pooled channels'.
-        spatial_weight: weight of the pooled places'.
+        spatial_weight: weight of the pooled positions'.
         nonloacl_weight: weight of the non-local relations'.
         loss_weight: factor of the result.
 
@@ -128,7 +128,7 @@ class FBKDLoss(nn.Module):
         )
 
 
-# the channel masks are not used, and so of any size
+# the channel masks are not used, so their size is free
 _STUDENT = (
     Input('s_spatial_mask', Role.POSITIVE, 'N 1 H W'),
     Input('s_channel_mask', Role.POSITIVE, 'N C 1 1', resizes=('N', 'C')),

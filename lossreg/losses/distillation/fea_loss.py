@@ -18,7 +18,7 @@ def fea_loss(
     align_bias: Optional[Tensor] = None,
     alpha_fea: float = 0.00007,
 ) -> Tensor:
-    r"""Squared distance of the student's features, aligned, to the teacher's.
+    r"""Squared distance between the student's aligned features and the teacher's.
 
     .. math::
         \ell = \frac{\alpha}{N} \sum_{n,d,h,w} \Big(\sum_c a_{dc} s_{nchw} + b_d - t_{ndhw}\Big)^2
@@ -26,7 +26,7 @@ def fea_loss(
     Args:
         preds_S: the student's features s, (N, C, H, W).
         preds_T: the teacher's features t, (N, D, H, W).
-        align_weight: a, of a convolution of size 1, (D, C, 1, 1); None where C = D and nothing is aligned.
+        align_weight: a, the weight of a 1 x 1 convolution, (D, C, 1, 1); None where C = D and nothing is aligned.
         align_bias: b, (D).
         alpha_fea: factor of the result.
 
@@ -44,7 +44,7 @@ def fea_loss(
         check_size(align_weight, 0, preds_T.size(1), 'align_weight', 'channels of preds_T')
         check_size(align_weight, 1, preds_S.size(1), 'align_weight', 'channels of preds_S')
         kernel = align_weight.to(aligned.dtype).flatten(1)
-        # the convolution as a product of matrices, of which every exporter knows the gradient
+        # the convolution as a matrix product, whose gradient every exporter knows
         aligned = matmul(kernel, aligned.flatten(2)).unflatten(2, preds_S.shape[2:])  # type: ignore[no-untyped-call]
     if align_bias is not None:
         check_size(align_bias, 0, preds_T.size(1), 'align_bias', 'channels of preds_T')
@@ -60,12 +60,12 @@ class FeaLoss(nn.Module):
 
     It has mmpose's call and numbers; see :func:`fea_loss` for the formula.
 
-    The loss holds the convolution ``align``, with mmpose's names and initialisation, where the numbers of channels
-    differ. ``forward`` takes other parameters in their place.
+    Where the numbers of channels differ, the loss holds the convolution ``align``, with mmpose's names and
+    initialisation. ``forward`` can take other parameters in its place.
 
     Args:
-        name: what the distiller calls this loss; it decides nothing here.
-        use_this: whether the distiller uses this loss; it decides nothing here.
+        name: the distiller's name for this loss; it has no effect here.
+        use_this: whether the distiller uses this loss; it has no effect here.
         student_channels: C.
         teacher_channels: D.
         alpha_fea: factor of the result.

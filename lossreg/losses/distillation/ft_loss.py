@@ -37,7 +37,7 @@ def ft_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 
 
 def _factor(x: Tensor) -> Tensor:
-    # not left flat: of equal products of sizes the exporter does not conclude that the sizes are equal
+    # unflattened again: the exporter cannot infer equal sizes from equal products of sizes
     return normalize(upcast(x).flatten(1)).view(x.shape)
 
 
@@ -67,7 +67,7 @@ class FTLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's factors beside its teacher's."""
+        """Computes the loss of a student's factors against its teacher's."""
         return self.loss_weight * ft_loss(s_feature, t_feature)
 
 

@@ -1,4 +1,4 @@
-"""How evenly a teacher's predictions use the classes, for data-free distillation."""
+"""Entropy of a teacher's mean prediction, for data-free distillation."""
 
 import math
 from typing import ClassVar, Tuple
@@ -38,7 +38,7 @@ def information_entropy_loss(preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class InformationEntropyLoss(nn.Module):
-    """Data-free distillation: generated images should use all classes alike.
+    """Data-free distillation: generated images should be spread evenly over the classes.
 
     It has mmrazor's call and numbers; see :func:`information_entropy_loss` for the formula.
 
@@ -46,7 +46,7 @@ class InformationEntropyLoss(nn.Module):
 
     Args:
         gather: whether, under torch.distributed, the mean is over the batches of all processes. Scripted and exported
-            forms take one batch, whole.
+            forms always take the mean over the batch they are given.
         loss_weight: factor of the result.
 
     Shapes:
@@ -75,10 +75,10 @@ class InformationEntropyLoss(nn.Module):
 
 @torch.jit.unused
 def _gathered(x: Tensor) -> Tensor:
-    """The rows of all processes; each gets the gradient that all of them together have for its own."""
+    """The rows of all processes; each process gets the gradient of its own rows, summed over all processes."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return x
-    # what is traced for a file is no plain tensor
+    # tracing for export sees no plain tensor
     if type(x) is not Tensor or torch.distributed.get_world_size() == 1:
         return x
     from torch.distributed.nn import all_gather

@@ -61,12 +61,12 @@ class KDLoss(nn.Module):
         loss((pred_x, pred_y), (pred_t_x, pred_t_y), beta, target_weight)
 
     It returns :math:`\frac{\text{weight}}{NK} \sum_{n,k} (\ell^x_{nk} + \ell^y_{nk})`, with :math:`\ell` of
-    :func:`simcc_distillation_loss`. mmpose's class takes ``target_weight`` and ignores it, and fails for logits of two
-    dimensions; here both are as its signature and shapes say.
+    :func:`simcc_distillation_loss`. mmpose's class ignores ``target_weight`` and fails for logits of two dimensions;
+    here both work as its signature and shapes suggest.
 
     Args:
-        name: what the distiller calls this loss; it decides nothing here.
-        use_this: whether the distiller uses this loss; it decides nothing here.
+        name: the distiller's name for this loss; it has no effect here.
+        use_this: whether the distiller uses this loss; it has no effect here.
         weight: factor of the result.
 
     Shapes:
@@ -114,7 +114,7 @@ class KDLoss(nn.Module):
 
 
 def _of_keypoints(logits: Tensor) -> Tensor:
-    """(N, K, W), of which (N, W) is one keypoint."""
+    """(N, K, W); (N, W) becomes one keypoint."""
     return logits.unsqueeze(1) if logits.dim() == 2 else logits
 
 
@@ -148,7 +148,7 @@ KDLoss.spec = LossSpec(
         Difference(
             'mmpose.KDLoss',
             'target_weight counts; mmpose takes and ignores it',
-            'a keypoint that is not labelled would be distilled like any other; None gives the numbers of mmpose',
+            'an unlabelled keypoint would be distilled like any other; target_weight=None gives the numbers of mmpose',
             'tests/openmmlab/test_mmpose_other.py',
         ),
         Difference(

@@ -20,7 +20,7 @@ def kd_soft_cross_entropy(
     weight: Optional[Tensor] = None,
     tau: float = 1.0,
 ) -> Tensor:
-    r"""Cross-entropy of each sample against its teacher's, at one temperature.
+    r"""Cross-entropy of each sample's prediction against its teacher's, both at the same temperature.
 
     .. math::
         \ell_n = -w_n \sum_k t_{nk} \log s_{nk}, \qquad s, t = \mathrm{softmax}(x / \tau)
@@ -48,7 +48,7 @@ def kd_soft_cross_entropy(
         counted = (weight != 0).unsqueeze(1)
         s, t = keep(s, counted), keep(t, counted)
     target = log_softmax(t, tau).exp()
-    # NaN in a logit is NaN in all of its sample's; so it is not lost where the target is 0
+    # NaN in one logit makes its whole sample NaN, so it is not lost where the target is 0
     loss = -(target * keep(log_softmax(s, tau), target != 0)).sum(1)
     return loss if weight is None else loss * upcast(weight)
 
@@ -59,8 +59,8 @@ class KDSoftCELoss(nn.Module):
 
     It has mmrazor's call; see :func:`kd_soft_cross_entropy` for the formula.
 
-    mmrazor's class fails wherever mmcls, long since renamed, is not installed. Its numbers are those that it gives with
-    mmpretrain's ``soft_cross_entropy`` in the place of mmcls's.
+    mmrazor's class needs mmcls, the old name of mmpretrain, and fails without it. The numbers here are those it gives
+    with mmpretrain's ``soft_cross_entropy`` in place of mmcls's.
 
     Args:
         tau: temperature, > 0.

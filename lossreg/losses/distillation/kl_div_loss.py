@@ -14,7 +14,7 @@ from lossreg.spec_parts.torch_nn import torch_calls
 
 
 def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tensor:
-    r"""Each element's part of the Kullback-Leibler divergence of the target from the input.
+    r"""The term of each element in the Kullback-Leibler divergence of the target from the input.
 
     .. math::
         \ell = t \left(\log t - x\right)
@@ -27,7 +27,7 @@ def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tens
         log_target: see ``target``.
 
     Returns:
-        The parts, of the shape of ``input``.
+        The terms, of the shape of ``input``.
 
     Raises:
         ValueError: shapes do not match.
@@ -44,8 +44,8 @@ class KLDivLoss(nn.Module):
     Args:
         size_average: deprecated; False means ``reduction='sum'``.
         reduce: deprecated; False means ``reduction='none'``.
-        reduction: ``none``, ``sum``, ``mean`` (over all elements, which is not the divergence) or ``batchmean``
-            (the sum over the size of the first dimension, which is).
+        reduction: ``none``, ``sum``, ``mean`` (over all elements, which is not the divergence) or ``batchmean`` (the
+            sum divided by the size of the first dimension, which is the divergence).
         log_target: whether targets are log-probabilities.
 
     Shapes:

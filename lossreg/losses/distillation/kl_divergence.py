@@ -13,7 +13,7 @@ from lossreg.spec_parts.distillation import LOGITS_SHAPES, distillation_calls
 
 
 def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
-    r"""Each class's part of the divergence of the student from the teacher, at one temperature.
+    r"""The term of each class in the KL divergence of the student from the teacher, both at the same temperature.
 
     .. math::
         \ell_k = \tau^2\, t_k \left(\log t_k - \log s_k\right), \qquad
@@ -27,7 +27,7 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
         tau: temperature, > 0.
 
     Returns:
-        The parts, of the shape of ``preds_S``; each may be negative, their sum over the classes is not.
+        The terms, of the shape of ``preds_S``. A single term may be negative; their sum over the classes is not.
 
     Raises:
         ValueError: shapes do not match.
@@ -42,7 +42,7 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
 
 @LOSSES.register_module()
 class KLDivergence(nn.Module):
-    """Distillation of logits after Hinton: Kullback-Leibler divergence at a temperature.
+    """Distillation of logits (Hinton et al.): Kullback-Leibler divergence of softened predictions.
 
     It has mmrazor's call and numbers; see :func:`kl_divergence` for the formula.
 
@@ -50,8 +50,8 @@ class KLDivergence(nn.Module):
         tau: temperature, > 0.
         reduction: ``batchmean`` (the sum over the batch size), ``mean`` (over all elements, which is not the
             divergence), ``sum`` or ``none``.
-        loss_weight: factor of the result; negative where a generator is to make student and teacher differ.
-        teacher_detach: whether the teacher gets no gradient. Data-free distillation says False.
+        loss_weight: factor of the result; negative to train a generator to make student and teacher differ.
+        teacher_detach: whether the teacher gets no gradient. Data-free distillation needs False.
 
     Shapes:
         Student and teacher (N, C), or (N, C, H, W), where ``batchmean`` still divides by N only. Returns a scalar, or
@@ -82,7 +82,7 @@ class KLDivergence(nn.Module):
         self.teacher_detach = teacher_detach
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's."""
+        """Computes the loss of a student's logits against its teacher's."""
         if self.teacher_detach:
             preds_T = preds_T.detach()
         return self.loss_weight * reduce_divergence(kl_divergence(preds_S, preds_T, self.tau), self.reduction)

@@ -14,13 +14,13 @@ from lossreg.spec_parts.distillation import distillation_calls
 
 
 def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.0) -> Tensor:
-    r"""Divergence of the student from the teacher in each sample, of logits that are standardised first.
+    r"""KL divergence of each sample of the student from the teacher, after standardising the logits.
 
     .. math::
         \ell_n = \tau^2 \sum_k t_{nk} \left(\log t_{nk} - \log s_{nk}\right), \qquad
         s_n, t_n = \mathrm{softmax}(z_n / \tau), \quad z_n = \frac{x_n - \bar x_n}{\sigma(x_n) + 10^{-7}}
 
-    with the standard deviation over C - 1, as the authors' code has it. Equal logits are standardised to 0.
+    with the standard deviation over C - 1, as in the authors' code. Equal logits are standardised to 0.
 
     Args:
         preds_S: the student's logits x, (N, C).
@@ -41,11 +41,11 @@ def logit_standardization_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 2.
 
 @LOSSES.register_module()
 class LogitStandardizationLoss(nn.Module):
-    """Distillation of standardised logits: their relations count, not their range.
+    """Distillation of standardised logits: only the relations between logits count, not their range.
 
     See :func:`logit_standardization_loss` for the formula.
 
-    The student need not match the range of its teacher's logits, only their relations.
+    The student need not match the mean and scale of its teacher's logits.
 
     Args:
         tau: base temperature, > 0.
@@ -71,7 +71,7 @@ class LogitStandardizationLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's."""
+        """Computes the loss of a student's logits against its teacher's."""
         loss = logit_standardization_loss(preds_S, preds_T.detach(), self.tau)
         return self.loss_weight * reduce_divergence(loss, 'batchmean')
 

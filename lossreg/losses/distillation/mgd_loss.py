@@ -1,4 +1,4 @@
-"""Masked generative distillation: the squared error it is trained by."""
+"""The squared error of masked generative distillation."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from lossreg.spec_parts.distillation import distillation_calls
 
 
 def mgd_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
-    r"""Squared error, summed up in each sample: :math:`\ell_n = \sum_i (x^S_{ni} - x^T_{ni})^2`, over the batch size.
+    r"""Squared error, summed and divided by the batch size: :math:`\frac1N \sum_{ni} (x^S_{ni} - x^T_{ni})^2`.
 
     Args:
         preds_S: the student's features, generated from masked ones, (N, ...).
@@ -57,7 +57,7 @@ class MGDLoss(nn.Module):
         self.alpha_mgd = float(alpha_mgd)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's maps beside its teacher's."""
+        """Computes the loss of a student's maps against its teacher's."""
         return self.alpha_mgd * mgd_loss(preds_S, preds_T)
 
 

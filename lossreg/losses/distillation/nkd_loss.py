@@ -48,7 +48,7 @@ def nkd_loss(
     s, t = upcast(preds_S), upcast(preds_T)
     # -t_y log s_y
     target = -_expected(log_softmax(t, 1.0), log_softmax(s, 1.0), own)
-    # -1e30, not -inf: beside a class alone nothing else is left, and the gradient of that is NaN
+    # -1e30, not -inf: with a single class nothing else is left, and the gradient would be NaN
     others_t = log_softmax(torch.where(own, -1e30, t), tau)
     others_s = log_softmax(torch.where(own, -1e30, s), tau)
     others = -_expected(others_t, others_s, ~own)
@@ -63,7 +63,7 @@ def _expected(log_t: Tensor, log_s: Tensor, counted: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class NKDLoss(nn.Module):
-    """Distillation of logits, with the classes beside the label normalised by themselves.
+    """Distillation of logits, with the classes other than the label normalised separately.
 
     See :func:`nkd_loss` for the formula.
 
@@ -98,7 +98,7 @@ class NKDLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor, gt_labels: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's, and the labels."""
+        """Computes the loss of a student's logits against its teacher's, and the labels."""
         loss = nkd_loss(preds_S, preds_T.detach(), gt_labels, self.tau, self.gamma)
         return self.loss_weight * reduce_loss(loss, self.reduction, None)
 

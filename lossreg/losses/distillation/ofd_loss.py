@@ -13,7 +13,7 @@ from lossreg.spec_parts.distillation import FEATURE_CALLS
 
 
 def ofd_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
-    r"""Squared error of each neuron, but where the student stays below a teacher that is not active.
+    r"""Squared error of each neuron, except where the student stays below an inactive teacher.
 
     .. math::
         \ell = \begin{cases} 0 & x_S \le x_T \le 0 \\ (x_S - x_T)^2 & \text{elsewhere} \end{cases}
@@ -65,7 +65,7 @@ class OFDLoss(nn.Module):
         self.mul_factor = float(mul_factor)
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         loss = ofd_loss(s_feature, t_feature)
         return self.loss_weight * (average_over(total(loss), loss.size(0)) / self.mul_factor)
 

@@ -1,4 +1,4 @@
-"""How far a teacher's predictions are from one-hot, for data-free distillation."""
+"""Cross-entropy of a teacher against its own decisions, for data-free distillation."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from lossreg.spec_parts.distillation import LOGITS_SHAPES, outputs_call
 
 
 def onehot_like_loss(preds_T: Tensor) -> Tensor:
-    r"""Cross-entropy of each sample against its own decision: :math:`-\max_k \log \mathrm{softmax}(x)_k`.
+    r"""Cross-entropy of each sample against its most probable class: :math:`-\max_k \log \mathrm{softmax}(x)_k`.
 
     Args:
         preds_T: the teacher's logits x, (N, C) or (N, C, d1, ..., dk).
@@ -25,7 +25,7 @@ def onehot_like_loss(preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class OnehotLikeLoss(nn.Module):
-    """Data-free distillation: generated images should be classified with certainty.
+    """Data-free distillation: generated images should be classified with high confidence.
 
     It has mmrazor's call and numbers; see :func:`onehot_like_loss` for the formula.
 

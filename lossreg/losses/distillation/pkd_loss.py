@@ -19,17 +19,17 @@ def pkd_loss(preds_S: Tensor, preds_T: Tensor, resize_stu: bool = True) -> Tenso
         \ell = \frac{1}{2 N C H W} \sum (\hat x_S - \hat x_T)^2, \qquad
         \hat x_{nchw} = \frac{x_{nchw} - \mu_c}{\sigma_c + 10^{-6}}
 
-    with mean and (unbiased) standard deviation of a channel over the batch, height and width. But for the small number
-    it is 1 - Pearson's correlation of the channels.
+    with mean and (unbiased) standard deviation of a channel over the batch, height and width. Apart from the small
+    constant, it is 1 - Pearson's correlation of the channels.
 
     Args:
         preds_S: the student's map, (N, C, H, W).
-        preds_T: the teacher's, the same but for height and width. One of them is interpolated bilinearly to the
+        preds_T: the teacher's, the same except for height and width. One of the two is interpolated bilinearly to the
             other's size.
-        resize_stu: whether that is the student's.
+        resize_stu: whether the student's map is the one interpolated.
 
     Returns:
-        A scalar. A constant channel is 0 everywhere once standardised.
+        A scalar. A constant channel is 0 everywhere after standardising.
 
     Raises:
         ValueError: shapes do not match.
@@ -45,7 +45,7 @@ def pkd_loss(preds_S: Tensor, preds_T: Tensor, resize_stu: bool = True) -> Tenso
         s = resized_like(s, t)
     else:
         t = resized_like(t, s)
-    # of each channel, (x - mu) / (sigma + 1e-6)
+    # (x - mu) / (sigma + 1e-6) of each channel
     difference = standardised(s, [3, 2, 0], 1e-6) - standardised(t, [3, 2, 0], 1e-6)
     return 0.5 * average_over(total(difference * difference), difference.numel())
 
@@ -58,11 +58,11 @@ class PKDLoss(nn.Module):
 
     Args:
         loss_weight: factor of the result.
-        resize_stu: whether, where sizes differ, the student's map is interpolated to the teacher's size, not the
-            teacher's to the student's.
+        resize_stu: where sizes differ: True interpolates the student's map to the teacher's size, False the teacher's
+            to the student's.
 
     Shapes:
-        Maps (N, C, H, W) of student and teacher, equal but for height and width; or a list of levels of each, whose
+        Maps (N, C, H, W) of student and teacher, equal except for height and width; or a list of levels of each, whose
         losses are added up. Returns a scalar; an empty batch gives 0.
 
     Raises:
@@ -81,9 +81,9 @@ class PKDLoss(nn.Module):
         self.resize_stu = resize_stu
 
     def forward(self, preds_S: Union[Tensor, List[Tensor]], preds_T: Union[Tensor, List[Tensor]]) -> Tensor:
-        """Computes the loss of a student's map beside its teacher's, or of a list of maps each.
+        """Computes the loss of a student's map against its teacher's, or of two lists of maps.
 
-        In eager mode whatever holds tensors will do for a list.
+        In eager mode any sequence of tensors works as a list.
         """
         # nested, because a test joined with `and` scripts but cannot be loaded again
         if isinstance(preds_S, Tensor):
@@ -103,7 +103,7 @@ class PKDLoss(nn.Module):
 
 
 def _call(name: str, teacher: str) -> Call:
-    """A call with a teacher's map of this shape. Where it is the student's, an artefact holds no interpolation."""
+    """A call with a teacher's map of this shape. Artefacts of equal shapes contain no interpolation."""
     return Call(
         name,
         (
@@ -123,12 +123,12 @@ PKDLoss.spec = LossSpec(
         Difference(
             'mmrazor.PKDLoss',
             'maps of one height but other widths are interpolated too; mmrazor raises AssertionError',
-            'the option says what is to be done where sizes differ; mmrazor looks at the height only',
+            'the option applies wherever sizes differ; mmrazor compares only the height',
             'tests/openmmlab/test_mmrazor.py',
         ),
         Difference(
             'mmrazor.PKDLoss',
-            'lists of other lengths are an error; mmrazor leaves out the levels that one of them lacks',
+            'lists of other lengths are an error; mmrazor drops the levels that one of them lacks',
             'contract 5: what does not match is an error',
             'tests/openmmlab/test_mmrazor.py',
         ),

@@ -14,14 +14,14 @@ from lossreg.spec_parts.distillation import relational_calls
 
 
 def pkt_loss(preds_S: Tensor, preds_T: Tensor, eps: float = 1e-7) -> Tensor:
-    r"""Mean of the divergence of the student's neighbourhoods from the teacher's.
+    r"""Mean divergence between the neighbour distributions of student and teacher.
 
     .. math::
         \ell = \frac{1}{N^2} \sum_{ij} p^T_{ij} \log \frac{p^T_{ij} + \epsilon}{p^S_{ij} + \epsilon}, \qquad
         p_{ij} = \frac{k_{ij}}{\sum_l k_{il}}, \quad k_{ij} = \frac{1 + \cos(x_i, x_j)}{2}
 
-    As in the authors' code a sample is among its own neighbours, and :math:`\epsilon` is added to the lengths that the
-    cosine is divided by. Computed in float64, because 1 + cos of opposite directions cancels, and differentiated in
+    As in the authors' code, a sample is among its own neighbours, and :math:`\epsilon` is added to the lengths in the
+    cosine's denominator. Computed in float64, because 1 + cos of opposite directions cancels, and differentiated in
     closed form. Second derivatives raise RuntimeError.
 
     Args:
@@ -40,7 +40,7 @@ def pkt_loss(preds_S: Tensor, preds_T: Tensor, eps: float = 1e-7) -> Tensor:
     s, kernels = _neighbourhoods(rows)
     t, _ = _neighbourhoods(_directions(preds_T, eps))
     loss = t * torch.log((t + eps) / (s + eps))
-    # by p_S: -p_T / (p_S + eps) / N^2; by k: less its mean over the neighbours, over their sum
+    # gradient by p_S: -p_T / (p_S + eps) / N^2; by k: that minus its mean over the neighbours, divided by the sum of k
     slope = average_over(-t / (s + eps), loss.numel())
     slope = (slope - (slope * s).sum(1, keepdim=True)) / kernels
     # k = 1/2 + product / 4
@@ -63,7 +63,7 @@ def _neighbourhoods(rows: Tensor) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class PKTLoss(nn.Module):
-    """Distillation of features: samples should be near the same neighbours, by the cosine.
+    """Distillation of features: samples should have the same neighbours by cosine similarity.
 
     See :func:`pkt_loss` for the formula.
 
@@ -88,7 +88,7 @@ class PKTLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * pkt_loss(preds_S, preds_T)
 
 

@@ -12,12 +12,12 @@ from lossreg.spec_parts.distillation import LOGITS_SHAPES, distillation_calls
 
 
 def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
-    r"""Cross-entropy of each sample against the class its teacher decides for.
+    r"""Cross-entropy of each sample against its teacher's most probable class.
 
     .. math::
         \ell = -\log \mathrm{softmax}(x_S)_y, \qquad y = \arg\max_k x_{T,k}
 
-    with the first of equal maxima. The decision has no gradient.
+    where the first of equal maxima is taken. The teacher gets no gradient.
 
     Args:
         preds_S: the student's logits x_S, (N, C) or (N, C, d1, ..., dk).
@@ -34,7 +34,7 @@ def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class RazorCrossEntropyLoss(nn.Module):
-    """Distillation of logits: cross-entropy against the class that the teacher decides for.
+    """Distillation of logits: cross-entropy against the teacher's most probable class.
 
     It has the call and numbers of mmrazor's CrossEntropyLoss.
 
@@ -61,7 +61,7 @@ class RazorCrossEntropyLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's."""
+        """Computes the loss of a student's logits against its teacher's."""
         return self.loss_weight * reduce_loss(decision_cross_entropy(preds_S, preds_T), 'mean', None)
 
 
@@ -74,7 +74,7 @@ RazorCrossEntropyLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmrazor.CrossEntropyLoss',
-            'a teacher that is NaN gives NaN; mmrazor takes its class for the decision',
+            'a teacher that is NaN gives NaN; mmrazor takes the class of the NaN as the decision',
             'contract 3: NaN in a counted element reaches the loss',
             'tests/openmmlab/test_mmrazor.py',
         ),

@@ -69,7 +69,7 @@ class RazorL1Loss(nn.Module):
         self.reduction = legacy_reduction(size_average, reduce, reduction)
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * reduce_loss(razor_l1_loss(s_feature, t_feature), self.reduction, None)
 
 

@@ -14,7 +14,7 @@ from lossreg.spec_parts.distillation import FEATURE_CALLS
 
 
 def razor_l2_loss(s_feature: Tensor, t_feature: Tensor, normalize: bool = True, mult: float = 1.0) -> Tensor:
-    r"""Sum of the squared errors of two batches of features.
+    r"""Sum of squared errors between two batches of features.
 
     .. math::
         \ell = \sum_{n,i} (\hat x^S_{ni} - \hat x^T_{ni})^2, \qquad
@@ -35,7 +35,7 @@ def razor_l2_loss(s_feature: Tensor, t_feature: Tensor, normalize: bool = True, 
     check_same_shape(s_feature, t_feature, 's_feature', 't_feature')
     s, t = upcast(s_feature), upcast(t_feature)
     if normalize:
-        # not left flat: of equal products of sizes the exporter does not conclude that the sizes are equal
+        # unflattened again: the exporter cannot infer equal sizes from equal products of sizes
         s, t = mult * unit_rows(s.flatten(1)).view(s.shape), mult * unit_rows(t.flatten(1)).view(t.shape)
     return total((s - t) * (s - t))
 
@@ -50,8 +50,8 @@ class RazorL2Loss(nn.Module):
         loss_weight: factor of the result.
         normalize: whether each sample is scaled to length ``mult`` first.
         mult: see ``normalize``.
-        div_element: whether the sum is divided by the number of elements, not of samples.
-        dist: whether it is the root of the sum, undivided.
+        div_element: whether the sum is divided by the number of elements instead of samples.
+        dist: whether to return the undivided root of the sum.
 
     Shapes:
         Features (N, ...) of student and teacher, of one shape. Returns a scalar; an empty batch gives 0. At distance 0
@@ -82,7 +82,7 @@ class RazorL2Loss(nn.Module):
         self.dist = dist
 
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         loss = razor_l2_loss(s_feature, t_feature, self.normalize, self.mult)
         if self.dist:
             return self.loss_weight * root(loss)

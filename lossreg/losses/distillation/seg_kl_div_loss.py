@@ -14,12 +14,13 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Each element's part of what mmseg calls the Kullback-Leibler divergence.
+    r"""The term of each element in what mmseg calls the Kullback-Leibler divergence.
 
     .. math::
         \ell = T^2\, t \left(\log t - p\right), \qquad p = \mathrm{softmax}(x / T), \quad t = \mathrm{softmax}(y / T)
 
-    The divergence has :math:`\log p` where this has p, which mmseg hands to a function of log-probabilities.
+    The true divergence has :math:`\log p` where this has p: mmseg passes p to a function that expects
+    log-probabilities.
 
     Args:
         input: logits x, (N, C, d1, ..., dk).
@@ -27,7 +28,7 @@ def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> 
         temperature: T.
 
     Returns:
-        The parts, of the shape of ``input``.
+        The terms, of the shape of ``input``.
 
     Raises:
         ValueError: shapes do not match.
@@ -41,7 +42,7 @@ def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> 
 
 @LOSSES.register_module()
 class SegKLDivLoss(nn.Module):
-    """Distillation of segmentation, by what mmseg calls the Kullback-Leibler divergence.
+    """Distillation of segmentation networks, by what mmseg calls the Kullback-Leibler divergence.
 
     It has mmseg's call and numbers; see :func:`seg_kl_div_loss`, which is not the divergence.
 

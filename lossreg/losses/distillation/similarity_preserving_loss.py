@@ -14,7 +14,7 @@ from lossreg.spec_parts.distillation import relational_calls
 
 
 def similarity_preserving_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
-    r"""Mean squared error of how similar the samples of a batch are to each other.
+    r"""Mean squared error of the pairwise similarities within a batch.
 
     .. math::
         \ell = \frac{1}{N^2} \sum_{ij} (g^S_{ij} - g^T_{ij})^2, \qquad
@@ -27,7 +27,7 @@ def similarity_preserving_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
         preds_T: the teacher's, (N, e1, ..., em), which get no gradient.
 
     Returns:
-        A scalar. Zeros are similar to nothing, and get no gradient.
+        A scalar. A row of zeros has similarity 0 to every sample, and no gradient.
 
     Raises:
         ValueError: batches do not match.
@@ -37,14 +37,14 @@ def similarity_preserving_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
     similar, length = _similarities(x)
     error = similar - _similarities(preds_T.flatten(1).double())[0]
     loss = average_over(total(error * error), error.numel())
-    # by g: 2 (g_S - g_T) / N^2; by products: what of it is across g, over their length
+    # gradient by g: 2 (g_S - g_T) / N^2; by the products: its component orthogonal to g, divided by their length
     slope = 2.0 * average_over(error, error.numel())
     across = (slope - similar * (similar * slope).sum(1, keepdim=True)) / torch.where(length == 0, 1.0, length)
     return (loss + gradient_by_products(x, across)).to(upcast(preds_S).dtype)
 
 
 def _similarities(x: Tensor) -> Tuple[Tensor, Tensor]:
-    """g, (N, N), and the lengths that the products of rows are divided by, (N, 1). Without gradient."""
+    """g, (N, N), and the lengths of the rows of products, (N, 1). Without gradient."""
     product = products(x)
     length = root((product * product).sum(1, keepdim=True))
     return product / torch.where(length == 0, 1.0, length), length
@@ -52,7 +52,7 @@ def _similarities(x: Tensor) -> Tuple[Tensor, Tensor]:
 
 @LOSSES.register_module()
 class SimilarityPreservingLoss(nn.Module):
-    """Distillation of features: samples should be as similar to each other as for the teacher.
+    """Distillation of features: samples should be as similar to each other as they are for the teacher.
 
     See :func:`similarity_preserving_loss` for the formula.
 
@@ -77,7 +77,7 @@ class SimilarityPreservingLoss(nn.Module):
         self.loss_weight = float(loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Computes the loss of a student's features beside its teacher's."""
+        """Computes the loss of a student's features against its teacher's."""
         return self.loss_weight * similarity_preserving_loss(preds_S, preds_T)
 
 

@@ -17,7 +17,7 @@ from lossreg.spec_parts.distillation import distillation_calls
 
 
 def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) -> Tensor:
-    r"""Cross-entropy of the student against the teacher, weighted by how much worse the student knows the label.
+    r"""Cross-entropy of the student against the teacher, weighted by how much worse the student predicts the label.
 
     .. math::
         \ell_n = -\tau^2 w_n \sum_k t_{nk} \log s_{nk}, \qquad
@@ -43,7 +43,7 @@ def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) 
     s, t = upcast(student), upcast(teacher)
     log_s, log_t = log_softmax(s, tau), log_softmax(t, tau)
     target = log_t.exp()
-    # NaN in a logit is NaN in all of its sample's; so it is not lost where the target is 0
+    # NaN in one logit makes its whole sample NaN, so it is not lost where the target is 0
     cross_entropy = -(target * keep(log_s, target != 0)).sum(1)
     nll_s = -keep(log_softmax(s.detach(), 1.0), own).sum(1)
     nll_t = -keep(log_softmax(t.detach(), 1.0), own).sum(1)
@@ -54,7 +54,7 @@ def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) 
 
 @LOSSES.register_module()
 class WSLD(nn.Module):
-    """Distillation of logits, with more weight for samples that the student knows less well than the teacher.
+    """Distillation of logits, with more weight on samples that the student predicts worse than the teacher.
 
     It has mmrazor's call and numbers; see :func:`wsld` for the formula.
 
@@ -67,7 +67,7 @@ class WSLD(nn.Module):
         Logits (N, C) of student and teacher, labels (N). Returns the mean over the batch; an empty one gives 0.
 
     Raises:
-        ValueError: ``tau`` is not above 0, shapes do not match, logits of other than ``num_classes`` classes.
+        ValueError: ``tau`` is not above 0, shapes do not match, or the logits do not have ``num_classes`` classes.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -84,7 +84,7 @@ class WSLD(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, student: Tensor, teacher: Tensor, gt_labels: Tensor) -> Tensor:
-        """Computes the loss of a student's logits beside its teacher's, and the labels."""
+        """Computes the loss of a student's logits against its teacher's, and the labels."""
         loss = wsld(student, teacher, gt_labels, self.tau)
         check_size(student, 1, self.num_classes, 'student', 'classes')
         return self.loss_weight * average_over(total(loss), loss.numel())
