@@ -30,7 +30,7 @@ def adaptive_wing_loss(
     epsilon: float = 1.0,
     theta: float = 0.5,
 ) -> Tensor:
-    r"""Adaptive wing loss of each pixel: its power falls with the target, so that small errors count at a keypoint.
+    r"""Adaptive wing loss of each pixel: its exponent falls with the target, so that small errors count at a keypoint.
 
     .. math::
         \ell = \begin{cases}
@@ -46,10 +46,10 @@ def adaptive_wing_loss(
         target: heatmaps t in [0, 1], of the same shape.
         target_weights: w, (N, K), or of the shape of ``output``. Where it is 0, NaN in ``output`` and ``target`` does
             not count.
-        alpha: the power where the target is 0, > w t.
+        alpha: the exponent where the target is 0, > w t.
         omega: factor of the logarithm.
-        epsilon: how flat the logarithm is, > 0.
-        theta: where the logarithm ends, > 0.
+        epsilon: scale of the error inside the logarithm, > 0.
+        theta: the error at which the logarithm ends, > 0.
 
     Returns:
         The losses, of the shape of ``output``.
@@ -65,7 +65,7 @@ def adaptive_wing_loss(
         error, t = keep(error, counted) * weight, keep(t, counted) * weight
     d, a = error.abs(), alpha - t
     near = d < theta
-    # 0^a is 0, but has no derivative if a < 1; what is far must not overflow either
+    # 0^a is 0, but has no derivative if a < 1; large errors must not overflow either
     small = torch.where(near & (d != 0), d / epsilon, 1.0)
     logarithm = torch.log1p(torch.where(d == 0, (a == 0).to(a.dtype), small.pow(a)))
     # with z = a log(theta / eps): (theta / eps)^a / (1 + (theta / eps)^a) = sigmoid(z), and its logarithm softplus(z)
@@ -76,22 +76,22 @@ def adaptive_wing_loss(
 
 @LOSSES.register_module()
 class AdaptiveWingLoss(nn.Module):
-    """Regression of heatmaps: small errors count at a keypoint, and not in the background.
+    """Regression of heatmaps: small errors count at keypoints, but not in the background.
 
     It has mmpose's call and numbers; see :func:`adaptive_wing_loss` for the formula.
 
     Args:
-        alpha: the power where the target is 0; at a target of 1 it is one less.
+        alpha: the exponent where the target is 0; at a target of 1 it is one less.
         omega: factor of the logarithm.
-        epsilon: how flat the logarithm is, > 0.
-        theta: where the logarithm ends and a line begins, > 0.
-        use_target_weight: whether ``target_weights`` count; they are then required, and else ignored.
+        epsilon: scale of the error inside the logarithm, > 0.
+        theta: the error at which the logarithm ends and a line begins, > 0.
+        use_target_weight: whether ``target_weights`` count; they are required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:
         Heatmaps (N, K, H, W); ``target_weights`` (N, K) or (N, K, H, W). Returns a scalar: the mean over all elements,
-        those of weight 0 included. An empty batch, or all weights 0, gives 0. Weights are meant to be 0 or 1: as they
-        multiply the target in the power too, one of ``alpha`` or more makes that negative.
+        those of weight 0 included. An empty batch, or all weights 0, gives 0. Weights are meant to be 0 or 1: they also
+        multiply the target in the exponent, so a weight of ``alpha`` or more makes it negative.
 
     Raises:
         ValueError: ``epsilon`` or ``theta`` is not above 0, shapes do not match, or ``target_weights`` are missing.

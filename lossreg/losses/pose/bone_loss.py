@@ -17,19 +17,19 @@ from lossreg.spec_parts.differences import nan_without_weight
 def bone_loss(
     output: Tensor, target: Tensor, joints: Tensor, parents: Tensor, target_weight: Optional[Tensor] = None
 ) -> Tensor:
-    r"""How far the mean lengths of bones are apart.
+    r"""Absolute difference of the mean bone lengths.
 
     .. math::
         \ell = \frac1B \sum_b \left| \frac1N \sum_n w_{nb} \lVert x_{nb} - x_{n p_b} \rVert
             - \frac1N \sum_n w_{nb} \lVert t_{nb} - t_{n p_b} \rVert \right|
 
-    over the joints b that have a parent :math:`p_b`. A bone without length has no gradient.
+    over the joints b that have a parent :math:`p_b`. A bone of length 0 has no gradient.
 
     Args:
         output: joints x, (N, K, D).
         target: joints t, (N, K, D).
-        joints: which have a parent, (B).
-        parents: of which joint each, (B).
+        joints: the joints that have a parent, (B).
+        parents: the parent of each of these, (B).
         target_weight: w, (N, K). Where it is 0, NaN in either end of the bone does not count.
 
     Returns:
@@ -64,13 +64,13 @@ class BoneLoss(nn.Module):
     It has mmpose's call and numbers; see :func:`bone_loss` for the formula.
 
     Args:
-        joint_parents: the parent of each joint; a root is its own.
+        joint_parents: the parent of each joint; a root is its own parent.
         use_target_weight: whether ``target_weight`` counts; it is required then.
         loss_weight: factor of the result.
-        loss_name: what a head calls the loss.
+        loss_name: the head's name for the loss.
 
     Shapes:
-        Joints (N, K, D), weights (N, K), of which those of roots do not matter. Returns a scalar. An empty batch, or
+        Joints (N, K, D), weights (N, K); weights of roots do not matter. Returns a scalar. An empty batch, or
         all weights 0, give 0.
 
     Raises:

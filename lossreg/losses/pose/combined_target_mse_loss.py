@@ -1,4 +1,4 @@
-"""Mean squared error of a heatmap and two maps of offsets a keypoint (UDP)."""
+"""Mean squared error of a heatmap and two offset maps per keypoint (UDP)."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Optional
@@ -16,7 +16,7 @@ from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, uses_target_weight
 
 
 def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Optional[Tensor] = None) -> Tensor:
-    r"""Squared error of each pixel of heatmaps and offsets; offsets count as much as the target's heatmap is high.
+    r"""Squared error of each pixel of heatmaps and offsets; offsets are weighted by the target heatmap.
 
     .. math::
         \ell_{nkp} = \frac{w^2}{2} \left((x - t)^2 + \left(t\,(x' - t')\right)^2 + \left(t\,(x'' - t'')\right)^2\right)
@@ -43,7 +43,7 @@ def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Opt
         error, t = keep(error, counted) * weight, keep(t, counted)
     channel = torch.arange(output.size(1), device=output.device)
     is_heatmap = (channel % 3 == 0).unsqueeze(-1).unsqueeze(-1)
-    # w (x - t), and w t (x' - t') with the heatmap t that stands before the offsets
+    # w (x - t), and w t (x' - t') with the heatmap t that precedes the offsets
     one = poison(torch.ones([], dtype=t.dtype, device=t.device), is_whole)
     error = error * torch.where(is_heatmap, one, t.index_select(1, channel // 3 * 3))
     return 0.5 * error * error
@@ -51,16 +51,16 @@ def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Opt
 
 @LOSSES.register_module()
 class CombinedTargetMSELoss(nn.Module):
-    """Heatmaps with two maps of offsets a keypoint (UDP): squared error.
+    """Heatmaps with two offset maps per keypoint (UDP): squared error.
 
     It has mmpose's call and numbers; see :func:`combined_target_mse_loss`.
 
     Args:
-        use_target_weight: whether ``target_weights`` count; they are then required, and else ignored.
+        use_target_weight: whether ``target_weights`` count; they are required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:
-        Maps (N, 3 K, H, W): of each keypoint its heatmap and its two offsets; ``target_weights`` (N, K). Returns a
+        Maps (N, 3 K, H, W): for each keypoint its heatmap and its two offsets; ``target_weights`` (N, K). Returns a
         scalar: the mean over samples, keypoints and pixels, those of weight 0 included. An empty batch, or all weights
         0, gives 0.
 
@@ -89,7 +89,7 @@ class CombinedTargetMSELoss(nn.Module):
 
 
 def _three_channels_a_keypoint(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Three channels for each one drawn, and a weight for each three."""
+    """Triples the drawn channels; each three share one weight."""
     keypoint = torch.arange(drawn['output'].size(1))
     maps = {n: torch.cat([x, x.flip(2), x.flip(3)], 1) for n, x in drawn.items() if n != 'target_weights'}
     return maps | {n: x[:, keypoint % x.size(1)] for n, x in drawn.items() if n == 'target_weights'}
@@ -116,14 +116,14 @@ CombinedTargetMSELoss.spec = LossSpec(
         no_broadcast('mmpose.CombinedTargetMSELoss', TEST_OF_DIFFERENCES),
         Difference(
             'mmpose.CombinedTargetMSELoss',
-            'channels that are not a multiple of 3 are an error; mmpose leaves out those behind the last three',
-            'contract 5: they would be of no keypoint',
+            'a number of channels that is not a multiple of 3 is an error; mmpose drops the excess channels',
+            'contract 5: the excess channels belong to no keypoint',
             TEST_OF_DIFFERENCES,
         ),
         Difference(
             'mmpose.CombinedTargetMSELoss',
-            "maps of one pixel have the weight of their sample; mmpose pairs each with every sample's weight",
-            'its squeezed map of N numbers is broadcast against N x 1 weights',
+            "maps of one pixel have the weight of their own sample; mmpose pairs each with every sample's weight",
+            'it broadcasts the squeezed map of N numbers against N x 1 weights',
             TEST_OF_DIFFERENCES,
         ),
     ),

@@ -23,7 +23,7 @@ def focal_heatmap_loss(
     beta: float = 4.0,
     skip_empty_channel: bool = False,
 ) -> Tensor:
-    r"""Focal loss of all heatmaps, over the weight of their peaks.
+    r"""Focal loss summed over all heatmaps, divided by the total weight of their peaks.
 
     .. math::
         \frac{1}{P} \sum_{nkp} w \begin{cases}
@@ -31,17 +31,17 @@ def focal_heatmap_loss(
             (1 - t)^\beta\,x^\alpha\,(-\log(1 - x)) & t < 1
         \end{cases}, \qquad P = \sum_{t = 1} w, \text{ or 1 where that is 0}
 
-    with w of :func:`~lossreg.losses.pose.keypoint_mse_loss.heatmap_weight`.
+    with w of :func:`~lossreg.ops.keypoints.heatmap_weight`.
 
     Args:
         output: probabilities x, (N, K, H, W). Outside [0, 1] they give NaN; the logarithm of 0 is -100, as in torch's
             cross-entropy, with gradient 0.
         target: heatmaps t of the same shape, exactly 1 at each keypoint; above 1 they do not count.
         target_weights: (N, K), or (N, K, H, W). Where w is 0, NaN in ``output`` and ``target`` does not count.
-        mask: (N, 1, H, W) or (N, K, H, W), the same.
+        mask: (N, 1, H, W) or (N, K, H, W), multiplied into w.
         alpha: focusing exponent, >= 0.
-        beta: how much less the neighbourhood of a keypoint counts, >= 0.
-        skip_empty_channel: whether channels whose target is 0 everywhere do not count.
+        beta: exponent that reduces the loss of pixels near a keypoint, >= 0.
+        skip_empty_channel: whether to ignore channels whose target is 0 everywhere.
 
     Returns:
         A scalar.
@@ -75,16 +75,15 @@ class FocalHeatmapLoss(nn.Module):
 
     Args:
         alpha: focusing exponent, >= 0.
-        beta: how much less the neighbourhood of a keypoint counts, >= 0.
+        beta: exponent that reduces the loss of pixels near a keypoint, >= 0.
         use_target_weight: changes nothing, as in mmpose: weights count where they are given.
-        skip_empty_channel: whether channels whose target is 0 everywhere, those of keypoints that are not there, do
-            not count.
+        skip_empty_channel: whether to ignore channels whose target is 0 everywhere, those of absent keypoints.
         loss_weight: factor of the result.
 
     Shapes:
         Probabilities and heatmaps (N, K, H, W); ``target_weights`` (N, K) or (N, K, H, W); ``mask`` (N, 1, H, W) or
-        (N, K, H, W). Returns a scalar: the sum over all pixels, over the number (or weight) of keypoints; without any,
-        the sum itself. An empty batch, or all weights 0, gives 0.
+        (N, K, H, W). Returns a scalar: the sum over all pixels, divided by the number (or weight) of keypoints; without
+        any, the sum itself. An empty batch, or all weights 0, gives 0.
 
     Raises:
         ValueError: negative ``alpha`` or ``beta``, or shapes do not match.

@@ -15,13 +15,13 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role, Tolerance
 
 
 def info_nce_loss(features: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Cross-entropy of telling each feature from all others of the batch.
+    r"""Cross-entropy of identifying each feature among all features of the batch.
 
     .. math::
         \ell_i = -\log \frac{e^{\cos(x_i, x_i) / \tau}}{\sum_j e^{\cos(x_i, x_j) / \tau}}
 
     Args:
-        features: x, one row an instance, (N, D). A row shorter than 1e-12 counts as that long.
+        features: x, one row per instance, (N, D). The length of a row counts as at least 1e-12.
         temperature: :math:`\tau`, > 0.
 
     Returns:
@@ -37,7 +37,7 @@ def info_nce_loss(features: Tensor, temperature: float = 1.0) -> Tensor:
 
 @LOSSES.register_module()
 class InfoNCELoss(nn.Module):
-    """Features of different instances should differ: cross-entropy of telling each from the others.
+    """Features of different instances should differ: cross-entropy of identifying each among all.
 
     It has mmpose's call and numbers: the sum over the batch; see :func:`info_nce_loss` for the formula.
 
@@ -61,7 +61,7 @@ class InfoNCELoss(nn.Module):
         super().__init__()
         check_positive(temperature, 'temperature')
         self.temperature = float(temperature)
-        self.temp = float(temperature)  # mmpose's name of it
+        self.temp = float(temperature)  # mmpose's name for it
         self.loss_weight = float(loss_weight)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ InfoNCELoss.spec = LossSpec(
     references=('https://arxiv.org/abs/1807.03748',),
     tolerance=Tolerance(
         atol=1e-5,
-        why='at temperature 0.05 a gradient is what remains of numbers up to 20 for every other instance, less their '
-        'share along the feature itself: 3e-6 off for 40 instances, in mmpose too',
+        why='at temperature 0.05 a gradient is a sum of numbers up to 20, one for every other instance, minus their '
+        'component along the feature itself: its error is 3e-6 for 40 instances, in mmpose too',
     ),
     stands_in_for=(HostClass('mmpose.InfoNCELoss'),),
 )

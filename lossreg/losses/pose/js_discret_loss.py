@@ -13,13 +13,13 @@ from lossreg.spec_parts.differences import nan_without_weight
 
 
 def js_discret_loss(pred_hm: Tensor, gt_hm: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
-    r"""Each element's share in the Jensen-Shannon divergence of two distributions.
+    r"""The term of each element in the Jensen-Shannon divergence of two distributions.
 
     .. math::
         \ell = \tfrac12 \left(p \log\frac{p}{m + 10^{-24}} + q \log\frac{q}{m + 10^{-24}}\right), \qquad
         m = \tfrac12 (p + q)
 
-    with p and q multiplied by the weight before, and :math:`0 \log 0 = 0`, with gradient 0.
+    where p and q are first multiplied by the weight, and :math:`0 \log 0 = 0` with gradient 0.
 
     Args:
         pred_hm: p, (N, K, ...), each >= 0; a negative one gives NaN.
@@ -45,7 +45,7 @@ def js_discret_loss(pred_hm: Tensor, gt_hm: Tensor, target_weight: Optional[Tens
 
 
 def _share(p: Tensor, log_m: Tensor) -> Tensor:
-    """p (log p - log m), and 0 where p is."""
+    """p (log p - log m), and 0 where p is 0."""
     absent = p == 0
     return torch.where(absent, 0.0, p * (torch.log(torch.where(absent, 1.0, p)) - log_m))
 
@@ -115,7 +115,7 @@ JSDiscretLoss.spec = LossSpec(
         nan_without_weight('mmpose.JSDiscretLoss', 'tests/openmmlab/test_mmpose_other.py'),
         Difference(
             'mmpose.JSDiscretLoss',
-            'where a prediction is exactly 0, its derivative leaves the logarithm of 0 out; to the host it is NaN',
+            'where a prediction is exactly 0, its derivative omits the logarithm of 0; the host returns NaN',
             'contract 6: values and derivatives are finite',
             'tests/openmmlab/test_mmpose_other.py',
         ),

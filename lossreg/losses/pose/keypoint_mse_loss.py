@@ -1,4 +1,4 @@
-"""Mean squared error of keypoint heatmaps, and what weighs the pixels of heatmaps."""
+"""Mean squared error of keypoint heatmaps."""
 
 from typing import ClassVar, Optional
 
@@ -31,14 +31,14 @@ def keypoint_mse_loss(
     .. math::
         \ell_{nkp} = w_{nkp}\,(x_{nkp} - t_{nkp})^2
 
-    with w of :func:`heatmap_weight`.
+    with w of :func:`~lossreg.ops.keypoints.heatmap_weight`.
 
     Args:
         output: heatmaps x, (N, K, H, W), or with more dimensions after K.
         target: heatmaps t, of the same shape.
         target_weights: (N, K), or (N, K, H, W). Where w is 0, NaN in ``output`` and ``target`` does not count.
-        mask: (N, 1, H, W) or (N, K, H, W), the same.
-        skip_empty_channel: whether channels whose target is 0 everywhere do not count.
+        mask: (N, 1, H, W) or (N, K, H, W), multiplied into w.
+        skip_empty_channel: whether to ignore channels whose target is 0 everywhere.
 
     Returns:
         The losses, of the shape of ``output``.
@@ -64,14 +64,13 @@ class KeypointMSELoss(nn.Module):
 
     Args:
         use_target_weight: changes nothing, as in mmpose: weights count where they are given.
-        skip_empty_channel: whether channels whose target is 0 everywhere, those of keypoints that are not there, do
-            not count.
+        skip_empty_channel: whether to ignore channels whose target is 0 everywhere, those of absent keypoints.
         loss_weight: factor of the result.
 
     Shapes:
-        Heatmaps (N, K, H, W), or (N, K, D, H, W) as InternetHead has them; ``target_weights`` (N, K) or of the shape
-        of the heatmaps; ``mask`` (N, 1, H, W), or of that shape. Returns a scalar: the mean over all elements, those
-        of weight 0 included. An empty batch, or all weights 0, gives 0.
+        Heatmaps (N, K, H, W), or (N, K, D, H, W) as InternetHead returns them; ``target_weights`` (N, K) or of the
+        shape of the heatmaps; ``mask`` (N, 1, H, W), or of that shape. Returns a scalar: the mean over all elements,
+        those of weight 0 included. An empty batch, or all weights 0, gives 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -17,7 +17,7 @@ from lossreg.spec_parts.pose import TEST_OF_DIFFERENCES, WEIGHT_OF_KEYPOINTS, he
 def keypoint_ohkm_mse_loss(
     output: Tensor, target: Tensor, target_weights: Optional[Tensor] = None, topk: int = 8
 ) -> Tensor:
-    r"""Mean squared error of each heatmap, of the ``topk`` keypoints where it is largest.
+    r"""Mean squared error of the heatmaps of each sample's ``topk`` hardest keypoints.
 
     .. math::
         \ell_{nk} = \frac{1}{HW} \sum_p \left(w_{nk}\,(x_{nkp} - t_{nkp})\right)^2
@@ -42,7 +42,7 @@ def keypoint_ohkm_mse_loss(
         check_dim(target_weights, 2, 'target_weights')
         weight = upcast(weight_of_leading(target_weights, output, 'target_weights', 'output'))
         error = keep(error, weight != 0) * weight
-    # mean over H, then W: the last dimension first, and 0 for a heatmap without pixels
+    # mean over both dimensions, the last one first, and 0 for a heatmap without pixels
     squared = (error * error).sum(-1).sum(-1)
     loss = average(squared, torch.zeros_like(squared) + output.size(2) * output.size(3))
     # runtimes disagree on where NaN ranks
@@ -57,7 +57,7 @@ class KeypointOHKMMSELoss(nn.Module):
     It has mmpose's call and numbers; see :func:`keypoint_ohkm_mse_loss`.
 
     Args:
-        use_target_weight: whether ``target_weights`` count; they are then required, and else ignored.
+        use_target_weight: whether ``target_weights`` count; they are required then, and ignored otherwise.
         topk: how many keypoints of each sample count: those with the largest losses.
         loss_weight: factor of the result.
 

@@ -81,7 +81,7 @@ class KLDiscretLoss(nn.Module):
         label_softmax: whether targets are logits, to be put through a softmax.
         label_beta: inverse temperature of the targets, with ``label_softmax``.
         use_target_weight: whether ``target_weight`` counts. The pairs call then requires it, as mmpose does.
-        mask: keypoints whose loss is multiplied by ``mask_weight``; negative ones count from the last.
+        mask: keypoints whose loss is multiplied by ``mask_weight``; negative indices count from the end.
         mask_weight: see ``mask``.
 
     Shapes:
@@ -90,7 +90,7 @@ class KLDiscretLoss(nn.Module):
 
     Raises:
         ValueError: shapes do not match; the two calls are mixed; ``target_weight`` is missing.
-        IndexError: ``mask`` names a keypoint that is not there (NaN in scripted and exported form).
+        IndexError: ``mask`` names a keypoint that does not exist (NaN in scripted and exported form).
 
     Reference:
         Li et al., SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation, ECCV 2022.
@@ -125,7 +125,7 @@ class KLDiscretLoss(nn.Module):
         target_y: Optional[Tensor] = None,
         weight: Optional[Tensor] = None,
     ) -> Tensor:
-        """Computes the loss by either call: ``(pairs, pairs, weight)`` or five tensors in a row.
+        """Computes the loss by either call: ``(pairs, pairs, weight)`` or five tensors.
 
         In the five-tensor call the parameters hold, by position: ``output_x, output_y, target_x, target_y,
         target_weight``. The names are mmpose's.
@@ -153,7 +153,7 @@ class KLDiscretLoss(nn.Module):
         pred_name: str,
         target_name: str,
     ) -> Tensor:
-        """The loss of both axes, (N, K). The names are those of the call, for messages."""
+        """The summed loss of both axes, (N, K). The names are the call's own, for error messages."""
         check_same_shape(target_x, x, f'{target_name}_x', f'{pred_name}_x')
         check_same_shape(target_y, y, f'{target_name}_y', f'{pred_name}_y')
         check_leading_shape(y, x, 2, f'{pred_name}_y', f'{pred_name}_x')
@@ -173,7 +173,7 @@ class KLDiscretLoss(nn.Module):
         return loss + kl_discret_loss(y, target_y, weight, self.beta, self.label_softmax, self.label_beta)
 
     def _mask_factor(self, mask: Tensor, x: Tensor) -> Tensor:
-        """``mask_weight`` for masked keypoints and 1 for the others, (N, K); NaN if the mask names one not there."""
+        """``mask_weight`` for masked keypoints, else 1, (N, K); NaN if a masked keypoint does not exist."""
         keypoints = x.size(1)
         masked = torch.where(mask < 0, mask + keypoints, mask)
         legal = check_labels(masked, keypoints, None, 'mask')

@@ -21,7 +21,7 @@ def mlecc_loss(
     target_weight: Optional[Tensor] = None,
     mode: str = 'log',
 ) -> Tensor:
-    r"""Loss of each keypoint's likelihood, the product over the axes of the overlap of prediction and target.
+    r"""Loss of each keypoint's likelihood: the product, over both axes, of the overlap between prediction and target.
 
     .. math::
         \ell = w \begin{cases}
@@ -35,7 +35,7 @@ def mlecc_loss(
         mode: ``linear``, ``square`` or ``log``.
 
     Returns:
-        (N, K). As in mmpose, 0 where the number would be NaN.
+        (N, K). As in mmpose, 0 where the loss would be NaN.
 
     Raises:
         ValueError: shapes do not match, or unknown ``mode``.
@@ -58,7 +58,7 @@ def mlecc_loss(
         weight = per_bin.squeeze(-1)
     overlap_x, overlap_y = (x * t).sum(-1), (y * u).sum(-1)
     likelihood = (overlap_x * overlap_y).detach()
-    # without a logarithm only NaN fails this
+    # without a logarithm, only NaN has no loss
     has_value = likelihood + 1e-4 >= 0 if mode == 'log' else likelihood == likelihood
     likelihood = keep(overlap_x, has_value) * keep(overlap_y, has_value)
     if mode == 'log':
@@ -83,9 +83,9 @@ class MLECCLoss(nn.Module):
     It has mmpose's call and numbers; see :func:`mlecc_loss` for the formula.
 
     Args:
-        reduction: of the keypoints of each sample, ``none``, ``mean`` or ``sum``; there is one of each sample.
+        reduction: over the keypoints of each sample: ``none``, ``mean`` or ``sum``; samples are never reduced.
         mode: ``linear``, ``square`` or ``log``.
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

@@ -1,4 +1,4 @@
-"""Mean distance of joints from where they are (MPJPE)."""
+"""Mean per joint position error (MPJPE)."""
 
 from typing import ClassVar, Optional
 
@@ -15,7 +15,7 @@ from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_
 
 
 def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
-    r"""Distance of each joint, weighted.
+    r"""Distance of each predicted joint from its target, weighted.
 
     .. math::
         \ell = \lVert w\,(x - t) \rVert
@@ -46,7 +46,7 @@ class MPJPELoss(nn.Module):
     It has mmpose's call and numbers; see :func:`mpjpe_loss` for the formula.
 
     Args:
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

@@ -1,4 +1,4 @@
-"""Distances of joints, of scaled poses, and of the joints' velocities, as MotionBERT adds them up."""
+"""Sum of MPJPE, scale-normalised MPJPE and velocity error, as in MotionBERT."""
 
 from typing import ClassVar, Optional
 
@@ -21,15 +21,15 @@ def mpjpe_velocity_joint_loss(
     lambda_scale: float = 0.5,
     lambda_3d_velocity: float = 20.0,
 ) -> Tensor:
-    r"""Mean distance of joints, of those of the scaled pose, and of velocities.
+    r"""MPJPE, scale-normalised MPJPE and velocity error, added up.
 
     .. math::
         \frac{1}{NTK} \sum_{ntk} \lVert w\,(x - t) \rVert
         + \frac{\lambda_s}{NTK} \sum_{ntk} \lVert w\,(s_{nt}\,x - t) \rVert
         + \frac{\lambda_v}{N(T-1)K} \sum_{n,t<T,k} \lVert \bar w\,(\dot x - \dot t) \rVert
 
-    with the scale :math:`s_{nt} = \sum_k x \cdot t \,/ \sum_k x \cdot x` over the joints whose w is not 0, or 0 for
-    0 / 0, velocities :math:`\dot x_t = x_{t+1} - x_t`, and :math:`\bar w = \min(w_t, w_{t+1})`.
+    with the scale :math:`s_{nt} = \sum_k x \cdot t \,/ \sum_k x \cdot x` over the joints whose w is not 0 (0 / 0 is 0),
+    velocities :math:`\dot x_t = x_{t+1} - x_t`, and :math:`\bar w = \min(w_t, w_{t+1})`.
 
     Args:
         output: positions x, (N, T, K, D), or (T, K, D).
@@ -39,7 +39,7 @@ def mpjpe_velocity_joint_loss(
         lambda_3d_velocity: factor of the velocities.
 
     Returns:
-        A scalar. One frame has no velocity: that term is 0.
+        A scalar. A single frame has no velocity: that term is then 0.
 
     Raises:
         ValueError: shapes do not match.
@@ -58,7 +58,7 @@ def mpjpe_velocity_joint_loss(
     # s = sum x t / sum x x
     scale = average((x * t).sum(-1).sum(-1), (x * x).sum(-1).sum(-1)).unsqueeze(-1).unsqueeze(-1)
     scaled_error = scale * x - t
-    # rolled and masked, because slices of T - 1 frames export with a guard that T = 1 and 2 break
+    # rolled and masked, because slices of T - 1 frames export with a guard that T = 1 and T = 2 violate
     has_velocity = torch.arange(x.size(-3), device=x.device).unsqueeze(-1) > 0
     velocity_error = keep(error - error.roll([1], [-3]), has_velocity.unsqueeze(-1))
     if weight is not None:
@@ -78,9 +78,9 @@ class MPJPEVelocityJointLoss(nn.Module):
     It has mmpose's call and numbers; see :func:`mpjpe_velocity_joint_loss`.
 
     Args:
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
-        lambda_scale: factor of the error of poses brought to the right scale.
+        lambda_scale: factor of the error of the scaled poses.
         lambda_3d_velocity: factor of the error of velocities.
 
     Shapes:
@@ -124,7 +124,7 @@ _POSITIONS = (
 MPJPEVelocityJointLoss.spec = LossSpec(
     functions=(mpjpe_velocity_joint_loss,),
     calls=(
-        # the only weights with which mmpose's loss works, and where none is 0, its numbers are ours
+        # the only weights that mmpose's loss accepts; where none is 0, both give the same numbers
         Call('sequences', (*_POSITIONS, Input('target_weight', Role.POSITIVE, 'N 1 K 1', when=uses_target_weight))),
         Call(
             'frame_weights',
@@ -145,13 +145,13 @@ MPJPEVelocityJointLoss.spec = LossSpec(
         Difference(
             'mmpose.MPJPEVelocityJointLoss',
             'weights of each frame, as MotionRegressionHead gives them: a velocity has the smaller weight of its two '
-            'frames; mmpose fails, because there is one velocity fewer than weights',
+            'frames; mmpose fails, because there is one velocity fewer than there are weights',
             'the call of the only head that uses this loss must work',
             TEST_OF_DIFFERENCES,
         ),
         Difference(
             'mmpose.MPJPEVelocityJointLoss',
-            'the scale of a pose is that of its joints whose weight is not 0; mmpose takes all',
+            'the scale of a pose is computed from its joints of nonzero weight; mmpose uses all joints',
             'contract 3: a joint that is switched off contributes nothing to value or gradient',
             TEST_OF_DIFFERENCES,
         ),

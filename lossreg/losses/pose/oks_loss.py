@@ -27,25 +27,25 @@ def oks_loss(
     eps: float = 1e-8,
     norm_target_weight: bool = False,
 ) -> Tensor:
-    r"""Loss of the similarity of each instance's keypoints.
+    r"""Loss of each instance's object keypoint similarity s.
 
     .. math::
         \ell_n = 1 - s_n, \qquad 1 - s_n^2 \qquad\text{or}\qquad -\log s_n, \qquad
         s_n = \frac{1}{D_n} \sum_k w_{nk}\, e^{-d_{nk}^2 / 2}, \qquad
         d_{nk} = \frac{\lVert x_{nk} - t_{nk} \rVert}{2 \sigma_k \max(\sqrt{a_n}, \epsilon)}
 
-    with D = K, or :math:`D_n = \max(\sum_k w_{nk}, \epsilon)` with ``norm_target_weight``; without weights all are 1,
-    and so is D. :math:`2 \sigma_k` and :math:`a_n` are left out where they are not given.
+    with D = K, or :math:`D_n = \max(\sum_k w_{nk}, \epsilon)` with ``norm_target_weight``; without weights, all weights
+    and D are 1. :math:`2 \sigma_k` and :math:`a_n` are left out where they are not given.
 
-    An instance without a weight above 0 has s = 0: the loss 1 with gradient 0, or with the logarithm 0.
+    An instance without a weight above 0 has s = 0: its loss is 1 with gradient 0, or, with the logarithm, 0.
 
     Args:
         output: keypoints x, (N, K, 2).
         target: keypoints t, (N, K, 2).
         target_weight: w, (N, K). Where it is 0, NaN does not count.
         areas: a, (N). A negative one gives NaN.
-        sigmas: how far each keypoint is usually off, (K).
-        mode: ``linear``, ``square`` or ``log``: which of the three.
+        sigmas: the usual error of each keypoint, (K).
+        mode: ``linear``, ``square`` or ``log``: which of the three losses.
         eps: smallest root of an area, and smallest sum of weights.
         norm_target_weight: see above.
 
@@ -91,7 +91,7 @@ def oks_loss(
 
 
 def _negative_log(half: Tensor, weight: Tensor, counted: Tensor, divisor: Tensor) -> Tensor:
-    """-log (sum of w exp(-h) / D), 0 where nothing is counted; exact where every exponential is 0 in float32."""
+    """-log (sum of w exp(-h) / D), 0 where nothing counts; exact even if every exponential underflows in float32."""
     # the result does not depend on the smallest h, which therefore needs no gradient
     least = torch.where(counted, half.detach(), torch.inf).amin(-1, keepdim=True)
     least = torch.where(least == torch.inf, 0.0, least)
@@ -198,7 +198,7 @@ OKSLoss.spec = LossSpec(
         nan_without_weight('mmpose.OKSLoss', 'tests/openmmlab/test_mmpose_other.py'),
         Difference(
             'mmpose.OKSLoss',
-            "mode='log' where every exponential underflows: the logarithm itself; the host returns infinity, also for "
+            "mode='log' where every exponential underflows: the exact logarithm; the host returns infinity, also for "
             'an instance without weight, which contributes 0 here',
             'contract 6, and contract 2: nothing to average over gives 0',
             'tests/openmmlab/test_mmpose_other.py',

@@ -25,16 +25,16 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> Tuple[Tensor, Tensor]:
-    r"""How far the tags of an instance are from their mean, and how near the means of instances are to each other.
+    r"""Distance of an instance's tags from their mean (pull), and closeness of the means of instances (push).
 
     .. math::
         \mathrm{pull} = \frac{1}{M + \epsilon} \sum_n \frac{1}{L |V_n|} \sum_{k \in V_n} \lVert h_{nk} - m_n \rVert^2,
         \qquad
         \mathrm{push} = \frac{1}{M (M - 1) + \epsilon} \sum_{i, j} \sum_l e^{-(m_{il} - m_{jl})^2}
 
-    :math:`h_{nk}` are the L numbers in the maps of keypoint k at its place in instance n, :math:`V_n` the visible
-    keypoints of n, :math:`m_n` their mean, M the number of instances with a visible keypoint, and :math:`\epsilon`
-    is 1e-6. The second sum is over those instances, with i = j among them, and 0 where there is one alone.
+    :math:`h_{nk}` is the tag of keypoint k of instance n: the L numbers of its maps at its place. :math:`V_n` are the
+    visible keypoints of n, :math:`m_n` is their mean tag, M the number of instances with a visible keypoint, and
+    :math:`\epsilon` is 1e-6. The second sum is over these instances, i = j included; it is 0 if there is only one.
 
     Args:
         tags: (B, L * K, H, W): the maps of all keypoints for the first of the L numbers, then for the next.
@@ -59,7 +59,7 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
     # (B, K, N)
     place, visible = keypoint_indices.transpose(1, 2).unbind(-1)
     seen = visible != 0
-    # zeros of the pictures, not a number: so a traced graph knows that both batches are equal
+    # zeros shaped by the batch, not a number, so that a traced graph knows both batches are equal
     none = torch.zeros([tags.size(0), 1, 1], dtype=place.dtype, device=place.device)
     place = torch.where(seen, place, none)
     maps = upcast(tags).flatten(2)
@@ -86,13 +86,13 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
 
 @LOSSES.register_module()
 class PoseAssociativeEmbeddingLoss(nn.Module):
-    """Grouping of keypoints: tags of one person attract each other, those of two repel.
+    """Grouping of keypoints: tags of one person attract each other, tags of different persons repel.
 
     It has mmpose's call and numbers: the sums over the batch of pull and push.
 
-    See :func:`pose_associative_embedding_loss` for the formula. mmdet's AssociativeEmbeddingLoss is another: it pairs
-    corners. Artefacts take one number for each keypoint's tag (L = 1), as all of mmpose's configs have it, and places
-    as one tensor.
+    See :func:`pose_associative_embedding_loss` for the formula. mmdet's AssociativeEmbeddingLoss is a different loss:
+    it pairs corners. Artefacts take one number for each keypoint's tag (L = 1), as in all of mmpose's configs, and
+    places as one tensor.
 
     Args:
         loss_weight: factor of both results.
@@ -122,7 +122,7 @@ class PoseAssociativeEmbeddingLoss(nn.Module):
         if isinstance(keypoint_indices, Tensor):
             places = keypoint_indices
         else:
-            # what is filled up is not visible
+            # padded keypoints are not visible
             places = pad_sequence(keypoint_indices, batch_first=True)
         pull, push = pose_associative_embedding_loss(tags, places)
         return self.loss_weight * pull.sum(), self.loss_weight * self.push_loss_factor * push.sum()

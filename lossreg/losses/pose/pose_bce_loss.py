@@ -55,7 +55,7 @@ class PoseBCELoss(nn.Module):
         use_target_weight: whether ``target_weight`` counts; it is required then.
         loss_weight: factor of the result.
         reduction: ``none``, ``mean`` (over all elements, whatever their weight) or ``sum``.
-        use_sigmoid: whether outputs are probabilities, because the head has a sigmoid: the name is mmpose's.
+        use_sigmoid: whether outputs are probabilities, already passed through a sigmoid by the head (mmpose's name).
 
     Shapes:
         Outputs and targets (N, K), weights (N) or (N, K). Returns a scalar, or (N, K) with reduction ``none``. An empty
@@ -95,7 +95,7 @@ class PoseBCELoss(nn.Module):
 
 
 def _call(name: str, role: Role, weight_shape: str, weighted: bool) -> Call:
-    """A call with outputs of ``role``; ``weighted`` ones are for instances that take a weight."""
+    """A call with outputs of ``role``; a ``weighted`` one is for instances that take a weight."""
     activated = role is Role.PROBABILITIES
     return Call(
         name,

@@ -42,7 +42,7 @@ class PoseL1Loss(nn.Module):
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, those of weight 0 included) or ``sum``.
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

@@ -14,7 +14,7 @@ from lossreg.spec_parts.pose import KEYPOINT_CALLS, TEST_OF_DIFFERENCES, weight_
 
 
 def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
-    r"""Squared error of each coordinate, weighted before it is squared.
+    r"""Squared error of each coordinate; the weight is squared too.
 
     .. math::
         \ell = \left(w\,(x - t)\right)^2
@@ -42,7 +42,7 @@ class PoseMSELoss(nn.Module):
     It has mmpose's call and numbers; see :func:`pose_mse_loss` for the formula.
 
     Args:
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

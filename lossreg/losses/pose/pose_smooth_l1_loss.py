@@ -16,7 +16,7 @@ from lossreg.spec_parts.pose import JOINT_WEIGHTS_CALL, KEYPOINT_CALLS, TEST_OF_
 
 
 def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] = None) -> Tensor:
-    r"""Smooth L1 loss of each coordinate, whose error is weighted.
+    r"""Smooth L1 loss of each coordinate's weighted error.
 
     .. math::
         \ell = \begin{cases} d^2 / 2 & d < 1 \\ d - 1/2 & \text{elsewhere} \end{cases}, \qquad d = |w\,(x - t)|
@@ -44,7 +44,7 @@ class PoseSmoothL1Loss(nn.Module):
     It has mmpose's call and numbers; see :func:`pose_smooth_l1_loss` for the formula.
 
     Args:
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

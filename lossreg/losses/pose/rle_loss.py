@@ -35,13 +35,13 @@ def rle_loss(
         -\log q(e) = \log 2\sigma + |e| \quad\text{or}\quad \log \sqrt{2\pi}\,\sigma + \tfrac12 e^2
 
     for a Laplace or a Gaussian distribution, or :math:`\log q = 0` without ``residual``. The flow's density
-    :math:`\phi` is of both coordinates of a keypoint together, and counts for each.
+    :math:`\phi` is joint in both coordinates of a keypoint, and is counted once for each.
 
     Args:
         error: e, see :func:`scaled_error`, (N, K, 2).
-        sigma: logits of :math:`\sigma`, which is their sigmoid, (N, K, 2).
+        sigma: logits s of :math:`\sigma = \mathrm{sigmoid}(s)`, (N, K, 2).
         log_phi: :math:`\log \phi(e)`, (N, K).
-        residual: whether the flow has only the difference from q to learn.
+        residual: whether the flow learns only the deviation from q.
         q_distribution: ``laplace`` or ``gaussian``.
 
     Returns:
@@ -67,7 +67,7 @@ def rle_loss(
 
 def scaled_error(pred: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
     """(x - t) / (sigmoid(s) + 1e-9)."""
-    # ONNX Runtime's sigmoid is 0 from -18 down, where 1e-9 is small beside the true one
+    # ONNX Runtime's sigmoid is 0 below -18, where the true value is still well above 1e-9
     probability = torch.where(sigma > 0, torch.sigmoid(sigma), torch.exp(-softplus(-sigma)))
     return (pred - target) / (probability + 1e-9)
 
@@ -79,7 +79,7 @@ def check_q_distribution(q_distribution: str) -> None:
 
 
 class RealNVP(nn.Module):
-    """A normalising flow of the plane: six layers, each of which moves one coordinate by functions of the other.
+    """A normalising flow in the plane: six layers, each of which transforms one coordinate given the other.
 
     Parameters, buffers and initialisation have mmpose's names and values. Reference: Dinh et al., Density Estimation
     Using Real NVP, ICLR 2017.
@@ -99,7 +99,7 @@ class RealNVP(nn.Module):
                 nn.init.xavier_uniform_(module.weight, gain=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logarithm of the density at each point, (...) of (..., 2)."""
+        """Logarithm of the density at each point, from (..., 2) to (...)."""
         scales: List[List[Tensor]] = []
         shifts: List[List[Tensor]] = []
         for net in self.s:
@@ -110,13 +110,13 @@ class RealNVP(nn.Module):
 
 
 def _network(*last: nn.Module) -> nn.Sequential:
-    """From the plane to the plane, through 64 and 64 units."""
+    """A network from 2 inputs to 2 outputs with two hidden layers of 64 units."""
     layers = [nn.Linear(2, 64), nn.LeakyReLU(), nn.Linear(64, 64), nn.LeakyReLU(), nn.Linear(64, 2)]
     return nn.Sequential(*layers, *last)
 
 
 def flow_log_density(x: Tensor, mask: Tensor, scales: List[List[Tensor]], shifts: List[List[Tensor]]) -> Tensor:
-    r"""Logarithm of the density of what a flow of six layers makes of a standard normal distribution of the plane.
+    r"""Log-density of a standard normal distribution in the plane, transformed by a flow of six layers.
 
     .. math::
         \log p(x) = -\tfrac12 \lVert z \rVert^2 - \log 2\pi - \sum_i s_i, \qquad
@@ -127,7 +127,7 @@ def flow_log_density(x: Tensor, mask: Tensor, scales: List[List[Tensor]], shifts
     Args:
         x: (..., 2).
         mask: 1 at the coordinate z' that each layer keeps, (6, 2).
-        scales: weights and biases of the three linear maps of each layer's s, whose result goes through tanh.
+        scales: weights and biases of the three linear maps of each layer's s, which ends with a tanh.
         shifts: weights and biases of the three linear maps of each layer's t.
 
     Returns:
@@ -155,17 +155,17 @@ def _apply(x: Tensor, parameters: List[Tensor]) -> Tensor:
 
 @LOSSES.register_module()
 class RLELoss(nn.Module):
-    """Regression of coordinates whose error has a learned density (RLE): negative log-likelihood.
+    """Regression of coordinates: negative log-likelihood under a learned density of the error (RLE).
 
     It has mmpose's call and numbers; see :func:`rle_loss` for the formula.
 
-    The loss holds the flow: ``flow_model``, with mmpose's names. Artefacts hold it as it is and return no gradient for
+    The loss holds the flow: ``flow_model``, with mmpose's names. Artefacts hold it frozen and return no gradient for
     it: the flow itself is trained in PyTorch.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.
         size_average: whether the sum over all elements is divided by N.
-        residual: whether the flow has only the difference from q to learn.
+        residual: whether the flow learns only the deviation from q.
         q_distribution: ``laplace`` or ``gaussian``.
 
     Shapes:
@@ -209,7 +209,7 @@ class RLELoss(nn.Module):
             raise ValueError('target_weight is missing; give it, or build the loss with use_target_weight=False')
         if target_weight is not None:
             check_weight_shape(target_weight, pred, 'target_weight', 'pred')
-            # the flow takes both coordinates, so they count together
+            # the flow takes both coordinates, so a keypoint counts only as a whole
             counted = (target_weight != 0).any(-1, keepdim=True)
             x, s, t = keep(x, counted), keep(s, counted), keep(t, counted)
         error = scaled_error(x, s, t)
@@ -224,7 +224,7 @@ def _call(name: str, weight_shape: str, weighted: bool) -> Call:
     return Call(
         name,
         (
-            # the error is up to 1e9 times as large, and the density has its square
+            # the error is up to 1e9 times as large, and the density squares it
             Input('pred', Role.FEATURES, 'N K 2', differentiable=True, limit=1e3),
             Input('sigma', Role.FEATURES, 'N K 2', differentiable=True),
             Input('target', Role.FEATURES, 'N K 2', limit=1e3),
@@ -250,12 +250,12 @@ RLELoss.spec = LossSpec(
         Difference(
             'mmpose.RLELoss',
             'NaN gives NaN, and under a target weight of 0 contributes 0; mmpose raises ValueError',
-            'contract 3; no graph can raise for a value',
+            'contract 3; a graph cannot raise because of a value',
             'tests/openmmlab/test_mmpose_other.py',
         ),
         Difference(
             'mmpose.RLELoss',
-            "a logit of sigma below -745 (-103 in float32): log sigma is the logit; mmpose's is the logarithm of 0",
+            'a logit of sigma below -745 (-103 in float32): log sigma is the logit; mmpose takes the logarithm of 0',
             'contract 6: extreme logits give finite values',
             'tests/openmmlab/test_mmpose_other.py',
         ),

@@ -1,4 +1,4 @@
-"""Losses of unlabelled poses: their projection and the lengths of their bones, called as in mmpose."""
+"""Losses of unlabelled 3-D poses: projection and bone lengths, called as in mmpose."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Dict
@@ -25,14 +25,14 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def project_joints(x: Tensor, intrinsics: Tensor) -> Tensor:
-    r"""Joints of three dimensions in the picture of a camera.
+    r"""Projects 3-D joints into the image of a camera.
 
     .. math::
         u = f\, \big(r\, (1 + k_1 q + k_2 q^2 + k_3 q^3 + p \cdot r) + p\, q\big) + c, \qquad
         r = \min(\max((x, y) / z, -1), 1), \qquad q = \lVert r \rVert^2
 
     Args:
-        x: joints, (N, K, 3). One at z = 0 is at the side of its sign, and at 0 where that is 0.
+        x: joints, (N, K, 3). At z = 0, r is the sign of x and of y.
         intrinsics: f (2 numbers) and c (2), or f, c, k (3) and p (2), (N, 4) or (N, 9).
 
     Returns:
@@ -46,7 +46,7 @@ def project_joints(x: Tensor, intrinsics: Tensor) -> Tensor:
     check_leading_shape(intrinsics, x, 1, 'intrinsics', 'x')
     check_size_among(intrinsics, 1, [4, 9], 'intrinsics', 'numbers')
     camera = upcast(intrinsics)
-    # without distortion its factors are 0
+    # without distortion the coefficients are 0
     camera = torch.cat([camera, torch.zeros_like(camera), torch.zeros_like(camera[:, :1])], 1)[:, :9].unsqueeze(1)
     f, c, k, p = camera[..., 0:2], camera[..., 2:4], camera[..., 4:7], camera[..., 7:9]
     r = _over_depth(x[..., :2], x[..., 2:])
@@ -57,7 +57,7 @@ def project_joints(x: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def _over_depth(x: Tensor, z: Tensor) -> Tensor:
-    """x / z, kept from -1 to 1, with gradient 0 beyond, and where z is 0."""
+    """x / z clamped to [-1, 1], with gradient 0 beyond these limits and where z is 0."""
     inside = (x.abs() <= z.abs()) & (z != 0)
     flipped = torch.where(z < 0, -x, x)
     side = torch.where(flipped > 0, 1.0, torch.where(flipped < 0, -1.0, 0.0))
@@ -66,13 +66,13 @@ def _over_depth(x: Tensor, z: Tensor) -> Tensor:
 
 
 def projection_loss(x: Tensor, intrinsics: Tensor, target: Tensor) -> Tensor:
-    """Mean distance in the picture between joints (N, K, 3), projected, and their places (N, K, 2): a scalar."""
+    """Mean distance in the image between projected joints (N, K, 3) and their targets (N, K, 2): a scalar."""
     distances = vector_length(project_joints(x, intrinsics) - upcast(target))
     return average_over(total(distances), distances.numel())
 
 
 def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
-    """How far the mean lengths of bones in two batches (N, K, D) and (M, K, D) are apart; 0 where one is empty.
+    """Difference of the mean bone lengths of two batches (N, K, D) and (M, K, D); 0 where one is empty.
 
     See :func:`lossreg.functional.bone_loss`.
     """
@@ -87,7 +87,7 @@ def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: 
 class SemiSupervisionLoss(nn.Module):
     """3-D poses without labels: error of their projection, and of their bone lengths.
 
-    It has mmpose's call and numbers: errors of the projection and of bone lengths.
+    It has mmpose's call and numbers.
 
     ``forward`` takes two dicts and returns one::
 
@@ -95,11 +95,11 @@ class SemiSupervisionLoss(nn.Module):
         target: unlabeled_target_2d (N, K, 2), intrinsics (N, 4) or (N, 9)
         returns proj_loss, the mean of :func:`projection_loss` for pose + trajectory, and bone_loss
 
-    In the first ``warmup_iterations`` calls in training mode both are 0. The loss counts them in the buffer
-    ``num_iterations``; artefacts take it and return ``next_num_iterations``.
+    Both are 0 in the first ``warmup_iterations`` calls in training mode. The loss counts these calls in the buffer
+    ``num_iterations``; artefacts take it as input and return ``next_num_iterations``.
 
     Args:
-        joint_parents: the parent of each joint; a root is its own.
+        joint_parents: the parent of each joint; a root is its own parent.
         projection_loss_weight: factor of ``proj_loss``.
         bone_loss_weight: factor of ``bone_loss``.
         warmup_iterations: see above.
@@ -174,7 +174,7 @@ class SemiSupervisionLoss(nn.Module):
 
 
 def _call(name: str, numbers: int) -> Call:
-    """A call with cameras of so many numbers."""
+    """A call with cameras of that many numbers."""
     return Call(
         name,
         (
@@ -209,20 +209,20 @@ SemiSupervisionLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmpose.SemiSupervisionLoss',
-            'while it warms up, both losses are there and 0; mmpose returns an empty dict',
-            'what is returned does not depend on values, or no graph could hold it',
+            'while it warms up, it returns both losses as 0; mmpose returns an empty dict',
+            'the outputs must not depend on values, or no graph could compute them',
             'tests/openmmlab/test_mmpose_other.py',
         ),
         Difference(
             'mmpose.SemiSupervisionLoss',
             'only calls in training mode are counted, and checkpoints hold the count; mmpose counts every call, and '
             'anew after a training is resumed',
-            'state is kept as that of all losses here',
+            'all losses here keep their state this way',
             'tests/openmmlab/test_mmpose_other.py',
         ),
         Difference(
             'mmpose.SemiSupervisionLoss',
-            'a joint at depth 0 has the derivative 0, and at x = 0 the place 0; to the host both are NaN',
+            'a joint at depth 0 has derivative 0, and is projected to 0 where x = 0; the host returns NaN for both',
             'contract 6: degenerate inputs are finite',
             'tests/openmmlab/test_mmpose_other.py',
         ),

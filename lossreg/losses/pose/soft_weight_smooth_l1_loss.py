@@ -1,4 +1,4 @@
-"""Smooth L1 loss of coordinates, averaged over those that have a weight."""
+"""Smooth L1 loss of coordinates, averaged over those with a weight above 0."""
 
 from typing import ClassVar, Optional
 
@@ -31,7 +31,7 @@ def soft_weight_smooth_l1_loss(
         target: coordinates t, of the same shape.
         target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
-        beta: where the square ends, >= 0; with 0 it is the L1 loss.
+        beta: the error at which the square ends, >= 0; 0 gives the L1 loss.
 
     Returns:
         The losses, of the shape of ``output``.
@@ -50,15 +50,15 @@ def soft_weight_smooth_l1_loss(
 
 @LOSSES.register_module()
 class SoftWeightSmoothL1Loss(nn.Module):
-    """Regression of coordinates or maps: smooth L1 loss, averaged over what has a weight.
+    """Regression of coordinates or maps: smooth L1 loss, averaged over the elements with a weight above 0.
 
     It has mmpose's call and numbers; see :func:`soft_weight_smooth_l1_loss` for the formula.
 
     Args:
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
-        supervise_empty: whether the mean with weights is over all elements. Else it is over the number of weights
-            above 0: of (N, K, 1), each counts once, for all D coordinates, as in mmpose.
-        beta: where the square ends, >= 0.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
+        supervise_empty: whether a weighted mean is over all elements. Otherwise it is over the number of weights above
+            0; a weight of (N, K, 1) counts once for all D coordinates, as in mmpose.
+        beta: the error at which the square ends, >= 0.
         loss_weight: factor of the result.
 
     Shapes:
@@ -94,7 +94,7 @@ class SoftWeightSmoothL1Loss(nn.Module):
         loss = soft_weight_smooth_l1_loss(output, target, weight, self.beta)
         if weight is None or self.supervise_empty:
             return self.loss_weight * reduce_loss(loss, 'mean', None)
-        # sum over the losses / number of weights above 0, or / 1 where there is none
+        # sum of the losses / number of weights above 0, or / 1 where there is none
         counted = total((upcast(weight) > 0).to(loss.dtype))
         return self.loss_weight * total(loss) / counted.clamp(min=1.0)
 

@@ -37,9 +37,9 @@ def soft_wing_loss(
         target: coordinates t, of the same shape.
         target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
-        omega1: where the logarithm begins, > 0.
+        omega1: the error at which the logarithm begins, > 0.
         omega2: factor of the logarithm.
-        epsilon: how flat the logarithm is, > 0.
+        epsilon: scale of the error inside the logarithm, > 0.
 
     Returns:
         The losses, of the shape of ``output``.
@@ -60,10 +60,10 @@ class SoftWingLoss(nn.Module):
     It has mmpose's call and numbers; see :func:`soft_wing_loss` for the formula.
 
     Args:
-        omega1: where the logarithm begins, > 0.
+        omega1: the error at which the logarithm begins, > 0.
         omega2: factor of the logarithm.
-        epsilon: how flat the logarithm is, > 0.
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        epsilon: scale of the error inside the logarithm, > 0.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

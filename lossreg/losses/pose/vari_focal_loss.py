@@ -25,8 +25,8 @@ def vari_focal_loss(
             \alpha\, \sigma(x)^\gamma + t & \text{elsewhere}
         \end{cases}
 
-    An element whose loss would be NaN or infinite contributes 0 to value and gradient, as mmpose has it: one whose x is
-    NaN, or t or w not finite.
+    As in mmpose, an element whose loss would be NaN or infinite contributes 0 to value and gradient: one whose x is
+    NaN, or whose t or w is not finite.
 
     Args:
         output: logits x, (N, K).
@@ -57,11 +57,12 @@ def vari_focal_loss(
 
 @LOSSES.register_module()
 class VariFocalLoss(nn.Module):
-    """Scores that learn the quality of a pose: easy negatives count less.
+    """Classification scores that predict the quality of a pose: easy negatives count less.
 
     It has mmpose's call and numbers; see :func:`vari_focal_loss` for the formula.
 
-    mmdet's VarifocalLoss is another: it weighs negatives by the distance to the target and does not bound the logits.
+    mmdet's VarifocalLoss is a different loss: it weights negatives by the distance to the target and does not clamp the
+    logits.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.
@@ -137,7 +138,7 @@ VariFocalLoss.spec = LossSpec(
     differences=(
         Difference(
             'mmpose.VariFocalLoss',
-            'an element that is NaN contributes 0 to value and derivative; to the host it is 0 with the derivative NaN',
+            'an element that is NaN contributes 0 to value and derivative; the host returns 0 with derivative NaN',
             'what contributes nothing to the value contributes nothing to the gradient',
             'tests/openmmlab/test_mmpose_other.py',
         ),

@@ -36,8 +36,8 @@ def wing_loss(
         target: coordinates t, of the same shape.
         target_weight: w, see :func:`~lossreg.ops.keypoints.coordinate_weight`. Where it is 0, NaN does not
             count.
-        omega: where the logarithm ends, > 0.
-        epsilon: how flat the logarithm is, > 0.
+        omega: the error at which the logarithm ends, > 0.
+        epsilon: scale of the error inside the logarithm, > 0.
 
     Returns:
         The losses, of the shape of ``output``.
@@ -62,9 +62,9 @@ class WingLoss(nn.Module):
     It has mmpose's call and numbers; see :func:`wing_loss` for the formula.
 
     Args:
-        omega: where the logarithm ends, > 0.
-        epsilon: how flat the logarithm is, > 0.
-        use_target_weight: whether ``target_weight`` counts; it is then required, and else ignored.
+        omega: the error at which the logarithm ends, > 0.
+        epsilon: scale of the error inside the logarithm, > 0.
+        use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.
         loss_weight: factor of the result.
 
     Shapes:

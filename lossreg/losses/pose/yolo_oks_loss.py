@@ -21,24 +21,24 @@ def box_keypoint_similarity(
     bboxes: Optional[Tensor] = None,
     sigmas: Optional[Tensor] = None,
 ) -> Tensor:
-    r"""Similarity of keypoints, from 0 to 1, relative to the diagonal of a box.
+    r"""Similarity of keypoints in [0, 1], relative to the diagonal of a box.
 
     .. math::
         s = \frac{\sum_k w_k\, e^{-d_k^2 / 2}}{\max(\sum_k w_k, 10^{-8})}, \qquad
         d_k = \frac{\lVert x_k - t_k \rVert}{\sigma_k \max(\sqrt{(x_2 - x_1)^2 + (y_2 - y_1)^2}, 10^{-8})}
 
     :math:`\sigma_k` and the diagonal are left out where they are not given. Shapes broadcast, so that an assigner can
-    compare all with all.
+    compare all pairs.
 
     Args:
         output: keypoints x, (..., K, 2).
         target: keypoints t, (..., K, 2).
         target_weights: w, (..., K). Where it is 0, NaN does not count.
         bboxes: x1, y1, x2, y2, (..., 4).
-        sigmas: how far each keypoint is usually off, (K).
+        sigmas: the usual error of each keypoint, (K).
 
     Returns:
-        (...), 0 where all weights are.
+        (...), 0 where all weights are 0.
     """
     weights, half = _weights_and_distances(output, target, target_weights, bboxes, sigmas)
     # sum of w exp(-d^2 / 2) / sum of w
@@ -59,7 +59,7 @@ def yolo_oks_loss(
         target: keypoints t, (N, K, 2).
         target_weights: w, (N, K). Where it is 0, NaN does not count.
         bboxes: x1, y1, x2, y2, (N, 4).
-        sigmas: how far each keypoint is usually off, (K).
+        sigmas: the usual error of each keypoint, (K).
 
     Returns:
         (N), 1 where all weights are 0.
@@ -86,7 +86,7 @@ def yolo_oks_loss(
 def _weights_and_distances(
     output: Tensor, target: Tensor, target_weights: Tensor, bboxes: Optional[Tensor], sigmas: Optional[Tensor]
 ) -> Tuple[Tensor, Tensor]:
-    """w and d^2 / 2, which is 0 where w is."""
+    """w and d^2 / 2, both 0 where w is 0."""
     weights = upcast(target_weights)
     counted = weights != 0
     squared = squared_distances_in_sigmas(upcast(output), upcast(target), counted, sigmas, 1.0)
@@ -104,7 +104,7 @@ class OksLoss(nn.Module):
 
     It has mmyolo's call and numbers: 1 - s of each instance; see :func:`box_keypoint_similarity`.
 
-    mmpose's OKSLoss is another: it divides by the root of the area and by 2 sigma, and reduces.
+    mmpose's OKSLoss is a different loss: it divides by the root of the area and by 2 sigma, and reduces.
 
     Args:
         metainfo: where the sigmas come from: the path of a data set's metainfo file, as in mmyolo's configs,
@@ -141,7 +141,7 @@ class OksLoss(nn.Module):
     def compute_oks(
         self, output: Tensor, target: Tensor, target_weights: Tensor, bboxes: Optional[Tensor] = None
     ) -> Tensor:
-        """Computes the similarity itself, of shapes that broadcast: mmyolo's assigner asks for it."""
+        """Computes the similarity itself, for shapes that broadcast, as mmyolo's assigner needs it."""
         return box_keypoint_similarity(output, target, target_weights, bboxes, self.sigmas)
 
 
