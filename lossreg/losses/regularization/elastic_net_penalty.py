@@ -1,4 +1,4 @@
-"""Elastic net penalty of numbers, such as a layer's weights."""
+"""Elastic net penalty of a tensor, such as a layer's weights."""
 
 from typing import ClassVar
 
@@ -36,7 +36,7 @@ def elastic_net_penalty(input: Tensor, l1: float = 1.0, l2: float = 1.0) -> Tens
 
 @LOSSES.register_module()
 class ElasticNetPenalty(nn.Module):
-    """Penalty of weights: absolute values and squares, those of the elastic net.
+    """Penalty on weights: the elastic net, a sum of absolute values and squares.
 
     See :func:`elastic_net_penalty` for the formula.
 
@@ -46,10 +46,10 @@ class ElasticNetPenalty(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Any shape. Returns a scalar. Nothing gives 0.
+        Any shape. Returns a scalar. An empty tensor gives 0.
 
     Raises:
-        TypeError, ValueError: a factor that is no number.
+        TypeError, ValueError: a factor is not a number.
 
     Reference:
         Zou and Hastie, Regularization and Variable Selection via the Elastic Net, Journal of the Royal Statistical

@@ -1,4 +1,4 @@
-"""L1 penalty of numbers, such as a layer's weights."""
+"""L1 penalty of a tensor, such as a layer's weights."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from lossreg.spec_parts.classifiers import PENALTY_CALLS
 
 
 def l1_penalty(input: Tensor) -> Tensor:
-    r"""L1 penalty of each number.
+    r"""L1 penalty of each element.
 
     .. math::
         \ell = |x|
@@ -29,7 +29,7 @@ def l1_penalty(input: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class L1Penalty(nn.Module):
-    """Penalty of weights: the sum of absolute values, that of the lasso.
+    """Penalty on weights: the sum of absolute values (lasso).
 
     See :func:`l1_penalty` for the formula.
 
@@ -38,7 +38,7 @@ class L1Penalty(nn.Module):
         reduction: ``none``, ``mean`` (over all numbers) or ``sum``.
 
     Shapes:
-        Any shape. Returns a scalar, or that shape with reduction ``none``. Nothing gives 0.
+        Any shape. Returns a scalar, or that shape with reduction ``none``. An empty tensor gives 0.
 
     Raises:
         ValueError: unknown ``reduction``.

@@ -1,4 +1,4 @@
-"""L2 penalty of numbers, such as a layer's weights."""
+"""L2 penalty of a tensor, such as a layer's weights."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from lossreg.spec_parts.classifiers import PENALTY_CALLS
 
 
 def l2_penalty(input: Tensor) -> Tensor:
-    r"""L2 penalty of each number.
+    r"""L2 penalty of each element.
 
     .. math::
         \ell = x^2
@@ -34,7 +34,7 @@ def l2_penalty(input: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class L2Penalty(nn.Module):
-    """Penalty of weights: the sum of squares, not halved, that of ridge regression.
+    """Penalty on weights: the sum of squares, not halved (ridge regression).
 
     See :func:`l2_penalty` for the formula.
 
@@ -43,7 +43,7 @@ class L2Penalty(nn.Module):
         reduction: ``none``, ``mean`` (over all numbers) or ``sum``.
 
     Shapes:
-        Any shape. Returns a scalar, or that shape with reduction ``none``. Nothing gives 0.
+        Any shape. Returns a scalar, or that shape with reduction ``none``. An empty tensor gives 0.
 
     Raises:
         ValueError: unknown ``reduction``.
