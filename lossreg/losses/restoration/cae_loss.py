@@ -21,14 +21,14 @@ def cae_loss(
         \ell_{align} = \lambda \operatorname{mean} (z - \bar z)^2
 
     Args:
-        logits: of which p is the softmax, (N, C).
+        logits: their softmax is p, (N, C).
         target: tokens y, integers in [0, C) or -100, (N).
         latent_pred: z, of any shape.
         latent_target: of the same shape; it gets no gradient.
-        lambd: lambda.
+        lambd: the factor :math:`\lambda`.
 
     Returns:
-        Both losses, scalars; each is 0 where nothing counts in it.
+        Both losses, scalars; each is 0 where none of its elements count.
 
     Raises:
         ValueError: shapes do not match.
@@ -52,7 +52,7 @@ class CAELoss(nn.Module):
 
     Shapes:
         Logits (N, C) and tokens (N) of the masked patches; representations of one shape, such as (B, L, D). Returns two
-        scalars, to be added up. A loss over nothing is 0.
+        scalars, to be added up. A loss over no elements is 0.
 
     Raises:
         ValueError: shapes do not match.

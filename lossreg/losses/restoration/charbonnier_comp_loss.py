@@ -1,4 +1,4 @@
-"""Charbonnier loss of an image composed by a predicted matte."""
+"""Charbonnier loss of an image composed with a predicted matte."""
 
 from typing import ClassVar, Optional
 
@@ -53,7 +53,7 @@ class CharbonnierCompLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
-        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        sample_wise: whether a weighted mean is taken within each sample first, then over the samples.
         eps: curvature at 0, >= 0.
 
     Shapes:

@@ -23,7 +23,7 @@ def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
         pred: predictions x, of any shape.
         target: targets t, of the same shape.
         weight: w, of the same shape. Where it is 0, NaN does not count.
-        eps: epsilon, >= 0; with 0 it is the absolute error. Beyond an error of :math:`10^{19} \sqrt{\epsilon}` the
+        eps: epsilon, >= 0; 0 gives the absolute error. Beyond an error of :math:`10^{19} \sqrt{\epsilon}` the
             square overflows in float32.
 
     Returns:
@@ -48,7 +48,7 @@ class CharbonnierLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
-        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        sample_wise: whether a weighted mean is taken within each sample first, then over the samples.
         eps: curvature at 0, >= 0.
 
     Shapes:

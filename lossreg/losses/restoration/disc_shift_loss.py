@@ -28,7 +28,7 @@ def disc_shift_loss(x: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class DiscShiftLoss(nn.Module):
-    """Adversarial training: keeps the scores of a discriminator near 0.
+    """Adversarial training: penalty that keeps the scores of a discriminator near 0.
 
     It has mmagic's call and numbers; see :func:`disc_shift_loss` for the formula.
 
@@ -40,7 +40,7 @@ class DiscShiftLoss(nn.Module):
         loss. Returns a scalar; 0 for an empty batch.
 
     Raises:
-        Nothing: scores of every shape have a mean of squares.
+        Nothing; scores may have any shape.
 
     Reference:
         Karras et al., Progressive Growing of GANs for Improved Quality, Stability, and Variation, ICLR 2018.

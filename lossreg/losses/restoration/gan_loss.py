@@ -21,7 +21,7 @@ def gan_loss(
     real_label_val: float = 1.0,
     fake_label_val: float = 0.0,
 ) -> Tensor:
-    r"""Mean over the scores x of a discriminator, with the label y of what it should take its input for.
+    r"""Mean adversarial loss of a discriminator's scores x against their target label y.
 
     ========  ==================================================================================================
     vanilla   :math:`-y \log \sigma(x) - (1 - y) \log(1 - \sigma(x))`
@@ -34,9 +34,9 @@ def gan_loss(
 
     Args:
         input: x, of any shape; (N, 1, h, w) for smgan.
-        gan_type: which of these.
+        gan_type: one of these.
         target_is_real: whether y is the real label.
-        is_disc: whether the discriminator is trained, else the generator.
+        is_disc: whether the discriminator is trained; otherwise the generator.
         mask: m, (N, 1, H, W), 1 where an image was filled in; for smgan alone. Where it is 0 everywhere, the loss of a
             generator is 0.
         real_label_val: y of real inputs.
@@ -91,7 +91,7 @@ def _soft_mask_loss(x: Tensor, mask: Tensor, label: float, target_is_real: bool,
         # blurred by 71 x 71 pixels
         target = resample(m, gaussian_blur(m.size(2), 10.0, 35, m), gaussian_blur(m.size(3), 10.0, 35, m))
         error = error + label - target.detach()
-    # what is not finite keeps out of the products, and is added as it is
+    # values that are not finite are kept out of the products and added afterwards
     loss = average_over(total(error * error), error.numel()) + total(keep(x * x, ~finite))
     # mmagic multiplies the mean by m / mean(m), whose mean is 1
     return loss if is_disc else loss * average(total(m), total(m)).detach()
@@ -118,7 +118,7 @@ class GANLoss(nn.Module):
 
     Shapes:
         Scores of any shape, such as (N, 1) or (N, 1, H, W); for smgan scores (N, 1, h, w) and a mask (N, 1, H, W). The
-        others have no use for a mask. Returns a scalar; 0 for an empty batch. An artefact has one of eight calls: which
+        other types ignore a mask. Returns a scalar; 0 for an empty batch. An artefact has one of eight calls, by which
         network is trained, what the scores should be, and whether they are vectors or maps.
 
     Raises:
@@ -144,13 +144,13 @@ class GANLoss(nn.Module):
     def forward(
         self, input: Tensor, target_is_real: bool, is_disc: bool = False, mask: Optional[Tensor] = None
     ) -> Tensor:
-        """Computes the loss of scores that should be those of a real input, or not."""
+        """Computes the loss of scores that should be those of a real input, or of a fake one."""
         loss = gan_loss(input, self.gan_type, target_is_real, is_disc, mask, self.real_label_val, self.fake_label_val)
         return loss if is_disc else self.loss_weight * loss
 
 
 def _calls(name: str, target_is_real: bool, is_disc: bool) -> Tuple[Call, Call]:
-    """The two calls with scores that are vectors and maps; smgan has maps alone, and their masks."""
+    """The two calls, with scores as vectors and as maps; smgan takes only maps, with their masks."""
     constants = {'target_is_real': target_is_real, 'is_disc': is_disc}
     mask = Input('mask', Role.BINARY, 'N 1 K L', when=lambda loss: loss.gan_type == 'smgan')
     return (

@@ -14,16 +14,16 @@ from lossreg.spec_parts.differences import nan_under_zero, no_broadcast
 
 
 def gradient_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
-    r"""Absolute error of the horizontal and of the vertical gradient of each pixel, added and weighted.
+    r"""Sum of the absolute errors of each pixel's horizontal and vertical gradient, weighted.
 
     .. math::
         \ell = w \left(|S_x * (x - t)| + |S_y * (x - t)|\right), \qquad
         S_x = \begin{pmatrix} 1 & 0 & -1 \\ 2 & 0 & -2 \\ 1 & 0 & -1 \end{pmatrix} = -S_y^\top
 
-    as correlations, with zeros around the image.
+    as cross-correlations, with zero padding.
 
     Args:
-        pred: images x, (N, C, H, W). Every channel has gradients of its own.
+        pred: images x, (N, C, H, W). The gradients are taken per channel.
         target: true images t, of the same shape.
         weight: w, of the same shape or (N, 1, H, W). Where it is 0 for a pixel and its neighbours, NaN there does not
             count.
@@ -37,7 +37,7 @@ def gradient_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None)
     check_dim(pred, 4, 'pred')
     check_same_shape(target, pred, 'target', 'pred')
     weight = pixel_weight(weight, pred, 'pred')
-    # gradients are linear: the difference of two is that of the difference
+    # gradients are linear, so their difference is the gradient of the difference
     across, down = _sobel(upcast(pred) - upcast(target))
     if weight is None:
         return across.abs() + down.abs()
@@ -46,7 +46,7 @@ def gradient_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None)
 
 
 def _sobel(x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Sobel gradients in differences and sums: no convolution, whose gradient exporters do not know."""
+    """Sobel gradients by differences and sums: exporters do not know the gradient of a convolution."""
     x = F.pad(x, [1, 1, 1, 1])
     rows = x[..., :-2, :] + 2.0 * x[..., 1:-1, :] + x[..., 2:, :]
     columns = x[..., :-2] + 2.0 * x[..., 1:-1] + x[..., 2:]
@@ -64,7 +64,7 @@ class GradientLoss(nn.Module):
         reduction: ``none``, ``mean`` (over all pixels, or over the weights) or ``sum``.
 
     Shapes:
-        Predictions and targets of one shape, (N, C, H, W), of which mmagic takes C = 1; weights of that shape or
+        Predictions and targets of one shape, (N, C, H, W) (mmagic only takes C = 1); weights of that shape or
         (N, 1, H, W). Returns a scalar, or the shape of the predictions with reduction ``none``. An empty batch or all
         weights 0 give 0.
 

@@ -22,7 +22,7 @@ class MagicL1Loss(nn.Module):
     Args:
         loss_weight: factor of the result.
         reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
-        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        sample_wise: whether a weighted mean is taken within each sample first, then over the samples.
 
     Shapes:
         Predictions and targets of one shape, such as (N, C, H, W); weights of that shape or with one channel,

@@ -1,4 +1,4 @@
-"""Total variation of an image where a mask says so."""
+"""Total variation of an image inside a mask."""
 
 from typing import ClassVar, Optional
 
@@ -15,7 +15,7 @@ from lossreg.spec_parts.differences import nan_under_zero
 
 
 def masked_tv_loss(pred: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-    r"""Mean absolute difference of neighbours, those to the right and those below.
+    r"""Mean absolute difference from the neighbour to the right plus that from the neighbour below.
 
     .. math::
         \ell = \frac{\sum_{ij} m_{ij}\,|x_{i,j+1} - x_{ij}|}{\sum_{ij} m_{ij} + 10^{-12}}
@@ -42,7 +42,7 @@ def masked_tv_loss(pred: Tensor, mask: Optional[Tensor] = None) -> Tensor:
 
 
 def _mean_difference(x: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean difference from one column to the next; the last has no weight, so that no tensor is empty."""
+    """Weighted mean difference between neighbouring columns; the last has weight 0, so that no tensor is empty."""
     following = F.pad(x, [0, 1])[..., 1:]
     weight = keep(weight, torch.arange(x.size(3), device=x.device) < x.size(3) - 1)
     return reduce_pixels(absolute_error(x, following, weight), weight, 'mean')
@@ -58,8 +58,8 @@ class MaskedTVLoss(nn.Module):
         loss_weight: factor of the result.
 
     Shapes:
-        Images (N, C, H, W), the mask (N, 1, H, W) or like them. Returns a scalar. An empty batch, a mask of zeros and
-        images of one pixel give 0.
+        Images (N, C, H, W), the mask (N, 1, H, W) or of the images' shape. Returns a scalar. An empty batch, a mask of
+        zeros and images of one pixel give 0.
 
     Raises:
         ValueError: shapes do not match.

@@ -1,4 +1,4 @@
-"""Squared error of an image composed by a predicted matte."""
+"""Squared error of an image composed with a predicted matte."""
 
 from typing import ClassVar, Optional
 
@@ -47,7 +47,7 @@ class MSECompositionLoss(nn.Module):
     Args:
         loss_weight: factor of the result.
         reduction: ``none``, ``mean`` (over all elements, or over the weights; see :func:`reduce_pixels`) or ``sum``.
-        sample_wise: whether a weighted mean is one for each sample first, and then over the samples.
+        sample_wise: whether a weighted mean is taken within each sample first, then over the samples.
 
     Shapes:
         The matte (N, 1, H, W), images (N, 3, H, W), weights (N, 1, H, W) or (N, 3, H, W). Returns a scalar, or

@@ -13,24 +13,24 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 def pixel_reconstruction_loss(
     pred: Tensor, target: Tensor, mask: Optional[Tensor] = None, criterion: str = 'L2', channel: int = 1
 ) -> Tensor:
-    r"""Error of reconstructed patches or pixels, averaged over those that the mask names.
+    r"""Error of reconstructed patches or pixels, averaged over those inside the mask.
 
     .. math::
         \ell = \frac{1}{K} \frac{\sum_i m_i\, d_i}{\sum_i m_i}
 
-    with :math:`d = |x - t|` or :math:`(x - t)^2`, of patches the mean over their elements; without a mask it is the
-    mean of d.
+    with :math:`d = |x - t|` or :math:`(x - t)^2`, averaged over each patch's elements for patches; without a mask the
+    loss is the mean of d.
 
     Args:
-        pred: x, patches (N, L, D), or anything else, such as images (N, C, H, W).
+        pred: x, patches (N, L, D), or any other shape, such as images (N, C, H, W).
         target: t, of the same shape.
-        mask: m, for patches (N, L); else of the shape of ``pred``, or that with 1 in place of C. Each >= 0; where it is
+        mask: m >= 0, for patches (N, L); otherwise of the shape of ``pred``, or that with 1 in place of C. Where it is
             0, NaN does not count.
         criterion: ``L1`` or ``L2``.
         channel: K. With a mask (N, 1, H, W) every pixel is counted once, whatever the number of channels.
 
     Returns:
-        A scalar; 0 where nothing counts.
+        A scalar; 0 where the mask is 0 everywhere.
 
     Raises:
         ValueError: shapes do not match, unknown ``criterion``.

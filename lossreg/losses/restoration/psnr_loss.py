@@ -14,7 +14,7 @@ from lossreg.spec_parts.differences import no_broadcast
 
 
 def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:
-    r"""Mean over the batch of the negative PSNR in decibels, of images with a peak of 1.
+    r"""Negative PSNR in decibels of images with a peak of 1, averaged over the batch.
 
     .. math::
         \ell = \frac1N \sum_n 10 \log_{10} \Big(10^{-8} + \frac{1}{CHW} \sum_i (x_{ni} - t_{ni})^2\Big)
@@ -24,7 +24,7 @@ def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:
         target: true images t, of the same shape.
 
     Returns:
-        A scalar, from -80 on.
+        A scalar, at least -80.
 
     Raises:
         ValueError: shapes do not match.
@@ -35,7 +35,7 @@ def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:
     pixels = pred.size(1) * pred.size(2) * pred.size(3)
     # 1e-8 is added for each pixel, before the mean: the exporter drops the addition of so small a number
     mean = average_over(total_per_sample(error * error) + 1e-8 * pixels, pixels)
-    # it is 0 only where there are no pixels
+    # it is 0 only if there are no pixels
     log = torch.log(torch.where(mean == 0, 1.0, mean))
     return 10.0 / math.log(10.0) * average_over(total(log), log.numel())
 
@@ -48,7 +48,7 @@ class PSNRLoss(nn.Module):
 
     Args:
         loss_weight: factor of the result.
-        toY: must be False: mmagic promises the PSNR of the Y channel for it, but computes that of all channels.
+        toY: must be False: mmagic documents it as the PSNR of the Y channel, but computes that of all channels.
 
     Shapes:
         Predictions and targets (N, C, H, W). Returns a scalar; 0 for an empty batch.
@@ -89,7 +89,7 @@ PSNRLoss.spec = LossSpec(
         Difference(
             'mmagic.PSNRLoss',
             'toY=True is refused; mmagic ignores it',
-            'what it is documented to do, the PSNR of the Y channel, is not what trainings have got',
+            'the documented behaviour, the PSNR of the Y channel, is not what trainings with mmagic have used',
             'tests/openmmlab/test_mmagic.py',
         ),
         no_broadcast('mmagic.PSNRLoss', 'tests/openmmlab/test_mmagic.py'),

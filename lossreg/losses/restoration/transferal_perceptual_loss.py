@@ -28,15 +28,15 @@ def transferal_perceptual_loss(
     textures: Tuple[Tensor, Tensor, Tensor],
     criterion: str = 'mse',
 ) -> Tensor:
-    r"""Mean error of three maps of features, the second and the third of which are twice and four times as large.
+    r"""Mean error of three feature maps, of 1, 2 and 4 times the size of the attention.
 
     .. math::
         \ell = \sum_{i=0}^{2} \frac{1}{|M_i|} \sum (s_i M_i - s_i T_i)^2
         \qquad\text{or}\qquad
         \ell = \sum_{i=0}^{2} \frac{1}{|M_i|} \sum |s_i M_i - s_i T_i|
 
-    where :math:`s_0 = \sigma(s)` and :math:`s_1` and :math:`s_2` are s itself, without a sigmoid, enlarged by cubic
-    convolution; or all are 1 without an attention.
+    where :math:`s_0 = \sigma(s)`, and :math:`s_1` and :math:`s_2` are s itself, without a sigmoid, enlarged by cubic
+    convolution. Without attention all are 1.
 
     Args:
         maps: features M of the image, (N, C, H, W), (N, D, 2H, 2W) and (N, E, 4H, 4W).
@@ -60,7 +60,7 @@ def transferal_perceptual_loss(
 def _map_loss(
     features: Tensor, soft_attention: Optional[Tensor], texture: Tensor, i: int, factor: int, criterion: str
 ) -> Tensor:
-    """The mean error of the map number i, which is ``factor`` times as large as the attention."""
+    """The mean error of map i, which is ``factor`` times as large as the attention."""
     check_dim(features, 4, f'maps[{i}]')
     check_same_shape(texture, features, f'textures[{i}]', f'maps[{i}]')
     for dim in (2, 3):
@@ -80,7 +80,7 @@ def _map_loss(
 
 
 def _enlarged(x: Tensor, factor: int, like: Tensor) -> Tensor:
-    """The weights of a map as large as ``like``."""
+    """The attention enlarged to the size of ``like``."""
     if factor == 1:
         return torch.sigmoid(x)
     rows = cubic_enlargement(x.size(2), like.size(2), factor, x)
@@ -89,7 +89,7 @@ def _enlarged(x: Tensor, factor: int, like: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class TransferalPerceptualLoss(nn.Module):
-    """Super-resolution from a reference (TTSR): features against the textures transferred to them.
+    """Super-resolution from a reference image (TTSR): error of features against transferred textures.
 
     It has mmagic's call and numbers; see :func:`transferal_perceptual_loss`.
 
@@ -100,8 +100,8 @@ class TransferalPerceptualLoss(nn.Module):
 
     Shapes:
         Maps and textures (N, C, H, W), (N, D, 2H, 2W) and (N, E, 4H, 4W), each a tuple or list of three, as TTSR's
-        extractor gives them; the attention (N, 1, H, W). Without attention maps may have any sizes. Returns a scalar;
-        0 for an empty batch.
+        extractor returns them; the attention (N, 1, H, W). Without attention the maps may have any size. Returns a
+        scalar; 0 for an empty batch.
 
     Raises:
         ValueError: unknown ``criterion``, no attention where it is used, not three maps, shapes do not match.
@@ -136,7 +136,7 @@ class TransferalPerceptualLoss(nn.Module):
 
 
 def _of_one_scene(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Maps and textures of which each is twice as large as the one before, with channels of their own number."""
+    """Maps and textures, each twice as large as the one before, with its own number of channels."""
     height, width = drawn['map_0'].shape[2:]
 
     def fitted(x: Tensor, i: int) -> Tensor:
@@ -181,15 +181,15 @@ TransferalPerceptualLoss.spec = LossSpec(
         'ttsr': {'loss_weight': 0.01, 'use_attention': False, 'criterion': 'mse'},
         'l1': {'criterion': 'l1'},
     },
-    # one channel fewer is left of the last
+    # the last keeps one channel fewer
     at_least=lambda loss: {'E': 2},
     references=('https://arxiv.org/abs/2006.04139',),
     stands_in_for=(HostClass('mmagic.TransferalPerceptualLoss'),),
     differences=(
         Difference(
             'mmagic.TransferalPerceptualLoss',
-            'three maps and three textures; mmagic takes any number, without attention up to three',
-            'an artefact has a fixed number of inputs, and TTSR gives three',
+            'exactly three maps and three textures; mmagic takes any number, or up to three without attention',
+            'an artefact has a fixed number of inputs, and TTSR uses three',
             'tests/openmmlab/test_mmagic.py',
         ),
     ),
