@@ -1,4 +1,4 @@
-"""Binary cross-entropy of the positives and of as many hard negatives (OHEM)."""
+"""Binary cross-entropy of the positives and the hardest negatives (OHEM)."""
 
 from typing import ClassVar, Optional, Tuple, Union
 
@@ -30,7 +30,7 @@ def balance_cross_entropy_loss(
     logits: bool = False,
     origin: bool = False,
 ) -> Tuple[Tensor, Tensor]:
-    r"""Binary cross-entropy of the positives P and the hardest negatives H, over their number.
+    r"""Sum of the binary cross-entropies of the positives P and the hardest negatives H, divided by their number.
 
     .. math::
         \ell = \frac{\sum_{i \in P} \ell_i + \sum_{i \in H} \ell_i}{|P| + |H| + \epsilon}, \qquad
@@ -38,22 +38,23 @@ def balance_cross_entropy_loss(
         \ell_i = -t_i \log p_i - (1 - t_i) \log(1 - p_i)
 
     Positives have :math:`\lfloor t_i \rfloor = 1`, negatives N have :math:`\lfloor 1 - t_i \rfloor = 1`, and a soft
-    target is neither. Of equally hard negatives the first count. Without positives all elements do, soft ones too:
+    target is neither. Among equally hard negatives the first are taken. Without positives all elements count, soft ones
+    too:
     :math:`\ell = \sum_i \ell_i / (|N| + \epsilon)`.
 
     Args:
         pred: probabilities p, or logits, of any shape.
         gt: targets t in [0, 1], of the same shape; NaN gives NaN.
-        mask: of the shape of ``pred``, or that without dimension 1. Where it is 0 nothing counts, not even NaN.
+        mask: of the shape of ``pred``, or that without dimension 1. Elements where it is 0 are ignored, NaN included.
         negative_ratio: r, >= 0.
         eps: keeps the quotient finite.
         logits: whether ``pred`` holds logits. Probabilities outside [0, 1] give NaN; the logarithm of 0 is -100, as in
             torch, with gradient 0.
-        origin: whether the losses of all elements are wanted; without positives the loss is 0 then.
+        origin: whether the losses of all elements are wanted; the loss without positives is then 0.
 
     Returns:
-        The loss, a scalar, and the losses of the elements, 0 where masked, of the shape of ``pred``. Those of soft
-        targets, where they do not count, are 0 unless ``origin``.
+        The loss, a scalar, and the losses of the elements, of the shape of ``pred``, 0 where masked. Unless ``origin``,
+        those of soft targets that do not count are 0 too.
 
     Raises:
         ValueError: shapes do not match.
@@ -72,13 +73,13 @@ def balance_cross_entropy_loss(
     negative = counted & ((1.0 - t).trunc() == 1)
     positives, negatives = positive.sum(), negative.sum()
     if not origin:
-        # beside positives, soft targets do not count
+        # soft targets do not count where there are positives
         counted = counted & (positive | negative | (positives == 0))
     x, t = keep(x, counted), keep(t, counted)
     # -t log p - (1 - t) log(1 - p)
     loss = binary_cross_entropy_with_logits(x, t) if logits else binary_cross_entropy(x, t)
     loss = keep(loss, counted)
-    # in float64, because float32 does not hold the number of a large batch's positives
+    # in float64, because float32 cannot count a large batch's positives
     number = torch.minimum(negatives, (positives.double() * negative_ratio).floor().long())
     chosen = positive | hardest(loss.detach(), negative, number)
     number = positives + number
@@ -98,12 +99,12 @@ class BalanceCrossEntropyLoss(nn.Module):
     Args:
         negative_ratio: at most this many negatives for each positive, >= 0.
         eps: keeps the quotient finite.
-        return_origin: whether the losses of all elements are returned too; the loss is 0 without positives then.
+        return_origin: whether the losses of all elements are returned too; the loss without positives is then 0.
         logits: whether predictions are logits.
 
     Shapes:
-        Predictions and targets (N, 1, H, W), or any other shape; the mask (N, H, W), or like them. Returns a scalar, or
-        that and the losses of all elements. An empty batch and a mask of zeros give 0.
+        Predictions and targets (N, 1, H, W), or any other shape; the mask (N, H, W), or of their shape. Returns a
+        scalar, or a scalar and the losses of all elements. An empty batch and a mask of zeros give 0.
 
     Raises:
         ValueError: negative ``negative_ratio``, shapes do not match.
@@ -142,7 +143,7 @@ class BalanceCrossEntropyLoss(nn.Module):
 
 
 def _call(name: str, logits: bool, origin: bool) -> Call:
-    """A call with predictions of one kind. It names a method, because the type that ``forward`` returns is open."""
+    """A call with predictions of one kind. It names a method, because ``forward`` has no single return type."""
     return Call(
         name,
         (

@@ -12,14 +12,14 @@ from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 
 
 def boundary_loss(bd_pre: Tensor, bd_gt: Tensor) -> Tensor:
-    r"""Binary cross-entropy in which boundary and background weigh alike.
+    r"""Binary cross-entropy in which boundary and background have equal weight.
 
     .. math::
         \ell = -\frac{1}{n} \left(\frac{|N|}{|P| + |N|} \sum_{i \in P} \log \sigma(x_i)
         + \frac{|P|}{|P| + |N|} \sum_{i \in N} \log(1 - \sigma(x_i))\right)
 
     over the boundary P, where the target is 1, and the background N, where it is 0. A pixel with any other target
-    contributes 0, but counts among all n pixels.
+    contributes 0, but is one of the n pixels.
 
     Args:
         bd_pre: logits x, (N, 1, H, W).
@@ -46,7 +46,7 @@ def boundary_loss(bd_pre: Tensor, bd_gt: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class BoundaryLoss(nn.Module):
-    """Boundaries of segments (PIDNet): binary cross-entropy in which boundary and background weigh alike.
+    """Boundaries of segments (PIDNet): binary cross-entropy in which boundary and background have equal weight.
 
     It has mmseg's call and numbers; see :func:`boundary_loss` for the formula.
 
@@ -96,7 +96,7 @@ BoundaryLoss.spec = LossSpec(
     differences=(
         Difference(
             HOST,
-            'a NaN prediction of weight 0 contributes 0, as all do where there is no boundary; mmseg gives NaN',
+            'a NaN prediction of weight 0 contributes 0 (without a boundary, all weights are 0); mmseg gives NaN',
             'contract 3: an element of weight 0 contributes exactly 0',
             'tests/openmmlab/test_mmseg.py',
         ),

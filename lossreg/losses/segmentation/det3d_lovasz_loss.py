@@ -32,12 +32,12 @@ class Det3DLovaszLoss(nn.Module):
 
     Args:
         loss_type: see above.
-        classes: those the mean is over: ``present``, ``all``, or a list. Not for ``binary``.
-        per_sample: whether each sample has a loss of its own, else the batch is one sample.
-        reduction: of the losses of samples: ``none``, ``mean`` or ``sum``; without ``per_sample`` there is but one.
+        classes: the classes to average over: ``present``, ``all``, or a list. Not for ``binary``.
+        per_sample: whether each sample gets its own loss; otherwise the batch counts as one sample.
+        reduction: over samples: ``none``, ``mean`` or ``sum``; without ``per_sample`` there is only one.
         class_weight: a weight for each class. Not for ``binary``.
         loss_weight: factor of the result.
-        ignore_index: points with this label do not count, where the call names none; None for none.
+        ignore_index: points with this label do not count, unless the call names another; None for none.
 
     Shapes:
         Scores (N, C) or (N, C, d1, ..., dk), labels without C; ``binary``: both (N, H, W), or scores (N, 1, H, W).

@@ -20,7 +20,7 @@ def dice_loss(
     naive_dice: bool = False,
     activate: bool = False,
 ) -> Tensor:
-    r"""1 - Dice coefficient of each sample, over all its other dimensions, weighted.
+    r"""1 - Dice coefficient of each sample, over all its elements, weighted.
 
     .. math::
         \ell_n = w_n - w_n \frac{2 \sum p\,t}{(\sum p^2 + \epsilon) + (\sum t^2 + \epsilon)}
@@ -32,8 +32,8 @@ def dice_loss(
         target: masks t in [0, 1], of the same shape.
         weight: w, (N). Where it is 0, NaN does not count.
         eps: keeps empty masks finite.
-        naive_dice: first powers in the denominator.
-        activate: whether ``pred`` holds logits, of which p is the sigmoid.
+        naive_dice: whether the denominator has first powers instead of squares.
+        activate: whether ``pred`` holds logits; p is then their sigmoid.
 
     Returns:
         (N).
@@ -55,10 +55,10 @@ class DiceLoss(nn.Module):
     It has mmdet's call and numbers; see :func:`dice_loss` for the formula.
 
     Args:
-        use_sigmoid: the activation; only the sigmoid exists, so False needs ``activate=False``.
+        use_sigmoid: the activation; only the sigmoid is implemented, so False needs ``activate=False``.
         activate: whether predictions are logits, to be activated here.
         reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.
-        naive_dice: first powers in the denominator.
+        naive_dice: whether the denominator has first powers instead of squares.
         loss_weight: factor of the result.
         eps: keeps empty masks finite.
 
@@ -67,7 +67,7 @@ class DiceLoss(nn.Module):
         empty batch, all weights 0 or ``avg_factor=0`` give 0. The order of ``forward``'s parameters is mmdet's.
 
     Raises:
-        ValueError: no sigmoid but ``activate``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        ValueError: ``activate`` without ``use_sigmoid``, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
 
     Reference:
         Milletari et al., V-Net, 3DV 2016.

@@ -29,20 +29,20 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 def huasdorff_disstance_loss(
     pred: Tensor, target: Tensor, class_weight: Optional[Tensor] = None, ignore_index: Optional[int] = 255
 ) -> Tensor:
-    r"""Squared errors of the classes, weighted by squared distances, as mmseg has them.
+    r"""Squared errors of the classes, weighted by squared distances, as in mmseg.
 
     .. math::
         \ell = \frac{1}{C} \sum_{k \ge 1} c_k \frac{1}{n} \sum_i (p_{ik} - y_i)^2 \left(d_i^2 + \hat d_i^2\right)
 
     over all n pixels, with p the softmax of x; :math:`d_i` is the distance of a pixel with :math:`y_i \ne 0` to the
-    nearest one with y = 0, and :math:`\hat d_i` the same for the most probable class. Both are 0 outside, and without
-    gradient.
+    nearest one with y = 0, and :math:`\hat d_i` the same for the most probable class. Both are 0 at all other pixels,
+    and without gradient.
 
     Args:
         pred: logits x, (N, C, H, W).
-        target: y, integers in [0, C) or ``ignore_index``, which is taken for 0, (N, H, W).
+        target: y, integers in [0, C) or ``ignore_index``, which counts as 0, (N, H, W).
         class_weight: c, (C).
-        ignore_index: see ``target``; if it is a class, that does not count. None for none.
+        ignore_index: see ``target``; if it is a class, that class is left out. None for none.
 
     Returns:
         A scalar.
@@ -67,7 +67,7 @@ def huasdorff_disstance_loss(
     if ignore_index is not None:
         label = torch.where(target == ignore_index, 0, target)
         weight = keep(weight, classes != ignore_index)
-    # the most probable class is not 0 where another is more probable
+    # the most probable class is not 0 where another class is more probable
     chosen = p.detach().amax(1) > p.detach()[:, 0]
     squared = squared_distances(torch.cat([label != 0, chosen])).to(p.dtype)
     distances = (squared[: label.size(0)] + squared[label.size(0) :]).unsqueeze(1)
@@ -83,19 +83,19 @@ class HuasdorffDisstanceLoss(nn.Module):
 
     See :func:`huasdorff_disstance_loss`.
 
-    The numbers are mmseg's, which differ from the paper's: every class has the distances of all that is not class 0,
-    and its probability is compared with the label itself, not with whether it is that class.
+    The numbers are mmseg's, which differ from the paper's: every class uses the distances of all pixels that are not
+    class 0, and its probability is compared with the label index itself, not with a one-hot target.
 
     Args:
-        reduction: with ``avg_factor``, ``mean`` divides by it; else all are the same scalar.
+        reduction: with ``avg_factor``, ``mean`` divides by it; otherwise all reductions give the same scalar.
         class_weight: a weight for each class, or the path of a file that holds them (npy, pkl, json, yaml).
         loss_weight: factor of the result.
-        ignore_index: the label that is taken for 0; if it is a class, that does not count. None for none.
+        ignore_index: the label that counts as 0; if it is a class, that class is left out. None for none.
         loss_name: the name under which decode heads add up this loss.
 
     Shapes:
         Predictions (N, C, H, W), targets (N, H, W). Returns a scalar; 0 for an empty batch and for ``avg_factor=0``.
-        The distances take (H + W) N H W operations and no more memory than the images.
+        Computing the distances takes (H + W) N H W operations and no more memory than the images.
 
     Raises:
         ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
@@ -136,7 +136,7 @@ class HuasdorffDisstanceLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call.
 
-        Decode heads give ``weight`` and ``ignore_index``, which mean nothing here, as in mmseg.
+        Decode heads pass ``weight`` and ``ignore_index``, which are ignored here, as in mmseg.
         """
         reduction = self.reduction if reduction_override is None else reduction_override
         loss = huasdorff_disstance_loss(pred, target, self.class_weight, self.ignore_index)
@@ -144,7 +144,7 @@ class HuasdorffDisstanceLoss(nn.Module):
 
 
 def _with_ignored(loss: HuasdorffDisstanceLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The ignored label in every other row, in the place of 0: both mean the same."""
+    """Replaces 0 by the ignored label in every other row: both mean the same."""
     target = drawn['target']
     if loss.ignore_index is None:
         return {}
@@ -180,14 +180,14 @@ HuasdorffDisstanceLoss.spec = LossSpec(
         zero_avg_factor(HOST),
         Difference(
             HOST,
-            'class_weight weighs the classes; mmseg documents it, and fails',
+            'class_weight weighs the classes; mmseg documents it, but fails',
             'what is documented should work',
             TEST,
         ),
         Difference(
             HOST,
             'a class that is ignored adds nothing; mmseg adds the class before it once more',
-            'it is documented as ignored, and what it adds is the value of a stale variable',
+            'it is documented as ignored, and mmseg adds the value of a stale variable for it',
             TEST,
         ),
         Difference(
@@ -198,7 +198,7 @@ HuasdorffDisstanceLoss.spec = LossSpec(
         ),
         Difference(
             HOST,
-            'ignore_index=None: no pixel is ignored; mmseg documents it, and fails',
+            'ignore_index=None: no pixel is ignored; mmseg documents it, but fails',
             'what is documented should work',
             TEST,
         ),

@@ -1,4 +1,4 @@
-"""Lovasz losses: the Jaccard index made convex, over classes (softmax) or for one (hinge)."""
+"""Lovasz losses: convex surrogates of the Jaccard index, over classes (softmax) or for one (hinge)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, List, Optional, Tuple, Union
@@ -16,13 +16,14 @@ from lossreg.spec_parts.classifiers import class_weight_count
 
 
 def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tuple[Tensor, Tensor]:
-    r"""The Lovasz extension of the Jaccard loss at given errors, of each row.
+    r"""The Lovasz extension of the Jaccard loss at given errors, for each row.
 
     .. math::
         \sum_i e_{(i)} \left(\Delta(S_i) - \Delta(S_{i-1})\right), \qquad
         \Delta(S) = \frac{|S|}{|F \cup S|}
 
-    with the errors in falling order, equal ones as they stand, the first i of them :math:`S_i`, and the foreground F.
+    with the errors sorted in descending order (ties keep their order), :math:`S_i` the first i of them, and F the
+    foreground.
 
     Args:
         errors: e >= 0, (R, d1, ..., dk).
@@ -30,11 +31,11 @@ def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tup
         counted: which elements count, of the same shape.
 
     Returns:
-        The extension, to which what does not count adds 0, and the size of the foreground that counts, (R) each.
+        The extension, to which elements that do not count add 0, and the size of the counted foreground, (R) each.
     """
     errors = keep(errors, counted)
     e = errors.detach()
-    # runtimes do not agree on where NaN is sorted, nor on sums of no element, so there is one more that does not count
+    # runtimes disagree on where NaN sorts and on sums over no elements, so one element is added that does not count
     key = F.pad(torch.where(counted, torch.where(e == e, e, torch.inf), -1.0).flatten(1), [0, 1], value=-1.0)
     order = key.sort(stable=True, dim=1, descending=True)[1]
     f = F.pad((foreground & counted).flatten(1), [0, 1]).gather(1, order)
@@ -43,7 +44,7 @@ def lovasz_extension(errors: Tensor, foreground: Tensor, counted: Tensor) -> Tup
     before = f.long().cumsum(1)
     # |F u S_i| = |F| + the elements of S_i that are not in F
     union = positives + place - before
-    # element i in F: i / u - (i - 1) / u; not in F: i / u - (i - 1) / (u - 1); in a form that does not cancel
+    # element i in F: i / u - (i - 1) / u; not in F: i / u - (i - 1) / (u - 1); in a form without cancellation
     at_background = (positives - before).to(e.dtype) / union / (union - 1).clamp(min=1)
     at_background = torch.where(union == 1, 1.0, at_background)
     step = torch.where(f, union.to(e.dtype).reciprocal(), at_background)
@@ -64,11 +65,11 @@ def lovasz_softmax(
     :math:`e_i = |[y_i = k] - p_{ik}|`.
 
     Args:
-        cls_score: logits, of which p is the softmax, (N, C, d1, ..., dk).
+        cls_score: logits; their softmax is p, (N, C, d1, ..., dk).
         label: y, integers in [0, C) or ``ignore_index``, (N, d1, ..., dk).
-        classes: those the mean is over; None for all.
-        present: whether it is over those of them that a label has.
-        per_image: whether each image has a loss of its own.
+        classes: the classes to average over; None for all.
+        present: whether to average only over those of them that occur as labels.
+        per_image: whether each image gets its own loss.
         class_weight: (C).
         ignore_index: pixels with this label do not count; None for none.
 
@@ -77,7 +78,7 @@ def lovasz_softmax(
 
     Raises:
         ValueError: shapes do not match.
-        IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN), or a class.
+        IndexError: a label out of range (eager on the CPU; elsewhere the loss is NaN), or a class out of range.
 
     Example:
         >>> scores, labels = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
@@ -96,9 +97,9 @@ def lovasz_softmax(
     foreground = chosen.view([-1] + [1] * (p.dim() - 2)) == label.unsqueeze(1)
     errors = torch.where(foreground, 1.0 - p, p)
     counted = valid.unsqueeze(1).expand_as(errors)
-    # (images, classes, ...), where all images may be one
+    # (images, classes, ...); all images may count as one
     if per_image:
-        # the dimension of one image comes last: before the pixels, it makes a pt2 file refuse those of one column
+        # the dimension of size 1 comes last: before the pixels, it would make a pt2 file refuse images of one column
         errors, foreground, counted = errors.unsqueeze(-1), foreground.unsqueeze(-1), counted.unsqueeze(-1)
     else:
         errors, foreground, counted = _as_one(errors), _as_one(foreground), _as_one(counted)
@@ -129,7 +130,7 @@ def lovasz_hinge(
     Args:
         cls_score: logits x, (N, H, W), or (N, 1, H, W).
         label: 1 in the foreground, else 0, or ``ignore_index``, (N, H, W).
-        per_image: whether each image has a loss of its own.
+        per_image: whether each image gets its own loss.
         ignore_index: pixels with this label do not count; None for none.
 
     Returns:
@@ -159,10 +160,10 @@ def lovasz_hinge(
 
 
 def class_list(classes: Union[str, Sequence[int]]) -> Optional[List[int]]:
-    """The classes that a Lovasz loss is given: None for all, which ``all`` and ``present`` mean.
+    """The classes that a Lovasz loss averages over: a list, or None for ``all`` and ``present``.
 
     Raises:
-        ValueError: another word.
+        ValueError: any other string.
     """
     if not isinstance(classes, str):
         return [int(c) for c in classes]
@@ -188,14 +189,14 @@ class LovaszLoss(nn.Module):
 
     Args:
         loss_type: see above.
-        classes: those the mean is over: ``present``, ``all``, or a list. Not for ``binary``.
-        per_image: whether each image has a loss of its own, else the batch is one image.
-        reduction: of the losses of images: ``none``, ``mean`` or ``sum``; without ``per_image`` there is but one.
+        classes: the classes to average over: ``present``, ``all``, or a list. Not for ``binary``.
+        per_image: whether each image gets its own loss; otherwise the batch counts as one image.
+        reduction: over images: ``none``, ``mean`` or ``sum``; without ``per_image`` there is only one.
         class_weight: a weight for each class, or the path of a file that holds them (npy, pkl, json, yaml). Not for
             ``binary``.
         loss_weight: factor of the result.
         loss_name: the name under which decode heads add up this loss.
-        ignore_index: pixels with this label do not count, where the call names none; None for none.
+        ignore_index: pixels with this label do not count, unless the call names another; None for none.
 
     Shapes:
         Scores (N, C, d1, ..., dk), labels without C; ``binary``: both (N, H, W), or scores (N, 1, H, W). Returns a
@@ -252,7 +253,7 @@ class LovaszLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss; the last two replace the constructor's reduction and ``ignore_index`` for this call.
 
-        Decode heads give ``weight``, which means nothing here, as in mmseg.
+        Decode heads pass ``weight``, which is ignored here, as in mmseg.
         """
         reduction = self.reduction if reduction_override is None else reduction_override
         if ignore_index is None:
@@ -268,14 +269,14 @@ class LovaszLoss(nn.Module):
 
 
 def least_sizes(loss: Any) -> Mapping[str, int]:
-    """A list of classes needs that many."""
+    """The smallest C that the list of ``classes`` allows."""
     return {} if loss.class_list is None else {'C': max(loss.class_list) + 1}
 
 
 def lovasz_call(name: str, shape: str, label_shape: str, loss_type: str, each: str, points: bool = False) -> Call:
-    """A call of one ``loss_type``; ``each`` names the attribute that tells whether images have losses of their own.
+    """A call of one ``loss_type``; ``each`` names the attribute for losses per image.
 
-    ``points`` have none.
+    Calls with ``points`` have no such losses.
     """
     return Call(
         name,
@@ -301,7 +302,7 @@ def lovasz_call(name: str, shape: str, label_shape: str, loss_type: str, each: s
 
 
 def lovasz_differences(host: str, each: str, test: str) -> tuple[Difference, ...]:
-    """The differences from both hosts, whose code is alike; ``each`` is their name for losses of single images."""
+    """The differences from both hosts, whose code is the same; ``each`` is the host's option for losses per image."""
     return (
         Difference(
             host,
@@ -318,8 +319,8 @@ def lovasz_differences(host: str, each: str, test: str) -> tuple[Difference, ...
         ),
         Difference(
             host,
-            f'gradient of equal errors: the first of them comes first; {host.partition(".")[0]} orders them by chance',
-            'every order gives the same value; this one is that of every runtime',
+            f'gradient of equal errors: ties keep their order; {host.partition(".")[0]} orders them arbitrarily',
+            'every order gives the same value; this one is the same in every runtime',
             test,
         ),
         Difference(

@@ -29,7 +29,7 @@ def masked_balanced_bce_loss(
     fallback_negative_num: int = 0,
     eps: float = 1e-6,
 ) -> Tensor:
-    r"""Binary cross-entropy of the positives and the hardest negatives, over their number.
+    r"""Sum of the binary cross-entropies of the positives and the hardest negatives, divided by their number.
 
     The formula is that of :func:`masked_balanced_bce_with_logits_loss`, with
     :math:`\ell_i = -t_i \log p_i - (1 - t_i) \log(1 - p_i)`.
@@ -55,12 +55,12 @@ def masked_balanced_bce_loss(
 
 @LOSSES.register_module()
 class MaskedBalancedBCELoss(nn.Module):
-    """Text detection: binary cross-entropy of positives and hard negatives inside a mask, of probabilities.
+    """Text detection: binary cross-entropy of probabilities, over the positives and hard negatives inside a mask.
 
     It has mmocr's call and numbers; see :func:`masked_balanced_bce_loss`.
 
     Args:
-        reduction: must be ``none``, which is how each element gets a loss of its own; the result is a scalar.
+        reduction: must be ``none``, because balancing needs the loss of each element; the result is a scalar.
         negative_ratio: at most this many negatives for each positive, >= 0.
         fallback_negative_num: at most this many negatives where there are no positives, >= 0.
         eps: keeps the quotient finite.

@@ -28,16 +28,16 @@ def masked_balanced_bce_with_logits_loss(
     fallback_negative_num: int = 0,
     eps: float = 1e-6,
 ) -> Tensor:
-    r"""Binary cross-entropy of the positives and the k hardest negatives, over their number.
+    r"""Sum of the binary cross-entropies of the positives and the k hardest negatives, divided by their number.
 
     .. math::
         \ell = \frac{\sum_i m_i t_i \ell_i + \sum_{i \in H} m_i (1 - t_i) \ell_i}{P + k + \epsilon}, \qquad
         \ell_i = -t_i \log \sigma(x_i) - (1 - t_i) \log(1 - \sigma(x_i))
 
     where :math:`P = \lfloor \sum_i m_i t_i \rfloor` and
-    :math:`k = \min(\lfloor \sum_i m_i (1 - t_i) \rfloor, \lfloor r P \rfloor)`, without positives
+    :math:`k = \min(\lfloor \sum_i m_i (1 - t_i) \rfloor, \lfloor r P \rfloor)`, or, without positives,
     :math:`k = \min(\lfloor \sum_i m_i (1 - t_i) \rfloor, f)`. H holds the k elements with the largest
-    :math:`m_i (1 - t_i) \ell_i`; of equals the first. A soft target is a positive and a negative in part.
+    :math:`m_i (1 - t_i) \ell_i`; among equals the first. A soft target is partly positive and partly negative.
 
     Args:
         pred: logits x, of any shape.
@@ -60,14 +60,14 @@ def masked_balanced_bce_with_logits_loss(
 
 @LOSSES.register_module()
 class MaskedBalancedBCEWithLogitsLoss(nn.Module):
-    """Text detection: binary cross-entropy of positives and hard negatives inside a mask, of logits.
+    """Text detection: binary cross-entropy of logits, over the positives and hard negatives inside a mask.
 
     It has mmocr's call and numbers.
 
     See :func:`masked_balanced_bce_with_logits_loss` for the formula.
 
     Args:
-        reduction: must be ``none``, which is how each element gets a loss of its own; the result is a scalar.
+        reduction: must be ``none``, because balancing needs the loss of each element; the result is a scalar.
         negative_ratio: at most this many negatives for each positive, >= 0.
         fallback_negative_num: at most this many negatives where there are no positives, >= 0.
         eps: keeps the quotient finite.

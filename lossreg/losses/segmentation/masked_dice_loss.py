@@ -1,4 +1,4 @@
-"""Dice loss of a whole batch, as far as a mask leaves it, called as in mmocr."""
+"""Dice loss of a whole batch inside a mask, called as in mmocr."""
 
 from typing import ClassVar, Optional
 
@@ -14,7 +14,7 @@ from lossreg.spec_parts.images import masked_calls, masked_differences
 
 
 def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:
-    r"""1 - Dice coefficient of all that a mask leaves of a batch.
+    r"""1 - Dice coefficient of a whole batch inside a mask.
 
     .. math::
         \ell = 1 - \frac{2 \sum_i m_i p_i \, m_i t_i}{\sum_i m_i p_i + \sum_i m_i t_i + \epsilon}
@@ -26,7 +26,7 @@ def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, ep
         eps: keeps the quotient finite.
 
     Returns:
-        A scalar; 1 where the mask leaves nothing, 0 for an empty batch.
+        A scalar; 1 where the mask is 0 everywhere, 0 for an empty batch.
 
     Raises:
         ValueError: shapes do not match.

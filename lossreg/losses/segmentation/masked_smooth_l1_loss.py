@@ -18,7 +18,7 @@ from lossreg.spec_parts.images import masked_calls, masked_differences
 def masked_smooth_l1_loss(
     pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, beta: float = 1.0, eps: float = 1e-6
 ) -> Tensor:
-    r"""Smooth L1 loss of predictions and targets times a mask, over the sum of the mask.
+    r"""Smooth L1 loss of masked predictions and targets, summed and divided by the sum of the mask.
 
     .. math::
         \ell = \frac{\sum_i s(m_i x_i - m_i t_i)}{\sum_i m_i + \epsilon}, \qquad
@@ -28,7 +28,7 @@ def masked_smooth_l1_loss(
         pred: predictions x, of any shape.
         gt: targets t, of the same shape.
         mask: m, of the same shape, or None for 1. Where it is 0, NaN does not count.
-        beta: where the square ends, >= 0; 0 means ``eps``, as in mmocr.
+        beta: the error at which the square ends, >= 0; 0 means ``eps``, as in mmocr.
         eps: keeps the quotient finite.
 
     Returns:
@@ -51,7 +51,7 @@ class MaskedSmoothL1Loss(nn.Module):
     It has mmocr's call and numbers; see :func:`masked_smooth_l1_loss` for the formula.
 
     Args:
-        beta: where the square ends, >= 0; 0 means ``eps``.
+        beta: the error at which the square ends, >= 0; 0 means ``eps``.
         eps: keeps the quotient finite.
 
     Shapes:

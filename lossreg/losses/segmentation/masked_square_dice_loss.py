@@ -12,7 +12,7 @@ from lossreg.spec_parts.images import masked_calls, masked_differences
 
 
 def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps: float = 1e-3) -> Tensor:
-    r"""1 - Dice coefficient of each sample, as far as a mask leaves it, averaged over the samples.
+    r"""1 - Dice coefficient of each sample inside a mask, averaged over the samples.
 
     .. math::
         \ell = \frac1N \sum_n \left(1 -
@@ -26,7 +26,7 @@ def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = N
         eps: keeps empty maps finite.
 
     Returns:
-        A scalar, to which a sample without any mask adds 1 / N; 0 for an empty batch.
+        A scalar, to which a sample with a mask of zeros adds 1 / N; 0 for an empty batch.
 
     Raises:
         ValueError: shapes do not match.

@@ -25,20 +25,20 @@ def ohem_cross_entropy(
     class_weight: Optional[Tensor] = None,
     ignore_label: int = 255,
 ) -> Tensor:
-    r"""Mean softmax cross-entropy of the hard pixels: those whose own class is less probable than a threshold.
+    r"""Mean softmax cross-entropy of the hard pixels: those whose labelled class is less probable than a threshold.
 
     .. math::
         \ell = \frac{1}{|H|} \sum_{i \in H} -c_{y_i} \log p_i, \qquad H = \{i : p_i < \max(\theta, p_{(m)})\}
 
-    with :math:`p_i` the probability of the pixel's own class, and :math:`p_{(m)}` the one that ``min_kept`` pixels are
-    not above, so that about as many are hard at least; the largest of all where there are not that many.
+    where :math:`p_i` is the probability of the pixel's labelled class and :math:`p_{(m)}` is element m = ``min_kept``
+    of these in ascending order (counted from 0, or the last one), so that about ``min_kept`` pixels are hard at least.
 
     Args:
         score: logits, (N, C, d1, ..., dk).
         target: y, integers in [0, C) or ``ignore_label``, (N, d1, ..., dk).
         thres: theta.
         min_kept: m, >= 1.
-        class_weight: c, (C). A weight of 0 takes a pixel's loss, but not its place among the hard ones.
+        class_weight: c, (C). A weight of 0 removes a pixel's loss, but the pixel still counts as hard.
         ignore_label: pixels with this label do not count.
 
     Returns:
@@ -52,14 +52,14 @@ def ohem_cross_entropy(
     target = indices(target, 'target')
     legal = check_labels(target, score.size(1), ignore_label, 'target')
     loss, valid = label_cross_entropy(score, target, legal, None, None, ignore_label)
-    # chosen in float64, so that float32 and float64 choose alike; NaN is as hard as can be
+    # chosen in float64, so that float32 and float64 choose alike; NaN is the hardest
     index = torch.where(legal & valid, target, 0)
     p = torch.softmax(score.detach().double(), 1).gather(1, index.unsqueeze(1)).squeeze(1)
     unknown = loss.detach() != loss.detach()
-    # one element more, so that there is always a largest one
+    # an extra element, so that there is always a largest one
     key = F.pad(torch.where(valid, torch.where(unknown, 0.0, p), -1.0).flatten(), [0, 1], value=-1.0)
     pixels = valid.sum()
-    # of n, the m-th smallest from 0 is the (n - m)-th largest from 1
+    # of n elements, the m-th smallest (from 0) is the (n - m)-th largest (from 1)
     least = kth_largest(key, pixels - (pixels - 1).clamp(max=min_kept))
     hard = valid & ((p < least.clamp(min=thres)) | unknown)
     if class_weight is not None:
@@ -77,8 +77,8 @@ class OhemCrossEntropy(nn.Module):
 
     Args:
         ignore_label: pixels with this label do not count.
-        thres: pixels whose class is less probable than that are hard.
-        min_kept: about how many pixels are hard at least.
+        thres: pixels whose labelled class is less probable than this are hard.
+        min_kept: about how many pixels count as hard at least.
         loss_weight: factor of the result.
         class_weight: a weight for each class, or the path of a file that holds them (npy, pkl, json, yaml).
         loss_name: the name under which decode heads add up this loss.
@@ -148,7 +148,7 @@ OhemCrossEntropy.spec = LossSpec(
     differences=(
         Difference(
             HOST,
-            'no hard pixel, as with one sure pixel, gives 0; mmseg gives NaN',
+            'no hard pixel, such as a single confident one, gives 0; mmseg gives NaN',
             'contract 2: nothing to average over gives exactly 0',
             TEST,
         ),

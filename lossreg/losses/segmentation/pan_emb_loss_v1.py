@@ -40,19 +40,19 @@ def pan_emb_loss_v1(
         + \frac{1}{K (K - 1)} \sum_{a \ne b} \log\left(\max(0, 2 \delta_d - \lVert g_a - g_b \rVert)^2 + 1\right)
         + \frac{0.001}{K + 1} \sum_a \log(\lVert g_a \rVert + 1)
 
-    over the K instances of an image that have a kernel. :math:`I_a` are the pixels of an instance,
-    :math:`g_a` is the mean of e over those of them in a kernel. The second sum is 0 where K = 1.
+    over the K instances of an image that have a kernel. :math:`I_a` are the pixels of an instance, and :math:`g_a` is
+    the mean of e over those in a kernel. The second sum is 0 where K = 1.
 
-    As in mmocr, an image all of whose pixels belong to kernels has no background: then the instance with the lowest
-    label is left out of the first two sums and of K.
+    As in mmocr, if all pixels of an image belong to kernels, the instance with the lowest label counts as the
+    background: it is left out of the first two sums and of K.
 
     Args:
         emb: embeddings e, (N, D, H, W).
         instance: labels, integers in any dtype, (N, H, W); 0 means background.
         kernel: above 1/2 in a kernel, (N, H, W).
         training_mask: above 1/2 where a pixel counts, (N, H, W). Elsewhere it is background, and NaN does not count.
-        delta_aggregation: how far from its mean an embedding may be.
-        delta_discrimination: half of how far apart means should be.
+        delta_aggregation: the distance from its mean that an embedding may have.
+        delta_discrimination: half the distance that means should have.
         max_instances: the highest label. Time and memory grow with its square.
 
     Returns:
@@ -67,7 +67,7 @@ def pan_emb_loss_v1(
     check_leading_shape(instance, emb[:, 0], 3, 'instance', 'emb[:, 0]')
     check_same_shape(kernel, instance, 'kernel', 'instance')
     check_same_shape(training_mask, instance, 'training_mask', 'instance')
-    # mmocr gives labels as floats
+    # mmocr passes labels as floats
     labels = class_indices(instance, 'instance')
     legal = check_labels(labels, max_instances + 1, None, 'instance')
     label = torch.where(legal & (training_mask > 0.5), labels, 0)
@@ -79,14 +79,14 @@ def pan_emb_loss_v1(
     core_size = _by_label(one, core, max_instances).squeeze(2)
     present = core_size > 0
     number = present.sum(1)
-    # background is no instance; it is the lowest label of an image, unless there is none
+    # the lowest label of an image counts as the background, even where it is an instance
     inner = present & (present.long().cumsum(1) > 1)
-    # an image of background, or of one instance alone, has no loss
+    # an image of background only, or of a single instance, has no loss
     present = present & (number > 1).unsqueeze(1)
     x = keep(x, ((label > 0) & _of_pixels(present.unsqueeze(2), label).squeeze(3)).unsqueeze(3))
     mean = average(_by_label(keep(x, (core > 0).unsqueeze(3)), core, max_instances), core_size.unsqueeze(2))
 
-    # log(max(0, |e_i - g_a| - delta)^2 + 1), averaged over each instance, and these
+    # log(max(0, |e_i - g_a| - delta)^2 + 1), averaged over each instance, then over the instances
     counted = _of_pixels(inner.unsqueeze(2), label)
     excess = (vector_length(keep(x - _of_pixels(mean, label), counted)) - delta_aggregation).clamp(min=0.0)
     pull = keep(torch.log(excess * excess + 1.0).unsqueeze(3), counted)
@@ -105,7 +105,7 @@ def pan_emb_loss_v1(
     # log(|g_a| + 1); the background counts as a mean of 0
     regularization = average(torch.log(vector_length(mean) + 1.0).sum(1), number.double())
     loss = aggregation + discrimination + 0.001 * regularization
-    # the gradient of an image with an illegal label is NaN as well
+    # the gradient of an image with an illegal label is NaN too
     sound = legal.all(2).all(1)
     loss = loss + total_per_sample(keep(emb.double(), ~sound.view(-1, 1, 1, 1)))
     return poison(loss, sound).to(upcast(emb).dtype)
@@ -113,14 +113,14 @@ def pan_emb_loss_v1(
 
 def _by_label(values: Tensor, label: Tensor, highest: int) -> Tensor:
     """The sums of (N, H, W, D) over the pixels of each label, (N, highest + 1, D)."""
-    # row by row first: flattened pixels would be exported for images of more than one column
+    # row by row first: flattened pixels would export only for images of more than one column
     shape = [values.size(0), values.size(1), highest + 1, values.size(3)]
     sums = torch.zeros(shape, dtype=values.dtype, device=values.device)
     return sums.scatter_add(2, label.unsqueeze(3).expand_as(values), values).sum(1)
 
 
 def _of_pixels(values: Tensor, label: Tensor) -> Tensor:
-    """What (N, K, D) holds for the label of each pixel, (N, H, W, D)."""
+    """The row of (N, K, D) at the label of each pixel, (N, H, W, D)."""
     rows = values.unsqueeze(1).expand(-1, label.size(1), -1, -1)
     return rows.gather(2, label.unsqueeze(3).expand(-1, -1, -1, values.size(2)))
 
@@ -128,7 +128,7 @@ def _of_pixels(values: Tensor, label: Tensor) -> Tensor:
 def _pairwise_distances(x: Tensor) -> Tensor:
     """Distances of the rows of (N, K, D), (N, K, K), with gradient 0 where they are equal."""
     squared = torch.zeros_like(x[..., :1] * x[..., :1].transpose(1, 2))
-    # coordinate by coordinate, because all differences at once would be D times as large
+    # one coordinate at a time, because all differences at once would take D times the memory
     for coordinate in x.unbind(2):
         difference = coordinate.unsqueeze(2) - coordinate.unsqueeze(1)
         squared = squared + difference * difference
@@ -144,13 +144,13 @@ class PANEmbLossV1(nn.Module):
 
     Args:
         feature_dim: D, the size of an embedding.
-        delta_aggregation: how far from its mean an embedding may be.
-        delta_discrimination: half of how far apart the means of instances should be.
+        delta_aggregation: the distance from its mean that an embedding may have.
+        delta_discrimination: half the distance that the means of instances should have.
         max_instances: the highest label there may be. mmocr numbers the texts of an image from 1.
 
     Shapes:
-        Embeddings (N, D, H, W); labels, kernels and masks (N, H, W). Returns (N), one number an image, of which
-        PANModuleLoss takes the mean. An image without instances has 0.
+        Embeddings (N, D, H, W); labels, kernels and masks (N, H, W). Returns (N), one loss per image, which
+        PANModuleLoss averages. An image without instances has loss 0.
 
     Raises:
         ValueError: ``max_instances`` is not positive, shapes do not match.
@@ -193,7 +193,7 @@ class PANEmbLossV1(nn.Module):
 
 
 def _few_instances(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Labels of which each has several pixels, and a mask that leaves most of them, on extreme inputs too."""
+    """Labels that each cover several pixels, and a mask that keeps most of them, for extreme inputs too."""
     return {'instance': drawn['instance'] % 5, 'training_mask': 1.0 - drawn['training_mask']}
 
 
@@ -222,12 +222,12 @@ PANEmbLossV1.spec = LossSpec(
         Difference(
             'mmocr.PANEmbLossV1',
             'a label below 0 or above max_instances is an error (NaN in artefacts); mmocr takes any number',
-            'contract 4; and an artefact has room for a number of instances that is known before',
+            'contract 4; and an artefact can only hold a fixed number of instances',
             'tests/openmmlab/test_mmocr.py',
         ),
         Difference(
             'mmocr.PANEmbLossV1',
-            'float64 embeddings have float64 losses; in mmocr float32 ones',
+            'float64 embeddings give float64 losses; mmocr returns float32',
             'contract 1: float64 stays float64',
             'tests/openmmlab/test_mmocr.py',
         ),

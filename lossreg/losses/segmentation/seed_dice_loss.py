@@ -12,13 +12,13 @@ from lossreg.spec import Call, Input, LossSpec, Role
 
 
 def seed_dice_loss(pred: Tensor, gt: Tensor, weights: Optional[Tensor] = None, eps: float = 1e-6) -> Tensor:
-    r"""1 - Dice coefficient of one heatmap, its sums over the whole batch.
+    r"""1 - Dice coefficient of one heatmap, with sums over the whole batch.
 
     .. math::
         \ell = 1 - \frac{2 \sum w\,p\,t}{\sum w\,p + \sum w\,t + \epsilon}
 
     Args:
-        pred: probabilities p, (N, C, H, W), of which the first channel counts, or (N, H, W) or any other shape.
+        pred: probabilities p, (N, C, H, W), where only the first channel counts, or (N, H, W) or any other shape.
         gt: masks t in [0, 1], likewise.
         weights: w, likewise. Where they are 0, NaN does not count.
         eps: keeps empty masks finite: where both are empty the loss is 1.
@@ -56,18 +56,18 @@ class SeedDiceLoss(nn.Module):
 
     See :func:`seed_dice_loss` for the formula.
 
-    ``Seed`` stands for the tutorials that these losses were first collected from: it is the Dice loss as one of them
-    has it. The plain ``DiceLoss`` is mmdet's.
+    ``Seed`` in the name marks a loss taken from the tutorials this package started from. The plain ``DiceLoss`` is
+    mmdet's.
 
     Args:
         eps: keeps empty masks finite.
         two_heatmaps: whether ``pred`` has two channels, whose losses against the one mask are added.
-        use_weights: whether ``weights`` are looked at.
+        use_weights: whether ``weights`` are used.
 
     Shapes:
-        Predictions (N, C, H, W), of which one channel counts, or two with ``two_heatmaps``, or (N, H, W); masks and
-        weights (N, 1, H, W) or (N, H, W). Returns a scalar. An empty batch and all weights 0 give 0; heatmap and mask
-        both zero give 1.
+        Predictions (N, C, H, W), where the first channel counts, or the first two with ``two_heatmaps``, or (N, H, W);
+        masks and weights (N, 1, H, W) or (N, H, W). Returns a scalar. An empty batch and all weights 0 give 0; a
+        heatmap and a mask of zeros give 1.
 
     Raises:
         ValueError: shapes do not match.

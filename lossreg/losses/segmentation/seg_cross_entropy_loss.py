@@ -34,8 +34,7 @@ def pixel_binary_cross_entropy(
     .. math::
         \ell_{ik} = -w_i \left(c_k\, [y_i = k] \log \sigma(x_{ik}) + [y_i \ne k] \log(1 - \sigma(x_{ik}))\right)
 
-    With one class, y is 1 where the pixel has it and 0 where not: :math:`[y_i = 1]` takes the place of
-    :math:`[y_i = k]`.
+    With a single class, y is 1 where the pixel has it and 0 where not: :math:`[y_i = 1]` replaces :math:`[y_i = k]`.
 
     Args:
         cls_score: logits x, (N, C, d1, ..., dk).
@@ -56,7 +55,7 @@ def pixel_binary_cross_entropy(
     label = indices(label, 'label')
     classes = cls_score.size(1)
     per_class = [-1] + [1] * (cls_score.dim() - 2)
-    # 1 for one class, 0 for more: an index is the class itself, or with one class the class plus 1
+    # 1 for a single class, 0 for more: an index is the class itself, or, with a single class, the class plus 1
     first = 2 // (classes + 1)
     valid = (label >= 0) & (label != ignore_index)
     legal = check_labels(label.clamp(min=0), classes + first, ignore_index, 'label')
@@ -80,12 +79,12 @@ def pixel_binary_cross_entropy(
 def counted_weight(
     label: Tensor, valid: Tensor, class_weight: Optional[Tensor], avg_non_ignore: bool, like: Tensor
 ) -> Tensor:
-    """What a mean of pixels is over: their number, or the sum of their class weights.
+    """The divisor of a mean over pixels: their number, or the sum of their class weights.
 
     Args:
         label: (N, d1, ..., dk).
         valid: which pixels are not ignored, of the same shape.
-        class_weight: (C). A label that is no class has none.
+        class_weight: (C). A label that is not a class has no weight.
         avg_non_ignore: whether only pixels that are not ignored count.
         like: gives the dtype.
     """
@@ -109,8 +108,8 @@ class SegCrossEntropyLoss(nn.Module):
       :func:`lossreg.functional.binary_cross_entropy`;
     * ``use_mask``: :func:`lossreg.functional.mask_cross_entropy`, called ``(mask_pred, mask_target, label)``.
 
-    The mean is over all pixels, ignored ones too, unless ``avg_non_ignore`` is set or ``avg_factor`` given; with class
-    weights and the softmax, over the sum of the pixels' class weights.
+    The mean is over all pixels, ignored ones too, unless ``avg_non_ignore`` is set or ``avg_factor`` given. With class
+    weights and the softmax, the divisor is the sum of the pixels' class weights.
 
     Args:
         use_sigmoid: see above.
@@ -121,15 +120,15 @@ class SegCrossEntropyLoss(nn.Module):
         loss_weight: factor of the result.
         loss_name: the name under which decode heads add up this loss.
         avg_non_ignore: whether the mean is over pixels that are not ignored.
-        ignore_index: label that contributes 0, where the call names none. Decode heads name theirs, 255.
+        ignore_index: label that contributes 0, unless the call names another. Decode heads pass theirs, 255.
 
     Shapes:
-        Scores (N, C, d1, ..., dk), labels without C, weights like labels; or with ``use_sigmoid`` all alike. Returns a
-        scalar, the shape of the labels (softmax) or scores (sigmoid) with reduction ``none``, or (1,) with
-        ``use_mask``. An empty batch, everything ignored, all weights 0 or ``avg_factor=0`` give 0.
+        Scores (N, C, d1, ..., dk), labels without C, weights like labels; or, with ``use_sigmoid``, all of the same
+        shape. Returns a scalar, the shape of the labels (softmax) or scores (sigmoid) with reduction ``none``, or (1,)
+        with ``use_mask``. An empty batch, everything ignored, all weights 0 or ``avg_factor=0`` give 0.
 
     Raises:
-        ValueError: options exclude each other, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
+        ValueError: conflicting options, shapes do not match, ``avg_factor`` with ``reduction='sum'``.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -204,7 +203,7 @@ class SegCrossEntropyLoss(nn.Module):
 
 
 def _ignored(loss: SegCrossEntropyLoss) -> int:
-    """The ignored label of an instance."""
+    """The label that an instance ignores."""
     return int(loss.ignore_index)
 
 
@@ -289,9 +288,9 @@ SegCrossEntropyLoss.spec = LossSpec(
         no_broadcast(HOST, TEST),
         Difference(
             HOST,
-            'class_weight with ignored pixels: their label has no weight, so the mean does without them; mmseg looks '
-            'it up all the same and raises IndexError',
-            'avg_non_ignore then changes nothing, as in torch; only a label that is a class has a weight to count',
+            'class_weight with ignored pixels: their label has no weight, so the mean leaves them out; mmseg looks '
+            'the weight up anyway and raises IndexError',
+            'avg_non_ignore then changes nothing, as in torch; only a label that is a class has a weight',
             TEST,
         ),
         Difference(
@@ -308,13 +307,13 @@ SegCrossEntropyLoss.spec = LossSpec(
         ),
         Difference(
             HOST,
-            "use_mask works without more; mmseg's call needs ignore_index=None and fails with its own default",
-            'the default arguments of a call should do',
+            'use_mask works with the default arguments; mmseg needs ignore_index=None and fails with its own default',
+            'the default arguments of a call should work',
             TEST,
         ),
         Difference(
             HOST,
-            'class_weight with use_mask is refused; mmseg multiplies it with the columns of the mask',
+            'class_weight with use_mask is refused; mmseg multiplies the columns of the mask by it',
             'a weight for each class cannot mean a weight for each column',
             TEST,
         ),

@@ -45,16 +45,15 @@ def seg_dice_loss(
     with :math:`t_{ki} = [y_i = k]` for class indices y.
 
     Args:
-        pred: logits, or p itself, (N, C, d1, ..., dk); with targets of its shape also (N, d1).
-        target: y, integers in [0, C) or without class: C or ``void``, (N, d1, ..., dk); or masks t of the shape of
-            ``pred``. What is predicted for a pixel without class counts.
+        pred: logits, or p itself, (N, C, d1, ..., dk); also (N, d1) with targets of the same shape.
+        target: y, integers in [0, C), or C or ``void`` for no class, (N, d1, ..., dk); or masks t of the shape of
+            ``pred``. Predictions for a pixel without a class count.
         weight: w, (N). Where it is 0, NaN does not count.
         eps: keeps empty masks finite.
-        naive_dice: first powers in the denominator.
+        naive_dice: whether the denominator has first powers instead of squares.
         activation: ``sigmoid``, ``softmax`` over dimension 1, or ``none`` if ``pred`` holds p. The softmax leaves a
             single class as it is.
-        ignore_index: the class that does not count, neither predicted nor as target; None for none. It needs three
-            dimensions.
+        ignore_index: the class left out of predictions and targets; None for none. It needs three dimensions.
         void: see ``target``.
 
     Returns:
@@ -119,17 +118,17 @@ class SegDiceLoss(nn.Module):
         use_sigmoid: whether the activation is the sigmoid, not the softmax.
         activate: whether predictions are logits, to be activated here.
         reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.
-        naive_dice: first powers in the denominator.
+        naive_dice: whether the denominator has first powers instead of squares.
         loss_weight: factor of the result.
-        ignore_index: the class that does not count; None for none. Where the call names no label without class, this
-            is one, beside C.
+        ignore_index: the class left out; None for none. Unless the call names a label for no class, this label also
+            means no class, like C.
         eps: keeps empty masks finite.
         loss_name: the name under which decode heads add up this loss.
 
     Shapes:
-        Predictions (N, C, d1, ..., dk), targets without C, or like predictions; weights (N). Returns a scalar, or (N)
-        with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. A pixel that decode heads
-        ignore (label 255) has no class: as in mmseg, what is predicted for it counts.
+        Predictions (N, C, d1, ..., dk), targets without C, or of the predictions' shape; weights (N). Returns a scalar,
+        or (N) with reduction ``none``. An empty batch, all weights 0 or ``avg_factor=0`` give 0. A pixel that decode
+        heads ignore (label 255) has no class: as in mmseg, its predictions count.
 
     Raises:
         ValueError: shapes do not match, ``avg_factor`` with ``reduction='sum'``.
@@ -176,8 +175,8 @@ class SegDiceLoss(nn.Module):
     ) -> Tensor:
         """Computes the loss; ``reduction_override`` replaces the constructor's reduction for this call.
 
-        ``ignore_index`` is the label without class, as decode heads name it. It does not replace the constructor's,
-        which is a class.
+        ``ignore_index`` is the label for no class, as decode heads pass it. It does not replace the constructor's
+        ``ignore_index``, which is a class.
         """
         reduction = self.reduction if reduction_override is None else reduction_override
         void = self.void if ignore_index is None else ignore_index
@@ -186,7 +185,7 @@ class SegDiceLoss(nn.Module):
 
 
 def _with_void(loss: SegDiceLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The label without class in every other row, in the place of C: both mean no class."""
+    """Replaces C by the ignored label in every other row: both mean no class."""
     target = drawn['target']
     if loss.void is None or target.is_floating_point():
         return {}

@@ -46,10 +46,11 @@ def seg_focal_loss(
 
     Args:
         pred: logits x, (N, C, d1, ..., dk).
-        target: y, integers in [0, C], of which C is background (with one class, 0 is), or ``ignore_index``,
+        target: y, integers in [0, C], where C is background (0 with a single class), or ``ignore_index``,
             (N, d1, ..., dk); or targets t in [0, 1] of the shape of ``pred``. A pixel whose largest target is that of
             class ``ignore_index``, the first of equals, is ignored.
-        weight: w, of the shape of ``pred``, (N, d1, ..., dk), or that flattened. Where it is 0, NaN does not count.
+        weight: w, of the shape of ``pred``, (N, d1, ..., dk), or the latter flattened. Where it is 0, NaN does not
+            count.
         gamma: focusing exponent, >= 0.
         alpha: weight of positives of all classes.
         alphas: weight of positives of each class, (C), in place of ``alpha``.
@@ -71,7 +72,7 @@ def seg_focal_loss(
     if dense:
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
-        # runtimes do not agree on where NaN is largest
+        # runtimes disagree on whether NaN is the largest
         largest = torch.where(t == t, t, -torch.inf).argmax(1, keepdim=True)
         legal = torch.ones_like(largest, dtype=torch.bool)
         counted = largest != ignore_index
@@ -82,7 +83,7 @@ def seg_focal_loss(
         legal = check_labels(target, classes + 1, ignore_index, 'target').unsqueeze(1)
         t = target.unsqueeze(1)
         counted = t != ignore_index
-        # 1 for one class, 0 for more: an index is the class itself, or with one class the class plus 1
+        # 1 for a single class, 0 for more: an index is the class itself, or, with a single class, the class plus 1
         first = 2 // (classes + 1)
         positive = (torch.arange(classes, device=pred.device) + first).view(per_class) == t
     if weight is not None:
@@ -129,12 +130,12 @@ class SegFocalLoss(nn.Module):
         class_weight: a weight for each class.
         loss_weight: factor of the result.
         loss_name: the name under which decode heads add up this loss.
-        ignore_index: label that contributes 0, where the call names none.
+        ignore_index: label that contributes 0, unless the call names another.
 
     Shapes:
-        Predictions (N, C, d1, ..., dk), targets without C, or like predictions; weights like either. Returns a scalar,
-        or the shape of the predictions with reduction ``none``. An empty batch, everything ignored, all weights 0 or
-        ``avg_factor=0`` give 0.
+        Predictions (N, C, d1, ..., dk), targets without C, or of the predictions' shape; weights like either. Returns a
+        scalar, or the shape of the predictions with reduction ``none``. An empty batch, everything ignored, all weights
+        0 or ``avg_factor=0`` give 0.
 
     Raises:
         ValueError: ``use_sigmoid=False``, negative ``gamma``, shapes do not match, ``avg_factor`` with ``sum``.
@@ -197,7 +198,7 @@ class SegFocalLoss(nn.Module):
 
 
 def _class_count(loss: SegFocalLoss) -> Mapping[str, int]:
-    """Weights of classes fix their number."""
+    """Class weights fix the number of classes."""
     for weights in (loss.alphas, loss.class_weight):
         if weights is not None:
             return {'C': weights.numel()}
@@ -249,7 +250,7 @@ SegFocalLoss.spec = LossSpec(
         Difference(
             HOST,
             'class indices work on every device, for any number of classes; mmseg fails with them on the CPU',
-            'they are what decode heads give; the numbers are those of the same targets, one-hot',
+            'decode heads pass them; the numbers are those of the same targets as one-hot vectors',
             TEST,
         ),
         Difference(

@@ -36,7 +36,7 @@ def tversky_loss(
         target: y, integers in [0, C) or ``ignore_index``, (N, d1, ..., dk).
         smooth: s, >= 0.
         class_weight: c, (C).
-        ignore_index: pixels with this label do not count, nor does the class, if it is one; None for none.
+        ignore_index: pixels with this label do not count; if it is a class, that class is left out too; None for none.
         alpha: weight of false positives.
         beta: weight of false negatives.
 
@@ -66,7 +66,7 @@ def tversky_loss(
     # alpha FP + beta FN
     misses = alpha * total_per_class(keep(p, counted & ~positive))
     misses = misses + beta * total_per_class(keep(1.0 - p, counted & positive))
-    # 1 - (TP + s) / (TP + alpha FP + beta FN + s) as one quotient, exact where few pixels are wrong
+    # 1 - (TP + s) / (TP + alpha FP + beta FN + s) as a single quotient, exact where few pixels are wrong
     loss = average(misses, hits + misses + smooth)
     return poison(keep(loss * weight, weight != 0), all_per_sample(legal).unsqueeze(1))
 
@@ -81,9 +81,9 @@ class TverskyLoss(nn.Module):
         smooth: keeps the quotient of empty classes finite, >= 0.
         class_weight: a weight for each class, or the path of a file that holds them (npy, pkl, json, yaml).
         loss_weight: factor of the result.
-        ignore_index: pixels with this label do not count, nor does the class, if it is one; None for none.
+        ignore_index: pixels with this label do not count; if it is a class, that class is left out too; None for none.
         alpha: weight of false positives.
-        beta: weight of false negatives. With ``alpha`` it usually adds up to 1.
+        beta: weight of false negatives; ``alpha`` and ``beta`` usually add up to 1.
         loss_name: the name under which decode heads add up this loss.
 
     Shapes:
@@ -128,7 +128,7 @@ class TverskyLoss(nn.Module):
         weight: Optional[Tensor] = None,
         ignore_index: Optional[int] = None,
     ) -> Tensor:
-        """Computes the loss. ``weight`` and ``ignore_index``, which decode heads give, mean nothing, as in mmseg."""
+        """Computes the loss. ``weight`` and ``ignore_index``, which decode heads pass, are ignored, as in mmseg."""
         loss = tversky_loss(pred, target, self.smooth, self.class_weight, self.ignore_index, self.alpha, self.beta)
         return self.loss_weight * average_over(total(loss), loss.numel())
 
@@ -167,12 +167,12 @@ TverskyLoss.spec = LossSpec(
         Difference(
             HOST,
             'alpha and beta need not add up to 1; mmseg asserts it',
-            'the index is defined for all, and with 1 and 1 is that of Tanimoto',
+            'the index is defined for any weights; 1 and 1 give the Tanimoto coefficient',
             TEST,
         ),
         Difference(
             HOST,
-            'ignore_index=None: no pixel is ignored; mmseg documents it, and fails',
+            'ignore_index=None: no pixel is ignored; mmseg documents it, but fails',
             'what is documented should work',
             TEST,
         ),
