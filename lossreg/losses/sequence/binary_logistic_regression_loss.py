@@ -17,20 +17,20 @@ def binary_logistic_regression_loss(
     ratio_range: Tuple[float, float] = (1.05, 21.0),
     eps: float = 1e-5,
 ) -> Tensor:
-    r"""Mean binary cross-entropy, in which positives and negatives weigh the same.
+    r"""Mean binary cross-entropy in which positives and negatives have equal weight.
 
     .. math::
         \ell = -\frac1n \left(\frac r2 \sum_{t_i > \theta} \log(p_i + \epsilon)
         + \frac{r}{2 (r - 1)} \sum_{t_i \le \theta} \log(1 - p_i + \epsilon)\right), \qquad
         r = \frac{n}{\max(n_+, 1)}
 
-    with n the number of elements, :math:`n_+` that of positives, and r kept in ``ratio_range``.
+    with n the number of elements, :math:`n_+` that of positives, and r clamped to ``ratio_range``.
 
     Args:
         reg_score: probabilities p, of any shape.
         label: t, of the same shape. NaN gives NaN.
         threshold: theta.
-        ratio_range: the least and the largest r, above 1.
+        ratio_range: the smallest and the largest r, above 1.
         eps: epsilon.
 
     Returns:
@@ -44,15 +44,15 @@ def binary_logistic_regression_loss(
 
 @LOSSES.register_module()
 class BinaryLogisticRegressionLoss(nn.Module):
-    """Temporal proposals: binary cross-entropy in which positives and negatives weigh alike.
+    """Temporal proposals: binary cross-entropy in which positives and negatives have equal weight.
 
     It has mmaction's call and numbers.
 
-    See :func:`binary_logistic_regression_loss` for the formula. The constructor's arguments are not mmaction's, which
-    takes them in ``forward`` alone: an artefact holds them.
+    See :func:`binary_logistic_regression_loss` for the formula. The constructor takes the options that mmaction takes
+    in ``forward``, so that an artefact can hold them.
 
     Args:
-        threshold: above it a label is positive.
+        threshold: labels above it are positive.
         ratio_range: bounds of the balance, above 1.
         eps: keeps logarithms finite, > 0.
 
@@ -60,7 +60,7 @@ class BinaryLogisticRegressionLoss(nn.Module):
         Probabilities and labels of one shape, such as (N, T). Returns a scalar. An empty batch gives 0.
 
     Raises:
-        ValueError: shapes do not match, no such ``ratio_range`` or ``eps``.
+        ValueError: shapes do not match, or ``ratio_range`` or ``eps`` is invalid.
 
     Reference:
         Lin et al., BSN: Boundary Sensitive Network for Temporal Action Proposal Generation, ECCV 2018.
@@ -89,7 +89,7 @@ class BinaryLogisticRegressionLoss(nn.Module):
         ratio_range: Optional[Tuple[float, float]] = None,
         eps: Optional[float] = None,
     ) -> Tensor:
-        """Computes the loss; what is given here replaces the constructor's for this call."""
+        """Computes the loss; options given here replace the constructor's for this call."""
         return binary_logistic_regression_loss(
             reg_score,
             label,

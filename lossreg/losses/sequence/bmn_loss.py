@@ -1,4 +1,4 @@
-"""The losses of a boundary-matching network: temporal proposals, their ends and their overlaps."""
+"""The losses of a boundary-matching network (BMN) of temporal proposals."""
 
 from typing import ClassVar, Optional, Tuple
 
@@ -34,15 +34,16 @@ def bmn_loss(
         \ell_{tem} = \ell_{BLR}(s, \bar s) + \ell_{BLR}(e, \bar e), \qquad
         \ell_{reg} = \frac{\sum_i w_i^2 (p_i - g_i)^2}{2 \sum_i w_i}
 
-    :math:`\ell_{BLR}` is :func:`lossreg.functional.binary_logistic_regression_loss`, and :math:`\ell_{cls}` the same of
-    the second score against g > 0.9, over what the mask names. g is the overlap where the mask is 1, and 0 elsewhere.
-    The regression takes all high overlaps and draws about as many middle and low ones:
+    :math:`\ell_{BLR}` is :func:`lossreg.functional.binary_logistic_regression_loss`, and :math:`\ell_{cls}` is the same
+    for the second score against g > 0.9, inside the mask. g is the overlap where the mask is 1, and 0 elsewhere. The
+    regression takes all high overlaps and samples about as many middle and low ones:
 
     .. math::
         w = [h] + [m\,u > 1 - n_h / n_m] + [l\,v > 1 - n_h / n_l]
 
-    with h = 1 where g > 0.7, m where 0.3 < g <= 0.7, l where 0 < g <= 0.3, else 0, and n their sums. As in mmaction,
-    every element counts once more where :math:`n_h` is above :math:`n_m`, and once more where it is above :math:`n_l`.
+    where h, m and l are 1 where g > 0.7, 0.3 < g <= 0.7 and 0 < g <= 0.3, otherwise 0, and n are their sums. As in
+    mmaction, every element counts once more if :math:`n_h` exceeds :math:`n_m`, and once more if it exceeds
+    :math:`n_l`.
 
     Args:
         pred_bm: probabilities of each proposal for the regression p and for the classification, (N, 2, D, T).
@@ -59,8 +60,8 @@ def bmn_loss(
         weight_pem_cls: c.
 
     Returns:
-        Four scalars: the sum, :math:`\ell_{tem}`, :math:`\ell_{reg}` and :math:`\ell_{cls}`. Each is 0 where nothing
-        counts in it. NaN in an overlap or label makes its own loss NaN, unless the mask is 0 there.
+        Four scalars: the sum, :math:`\ell_{tem}`, :math:`\ell_{reg}` and :math:`\ell_{cls}`. Each is 0 where none of
+        its elements count. NaN in an overlap or label makes its own loss NaN, unless the mask is 0 there.
 
     Raises:
         ValueError: shapes do not match.
@@ -82,7 +83,7 @@ def bmn_loss(
     regression = poison(_regression(score, overlap, mask, upcast(noise_middle), upcast(noise_low)), sound)
     positive = (overlap > 0.9).to(overlap.dtype)
     negative = (1.0 - positive) * mask
-    # mmaction counts one positive at least
+    # mmaction counts at least one positive
     entries = total(positive).clamp(min=1.0) + total(negative)
     classification = balanced_cross_entropy(confidence, positive, negative, entries, (1.05, 21.0), 1e-5)
     classification = poison(classification, sound)
@@ -98,7 +99,7 @@ def _regression(p: Tensor, g: Tensor, mask: Tensor, u: Tensor, v: Tensor) -> Ten
     high = (g > 0.7).to(dtype)
     middle = ((g <= 0.7) & (g > 0.3)).to(dtype)
     low = ((g <= 0.3) & (g > 0.0)).to(dtype) * mask
-    # [h] + [m u > 1 - n_h / n_m] + [l v > 1 - n_h / n_l]; n_h / 0 is infinite, and 0 / 0 compares to nothing
+    # [h] + [m u > 1 - n_h / n_m] + [l v > 1 - n_h / n_l]; n_h / 0 is infinite, and 0 / 0 is NaN, which compares false
     count = total(high)
     drawn_middle = (middle * u > 1.0 - count / total(middle)).to(dtype)
     drawn_low = (low * v > 1.0 - count / total(low)).to(dtype)
@@ -109,11 +110,11 @@ def _regression(p: Tensor, g: Tensor, mask: Tensor, u: Tensor, v: Tensor) -> Ten
 
 @LOSSES.register_module()
 class BMNLoss(nn.Module):
-    """Temporal proposals (BMN): their ends, and their overlaps by regression and classification.
+    """Temporal proposals (BMN): boundary classification, and regression and classification of overlaps.
 
     It has mmaction's call and numbers; see :func:`bmn_loss` for the formula.
 
-    The constructor's arguments are not mmaction's, which takes them in ``forward`` alone: an artefact holds them.
+    The constructor takes the options that mmaction takes in ``forward``, so that an artefact can hold them.
 
     Args:
         weight_tem: weight of the temporal evaluation.
@@ -122,8 +123,8 @@ class BMNLoss(nn.Module):
 
     Shapes:
         Proposal scores (N, 2, D, T), start and end scores and labels (N, T), overlaps (N, D, T), the mask (D, T), and
-        optionally the random draws: two of noise in [0, 1), (N, D, T), which artefacts need. Without them eager and
-        TorchScript draw them as mmaction does. Returns four scalars: the loss and its three terms. An empty batch gives
+        optionally two noise inputs in [0, 1), (N, D, T), for the sampling. Artefacts need them; eager and TorchScript
+        otherwise draw them as mmaction does. Returns four scalars: the loss and its three terms. An empty batch gives
         0.
 
     Raises:

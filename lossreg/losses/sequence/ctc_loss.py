@@ -39,23 +39,23 @@ def ctc_loss(
     .. math::
         \ell_n = -\log \sum_{\pi \in \mathcal{B}^{-1}(y_n)} \prod_{t=1}^{T_n} p(t, \pi_t)
 
-    where B removes repetitions, then blanks. The gradient is torch's: it takes each frame for the result of a
-    log-softmax, so that the parts of a frame sum to 0.
+    where B removes repetitions, then blanks. The gradient is torch's: it treats each frame as the result of a
+    log-softmax, so that a frame's gradient sums to 0.
 
-    Eager mode runs torch's kernel. TorchScript and exported graphs run the recursion forwards and backwards, in
-    float64, and have the gradient in closed form. Second derivatives raise RuntimeError.
+    Eager mode runs torch's kernel. TorchScript and exported graphs run the forward-backward recursion in float64 and
+    have the gradient in closed form. Second derivatives raise RuntimeError.
 
     Args:
         log_probs: log p, the log-softmax of scores, (T, N, C).
-        targets: labels y, (N, S), or all behind one another, (sum of ``target_lengths``). What stands behind a
-            sample's length does not count.
+        targets: labels y, (N, S), or all concatenated, (sum of ``target_lengths``). Labels beyond a sample's length do
+            not count.
         input_lengths: the number of frames that count, (N), 0 to T; a tensor, list or tuple.
         target_lengths: the number of labels, (N), 0 to S, likewise.
-        blank: the class of no label.
+        blank: the class that stands for no label.
         zero_infinity: whether a sample without any alignment contributes 0 instead of infinity.
 
     Returns:
-        (N). Without any alignment it is infinite, and its gradient NaN, as torch has it.
+        (N). Without any alignment it is infinite, and its gradient NaN, as in torch.
 
     Raises:
         ValueError: shapes do not match.
@@ -63,7 +63,7 @@ def ctc_loss(
 
     Example:
         >>> log_probs = torch.full((2, 1, 2), 0.5).log()
-        >>> ctc_loss(log_probs, torch.tensor([[1]]), [2], [1])  # -log 3/4: all but two blanks
+        >>> ctc_loss(log_probs, torch.tensor([[1]]), [2], [1])  # -log 3/4: all paths except two blanks
         tensor([0.2877])
     """
     return _losses_of_samples(
@@ -98,7 +98,7 @@ def _losses_of_samples(
     check_leading_shape(targets, input_lengths, 1, 'targets', 'input_lengths')
     legal = check_lengths(input_lengths, log_probs.size(0), 'input_lengths', 'frames')
     legal = legal & check_lengths(target_lengths, targets.size(1), 'target_lengths', 'labels in a row of targets')
-    # an illegal sample keeps its frames, so that NaN reaches their gradient
+    # a sample with an illegal label keeps its frames, so that NaN reaches their gradient
     input_lengths = torch.where(legal, input_lengths, log_probs.size(0))
     target_lengths = torch.where(legal, target_lengths, 0)
     padding = torch.arange(targets.size(1), device=targets.device) >= target_lengths.unsqueeze(1)
@@ -113,25 +113,25 @@ def _losses_of_samples(
 
 @LOSSES.register_module()
 class CTCLoss(nn.Module):
-    """Sequences without alignment, such as speech or text: negative log-likelihood over all alignments.
+    """Unaligned sequences, such as speech or text: negative log-likelihood over all alignments.
 
     It has torch's call and numbers; see :func:`ctc_loss` for the formula.
 
     Args:
-        blank: the class of no label.
+        blank: the class that stands for no label.
         reduction: ``none``, ``mean`` (each sample over its number of labels, then over the batch) or ``sum``.
         zero_infinity: whether a sample without any alignment (too few frames for its labels) contributes 0 to value and
             gradient. Otherwise it is infinite.
 
     Shapes:
-        Log-probabilities (T, N, C), targets (N, S) or all behind one another, lengths (N), which may be lists or tuples
+        Log-probabilities (T, N, C), targets (N, S) or all concatenated, lengths (N), which may be lists or tuples
         of ints; or one sample: (T, C), (S) and scalars. Returns a scalar, or (N) with reduction ``none``.
         An empty batch gives 0.
 
     Raises:
         ValueError: shapes do not match.
-        IndexError: a label or length out of range, in eager mode on the CPU; NaN elsewhere. torch reads such labels'
-            probabilities from memory behind the tensor.
+        IndexError: a label or length out of range, in eager mode on the CPU; NaN elsewhere. For such labels, torch
+            reads memory beyond the tensor.
 
     Reference:
         Graves et al., Connectionist Temporal Classification, ICML 2006.
@@ -179,7 +179,7 @@ class CTCLoss(nn.Module):
 
 
 def _consistent(loss: CTCLoss, drawn: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Labels other than blank and, unless infinite losses are wanted, no more of them than frames can hold."""
+    """Labels other than blank and, unless infinite losses are wanted, no more than the frames can hold."""
     frames, lengths, targets = drawn['input_lengths'], drawn['target_lengths'], drawn['targets']
     classes = drawn['log_probs'].shape[-1]
     labels = torch.where(targets == loss.blank, (targets + 1) % classes, targets)

@@ -21,7 +21,7 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, Role
 
 
 def tag_loss(cls_score: Tensor, label: Tensor, mask: Optional[Tensor] = None, reduction: str = 'mean') -> Tensor:
-    r"""Binary cross-entropy of tags, per sample their mean or sum, averaged over samples.
+    r"""Binary cross-entropy of tags, averaged or summed per sample, then averaged over samples.
 
     .. math::
         \ell = \frac1N \sum_n \frac{\sum_k m_{nk}\, \mathrm{BCE}(x_{nk}, t_{nk})}{\sum_k m_{nk}}
@@ -32,7 +32,7 @@ def tag_loss(cls_score: Tensor, label: Tensor, mask: Optional[Tensor] = None, re
         cls_score: logits x, (N, C).
         label: targets t in [0, 1], (N, C).
         mask: m, (N, C); None for 1. Where it is 0, NaN does not count. A sample without tags counts as 0.
-        reduction: ``mean`` or ``sum``, which form.
+        reduction: ``mean`` or ``sum``, the first or the second form.
 
     Returns:
         A scalar.
@@ -68,14 +68,15 @@ def category_losses(
         \ell_j = \frac{\sum_n m_{nj}\, \frac{1}{C_j} \sum_{k \in j} \mathrm{BCE}(x_{nk}, t_{nk})}{\sum_n m_{nj}}
 
     Args:
-        cls_score: logits x, (N, C): the tags of one category after those of another.
+        cls_score: logits x, (N, C), grouped by category.
         label: targets t in [0, 1], (N, C).
         category_nums: how many tags each category has.
         category_mask: m, (N, K); None for 1. Where it is 0, NaN does not count.
         reduction: ``mean``, or ``sum`` to leave out :math:`1 / C_j`.
 
     Returns:
-        The losses, (K), and whether there is one: a category with :math:`\sum_n m_{nj}` below 0.5 has none, and 0.
+        The losses, (K), and whether each category has one: without one, where :math:`\sum_n m_{nj}` is below 0.5, it is
+        0.
 
     Raises:
         ValueError: shapes do not match.
@@ -116,21 +117,21 @@ class HVULoss(nn.Module):
     It has mmaction's call and numbers.
 
     See :func:`tag_loss` for the type ``all``, and :func:`category_losses` for ``individual``, where the loss is their
-    average by ``category_loss_weights``, over the categories that have one.
+    mean, weighted by ``category_loss_weights``, over the categories that have one.
 
     Args:
         categories: names of the categories, in the order of their tags.
         category_nums: how many tags each has.
         category_loss_weights: weights of the categories, each >= 0, for the type ``individual``.
         loss_type: ``all`` or ``individual``.
-        with_mask: whether what is not tagged is left out: ``mask`` names tags, ``category_mask`` categories.
+        with_mask: whether untagged elements are left out: ``mask`` marks tags, ``category_mask`` categories.
         reduction: ``mean`` or ``sum`` over the tags; over samples it is always the mean.
         loss_weight: factor of the result.
 
     Shapes:
-        Scores, labels and ``mask`` (N, C), ``category_mask`` (N, K); only the mask of the type counts, with
-        ``with_mask``. Returns a dict: ``loss_cls``; with ``individual`` also, by the category's name, ``X_LOSS`` and
-        ``X_LOSS_weight``, its share, both for reference. An empty batch, or nothing tagged, gives 0.
+        Scores, labels and ``mask`` (N, C), ``category_mask`` (N, K); only the mask of the given type is used, and only
+        with ``with_mask``. Returns a dict: ``loss_cls``; with ``individual`` also ``X_LOSS`` and its share
+        ``X_LOSS_weight`` for each category X, both for reference. An empty batch, or nothing tagged, gives 0.
 
     Raises:
         ValueError: shapes do not match, unknown ``loss_type`` or ``reduction``, a negative weight, numbers of
@@ -221,7 +222,7 @@ def _calls(loss: HVULoss) -> Tuple[Call, ...]:
 
 
 def _sizes(loss: HVULoss) -> Mapping[str, int]:
-    """An instance fixes the number of tags, where it tells categories apart, and of categories."""
+    """An instance fixes the number of categories and, where it separates them, of tags."""
     return {} if loss.loss_type == 'all' else {'C': sum(loss.category_nums), 'K': len(loss.categories)}
 
 

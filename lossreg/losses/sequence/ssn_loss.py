@@ -59,11 +59,11 @@ def completeness_loss(
         \ell = \frac{\sum_v \left(\sum_{i \in P_v} \max(0, 1 - s_i) + \sum_{i \in H_v} \max(0, 1 + s_i)\right)}
         {V p + \lfloor V q \cdot p / q \rfloor}
 
-    with s the score of the proposal's class. What is not background stands video by video: p positive proposals and
-    then q incomplete ones, of which those in H have the largest losses. H has about as many as P.
+    with s the score of the proposal's class. The proposals that are not background come video by video: p positive
+    ones, then q incomplete ones; H holds those of the latter with the largest losses, about as many as P has.
 
     Args:
-        completeness_score: one score a class, without background, (N, C).
+        completeness_score: one score per class, without background, (N, C).
         proposal_type: 0 for positive, 1 for incomplete and 2 for background proposals, (N).
         labels: integers in [1, C] for proposals that count, (N).
         positive_per_video: p.
@@ -84,7 +84,7 @@ def completeness_loss(
     index, legal_label = _class_index(labels, counted, completeness_score.size(1))
     legal = legal & legal_label
     score = keep(upcast(completeness_score), counted.unsqueeze(1)).gather(1, index.unsqueeze(1)).squeeze(1)
-    # the place among those that count, in whole videos
+    # the position among the counted proposals, in whole videos
     per_video = positive_per_video + incomplete_per_video
     place = counted.to(torch.int64).cumsum(0) - 1
     video = torch.div(place, per_video, rounding_mode='floor')
@@ -97,7 +97,7 @@ def completeness_loss(
     other, own = value.unsqueeze(0), value.unsqueeze(1)
     harder = (other > own) | ((other == own) & (order < order.unsqueeze(1)))
     rivals = is_incomplete.unsqueeze(0) & (video.unsqueeze(0) == video.unsqueeze(1))
-    # as mmaction rounds it
+    # rounded as in mmaction
     ratio = positive_per_video / incomplete_per_video
     hardest = (harder & rivals).sum(1) < int(incomplete_per_video * ratio)
     loss = torch.where(is_positive | (is_incomplete & hardest), loss, 0.0)
@@ -112,13 +112,13 @@ def location_loss(bbox_pred: Tensor, proposal_type: Tensor, labels: Tensor, bbox
     r"""Smooth L1 loss of the centre and the span of positive proposals, as predicted for their class.
 
     Args:
-        bbox_pred: one centre and one span a class, without background, (N, C, 2).
+        bbox_pred: one centre and one span per class, without background, (N, C, 2).
         proposal_type: 0 for positive proposals, else 1 or 2, (N).
         labels: integers in [1, C] for positive proposals, (N).
         bbox_targets: (N, 2).
 
     Returns:
-        The sum over both numbers, averaged over positive proposals; 0 where there is none.
+        The sum over both numbers, averaged over positive proposals; 0 without any.
 
     Raises:
         ValueError: shapes do not match.
@@ -139,7 +139,7 @@ def location_loss(bbox_pred: Tensor, proposal_type: Tensor, labels: Tensor, bbox
 
 
 def _class_index(labels: Tensor, counted: Tensor, classes: int) -> Tuple[Tensor, Tensor]:
-    """Columns of the proposals' classes, which are labelled from 1, and which are legal; 0 for what does not count."""
+    """Columns of the proposals' classes (labels start at 1; 0 if not counted), and which labels are legal."""
     index = torch.where(counted, labels - 1, 0)
     legal = check_labels(index, classes, None, 'labels - 1')
     return torch.where(legal, index, 0), legal
@@ -151,22 +151,23 @@ class SSNLoss(nn.Module):
 
     It has mmaction's call and numbers.
 
-    See :func:`activity_loss`, :func:`completeness_loss` and :func:`location_loss` for the formulas. The constructor's
-    arguments are not mmaction's, which takes them as ``train_cfg`` in ``forward`` alone: an artefact holds them. Their
+    See :func:`activity_loss`, :func:`completeness_loss` and :func:`location_loss` for the formulas. The constructor
+    takes the options that mmaction takes as ``train_cfg`` in ``forward``, so that an artefact can hold them. Their
     defaults are those of the paper.
 
     Args:
         num_per_video: how many proposals are sampled from a video.
         positive_ratio: share of the positive ones.
         background_ratio: share of the background.
-        incomplete_ratio: share of the incomplete ones, which also get what rounding leaves.
+        incomplete_ratio: share of the incomplete ones, which also get the rest from rounding.
         comp_loss_weight: weight of the completeness loss.
         reg_loss_weight: weight of the location loss.
 
     Shapes:
         Activity scores (N, C + 1), completeness scores (N, C), locations (N, C, 2) or None; types and labels of (N)
         elements and location targets of (N, 2), in any shape. Returns a dict: ``loss_activity``, a scalar,
-        ``loss_completeness``, (1,), and, with locations, ``loss_reg``, a scalar. Each is 0 where nothing counts in it.
+        ``loss_completeness``, (1,), and, with locations, ``loss_reg``, a scalar. Each is 0 where none of its elements
+        count.
 
     Raises:
         ValueError: shapes do not match, no positive or no incomplete proposals in a video.
@@ -206,7 +207,7 @@ class SSNLoss(nn.Module):
         bbox_targets: Optional[Tensor],
         train_cfg: Optional[Dict[str, Dict[str, Dict[str, float]]]] = None,
     ) -> Dict[str, Tensor]:
-        """Computes the losses; ``train_cfg``, as mmaction has it, replaces the constructor's arguments."""
+        """Computes the losses; ``train_cfg``, as in mmaction, replaces the constructor's arguments."""
         num, positive_ratio, background_ratio = self.num_per_video, self.positive_ratio, self.background_ratio
         incomplete_ratio = self.incomplete_ratio
         comp_loss_weight, reg_loss_weight = self.comp_loss_weight, self.reg_loss_weight
@@ -223,11 +224,11 @@ class SSNLoss(nn.Module):
         if bbox_pred is not None:
             check_dim(bbox_pred, 3, 'bbox_pred')
             check_leading_shape(bbox_pred, completeness_score, 2, 'bbox_pred', 'completeness_score')
-            # its own shape, but by the size of the other: so a traced graph knows that both are equal
+            # its own shape, but written with the size of the other, so that a traced graph knows both are equal
             bbox_pred = bbox_pred.view(-1, completeness_score.size(1), bbox_pred.size(2))
         losses = {
             'loss_activity': activity_loss(activity_score, types, labels),
-            # of shape (1,), as mmaction has it
+            # of shape (1,), as in mmaction
             'loss_completeness': comp_loss_weight
             * completeness_loss(completeness_score, types, labels, positive, incomplete).unsqueeze(0),
         }
@@ -242,10 +243,10 @@ class SSNLoss(nn.Module):
 def per_video(
     num_per_video: int, positive_ratio: float, background_ratio: float, incomplete_ratio: float
 ) -> Tuple[int, int]:
-    """How many positive and how many incomplete proposals a video has, rounded as mmaction rounds.
+    """The numbers of positive and of incomplete proposals of a video, rounded as in mmaction.
 
     Raises:
-        ValueError: there are none.
+        ValueError: either number is 0.
     """
     ratios = positive_ratio + background_ratio + incomplete_ratio
     positive = int(num_per_video * (positive_ratio / ratios))
@@ -256,7 +257,7 @@ def per_video(
 
 
 def _of_videos(loss: SSNLoss, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Types as they are sampled from whole videos, background in what is left; labels that every score has."""
+    """Types as sampled from whole videos, the rest background; labels that both scores have."""
     positive, incomplete = per_video(
         loss.num_per_video, loss.positive_ratio, loss.background_ratio, loss.incomplete_ratio
     )
@@ -298,16 +299,16 @@ SSNLoss.spec = LossSpec(
             'reg_loss_weight': 0.5,
         },
     },
-    # the types, which are no dimension
+    # the number of types, not a dimension
     sizes=lambda loss: {'types': 3},
     at_least=lambda loss: {'N': 2 * loss.num_per_video, 'A': 2},
     references=('https://arxiv.org/abs/1704.06228',),
-    # needs: mmaction takes train_cfg in its forward, and cannot do without
+    # needs: mmaction requires train_cfg in its forward
     stands_in_for=(HostClass('mmaction.SSNLoss'),),
     differences=(
         Difference(
             'mmaction.SSNLoss',
-            'a completeness score that is NaN gives NaN; mmaction takes its loss for 0',
+            'a completeness score that is NaN gives NaN; mmaction counts its loss as 0',
             'contract 3: NaN in a counted element reaches the loss',
             'tests/openmmlab/test_mmaction.py',
         ),
