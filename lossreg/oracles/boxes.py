@@ -1,4 +1,4 @@
-"""What the oracles of aligned pairs of boxes share: the loop over the pairs, and measures of one pair."""
+"""Helpers of the oracles of aligned box pairs: the loop over the pairs, and measures of one pair."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 
 def per_pair(call: str, inputs: Inputs, options: Options, loss: Callable[..., float], *constants: Array) -> Array:
-    """Reduction of w · loss(pred, target, and the pair's number of each of ``constants``).
+    """Reduction of w · loss(pred, target, *c), with c the pair's entry in each of ``constants``.
 
     w is the mean over the coordinates in the call ``coordinate_weights``.
     """
@@ -35,7 +35,7 @@ def trade_offs(inputs: Inputs, options: Options, iou: Callable[[Array, Array], f
 
 
 def corners(box: Array, box_format: str) -> Array:
-    """x1, y1, x2, y2 of a box; 'xywh' starts from the first corner, 'cxcywh' from the centre."""
+    """x1, y1, x2, y2 of a box; 'xywh' starts with the first corner, 'cxcywh' with the centre."""
     a, b, c, d = box
     if box_format == 'xywh':
         return np.array([a, b, a + c, b + d], np.float64)
@@ -50,7 +50,7 @@ def area(box: Array) -> float:
 
 
 def intersection(a: Array, b: Array) -> float:
-    """Area common to both."""
+    """Intersection area."""
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     return float(np.maximum(width, 0.0) * np.maximum(height, 0.0))
 
@@ -62,7 +62,7 @@ def hull_size(a: Array, b: Array) -> Array:
 
 
 def centre_distance(a: Array, b: Array) -> Array:
-    """From the centre of a to that of b, along x and along y."""
+    """The vector from the centre of a to that of b."""
     offset: Array = (b[:2] + b[2:]) / 2 - (a[:2] + a[2:]) / 2
     return offset
 

@@ -1,6 +1,6 @@
-"""What the oracles of rotated boxes as Gaussians share: the loop over the pairs, and distances of two Gaussians.
+"""Helpers of the oracles of rotated boxes as Gaussians: the loop over the pairs, and distances of two Gaussians.
 
-A Gaussian is its mean, both standard deviations along its axes, and these axes, unit vectors in rows.
+A Gaussian is a tuple: the mean, the standard deviations along its axes, and the axes as unit vectors in rows.
 """
 
 import math
@@ -15,7 +15,7 @@ Gaussian: TypeAlias = tuple[Array, Array, Array]
 
 
 def per_pair(inputs: Inputs, options: Options, loss: Callable[[Array, Array], float]) -> Array:
-    """Reduction of w · loss(pred, target); w is one number a pair, or the mean of several."""
+    """Reduction of w · loss(pred, target); w is one number per pair, or the mean of several."""
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     losses = np.zeros(len(pred))
     for n in range(len(pred)):
@@ -26,7 +26,7 @@ def per_pair(inputs: Inputs, options: Options, loss: Callable[[Array, Array], fl
 
 
 def mean_and_axes(box: Array, representation: str = 'xy_wh_r') -> Gaussian:
-    """The Gaussian of a box, whose deviations are half its size, or of deviations and a correlation."""
+    """The Gaussian of a box (its deviations are half the box's size), or of deviations and a correlation."""
     if representation == 'xy_wh_r':
         deviations = np.clip(box[2:4], 1e-7, 1e7) / 2
         angle = box[4]
@@ -42,7 +42,7 @@ def mean_and_axes(box: Array, representation: str = 'xy_wh_r') -> Gaussian:
 
 
 def overlap(p: Gaussian, t: Gaussian) -> Array:
-    """Squared cosines of the angles between the axes of p, in rows, and those of t."""
+    """Squared cosines of the angles between the axes of p (rows) and those of t (columns)."""
     cosines: Array = (p[2] @ t[2].T) ** 2
     return cosines
 
@@ -71,7 +71,7 @@ def bhattacharyya(p: Gaussian, t: Gaussian) -> float:
     crossed = (np.outer(p[1], t[1]) ** 2 * (1 - overlap(p, t))).sum()
     det_p, det_t = np.prod(p[1]) ** 2, np.prod(t[1]) ** 2
     det = det_p + det_t + crossed
-    # d^T (S_p + S_t)^-1 d: the adjugate of Σ σ² u u^T is Σ σ² n n^T, with n at a right angle to u
+    # d^T (S_p + S_t)^-1 d: the adjugate of Σ σ² u u^T is Σ σ² n n^T, with n orthogonal to u
     offset = t[0] - p[0]
     square = 0.0
     for deviations, axes in (p[1:], t[1:]):

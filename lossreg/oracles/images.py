@@ -1,4 +1,4 @@
-"""What oracles of images share: mmagic's means."""
+"""Helpers of the oracles of image losses: mmagic's means."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,9 @@ EPS = 1e-12  # added by mmagic to the sum of the weights
 
 
 def reduce_images(losses: Array, weight: ArrayLike | None, options: Options) -> Array:
-    """loss_weight times w · loss ('none'), their sum, or their mean, which is over the weights where there are any.
+    """loss_weight times w · loss ('none'), their sum, or their mean, with weights a weighted mean.
 
-    The weighted mean is Σ w · loss / (Σ w + EPS), with 'sample_wise' that of each sample, averaged over the samples.
+    The weighted mean is Σ w · loss / (Σ w + EPS); with 'sample_wise' it is taken per sample, then over the samples.
     """
     reduction, factor = options['reduction'], options['loss_weight']
     if weight is not None:
@@ -34,7 +34,7 @@ def reduce_images(losses: Array, weight: ArrayLike | None, options: Options) -> 
 
 
 def neighbours(image: Array, row: int, column: int) -> Iterator[tuple[int, int, float]]:
-    """The nine pixels around one of an image (H, W), itself among them: offsets and values, 0 outside."""
+    """The 3 x 3 neighbourhood of a pixel of an image (H, W): offsets and values, 0 outside."""
     for i in (-1, 0, 1):
         for j in (-1, 0, 1):
             inside = 0 <= row + i < image.shape[0] and 0 <= column + j < image.shape[1]

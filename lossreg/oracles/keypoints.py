@@ -1,4 +1,4 @@
-"""What the oracles of keypoints share: the sigmas of a data set."""
+"""Helper of the oracles of keypoint losses: the sigmas of a data set."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from lossreg.oracles.reference import Array
 
 
 def sigmas_of(metainfo: Any) -> Array | None:
-    """The sigmas that a config names: by the path of a file, as a dict, or one by one. Held in float32.
+    """The sigmas of a config, given as a file path, a dict or a list. Rounded to float32.
 
-    A file that is not there is mmpose's own of that name.
+    A file that does not exist means mmpose's own file of that name.
     """
     if metainfo is None:
         return None
@@ -30,7 +30,7 @@ def _dataset_info(path: Path) -> Any:
         mmpose: Any = importlib.util.find_spec('mmpose')
         path = Path(mmpose.origin).parent / '.mim' / 'configs' / '_base_' / 'datasets' / path.name
     if path.suffix != '.py':
-        return yaml.safe_load(path.read_text())['dataset_info']  # JSON is YAML too
+        return yaml.safe_load(path.read_text())['dataset_info']  # JSON is also YAML
     spec: Any = importlib.util.spec_from_file_location('metainfo', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""What oracles of mmocr's losses share: a mask, binary cross-entropies, and the choice of the hardest."""
+"""Helpers of the oracles of mmocr's losses: masks, binary cross-entropies, and hard negative mining."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def binary_cross_entropy(x: Array, t: Array, logits: bool) -> Array:
 def balanced(inputs: Inputs, options: Options, logits: bool) -> Array:
     """(Σ mt ℓ + Σ of the k largest m(1 - t) ℓ) / (P + k + ε), with P = ⌊Σ mt⌋.
 
-    k is at most ⌊Σ m(1 - t)⌋, and at most ⌊ratio · P⌋, or without positives the fallback. What has weight 0 does not
+    k is at most ⌊Σ m(1 - t)⌋, and at most ⌊ratio · P⌋, or without positives the fallback. Elements of weight 0 do not
     count; NaN is the hardest of all.
     """
     x, t, m = counted(inputs)

@@ -1,4 +1,4 @@
-"""What several oracles need: the types, two logarithms, and the reduction."""
+"""Helpers of all oracles: types, logarithms and reductions."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ def times(coefficient: ArrayLike, value: ArrayLike) -> Array:
 
 
 def weighted(losses: Array, weight: ArrayLike | None) -> Array:
-    """w · loss; what has weight 0 does not count, even if it is NaN."""
+    """w · loss; an element of weight 0 is 0, even if it is NaN."""
     if weight is None:
         return losses
     w = np.asarray(weight, np.float64)
@@ -55,9 +55,9 @@ def reduce(loss: Array, options: Options, avg_factor: float | NDArray[Any] | Non
 
 
 def reduce_as_torch(loss: Array, options: Options, count: float | None = None) -> Array:
-    """The losses ('none'), their sum, or their mean: Σ / count, where count is their number unless given.
+    """The losses ('none'), their sum, or their mean Σ / count; count defaults to their number.
 
-    ``reduction`` yields to torch's deprecated pair: ``reduce=False`` means 'none', ``size_average=False`` 'sum'.
+    torch's deprecated pair overrides ``reduction``: ``reduce=False`` means 'none', ``size_average=False`` 'sum'.
     """
     size_average, each = options.get('size_average'), options.get('reduce')
     reduction = options['reduction']

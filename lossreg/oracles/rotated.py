@@ -1,4 +1,4 @@
-"""What the oracles of rotated boxes and polygons share: corners, and areas by clipping a polygon edge by edge."""
+"""Helpers of the oracles of rotated boxes and polygons: corners, and areas by clipping a polygon edge by edge."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def corners(box: Array) -> Array:
 
 
 def area(polygon: Array) -> float:
-    """Area within a polygon, above 0 where it runs counter-clockwise."""
+    """Area of a polygon, above 0 where it runs counter-clockwise."""
     twice = 0.0
     for here, there in zip(polygon, np.roll(polygon, -1, 0), strict=True):
         twice += here[0] * there[1] - there[0] * here[1]
@@ -23,7 +23,7 @@ def area(polygon: Array) -> float:
 
 
 def common_area(polygon: Array, convex: Array) -> float:
-    """Area of the polygon within a convex one, which clips it with each of its edges (Sutherland and Hodgman)."""
+    """Intersection area of a polygon and a convex one, by Sutherland and Hodgman's clipping at each edge."""
     origin = convex.mean(0)
     polygon, convex = polygon - origin, convex - origin
     if area(convex) == 0:
@@ -63,7 +63,7 @@ def convex_hull(points: Array) -> Array:
 
 
 def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    """Above 0 where the way from a to b to c turns left."""
+    """Above 0 where the path from a to b to c turns left."""
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 

@@ -1,4 +1,4 @@
-"""What the oracles of triplet losses share: all distances, by plain loops."""
+"""Helpers of the oracles of triplet losses: all distances, by plain loops."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def distances(features: Array, squared: bool, floor: float = 1e-12) -> Array:
 
 
 def others(identity: Array, anchor: int) -> tuple[list[int], list[int]]:
-    """The positives of an anchor, itself not among them, and its negatives."""
+    """The positives of an anchor, except itself, and its negatives."""
     everyone = [j for j in range(len(identity)) if j != anchor]
     positives = [j for j in everyone if identity[j] == identity[anchor]]
     return positives, [j for j in everyone if j not in positives]

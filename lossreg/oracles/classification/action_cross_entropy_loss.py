@@ -9,8 +9,8 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 def action_cross_entropy_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · -Σ_n Σ_k c_k t_nk log p_nk / W, with p = softmax(x) and c = class_weight.
 
-    ``labels``: t_nk = [k = y_n], and W = Σ_n c_y; what has y = -100 does not count. ``probabilities``: t is the label,
-    and W = Σ_n Σ_k c_k t_nk, but the number of samples without class weights.
+    ``labels``: t_nk = [k = y_n], and W = Σ_n c_y; samples with y = -100 do not count. ``probabilities``: t is the
+    label, and W = Σ_n Σ_k c_k t_nk, or, without class weights, the number of samples.
     """
     scores, labels = inputs['cls_score'], inputs['label']
     unweighted = options['class_weight'] is None

@@ -1,4 +1,4 @@
-"""Adaptive softmax: a short list of frequent classes, and clusters of the others."""
+"""Adaptive softmax: a short list of frequent classes, and clusters for the others."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 def adaptive_log_softmax_with_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
     """output_n = log p(y_n), loss = -1/N Σ_n output_n.
 
-    h = softmax(W x + b) has an entry for each class of the short list and, behind those, one for each cluster.
+    h = softmax(W x + b) has an entry for each class of the short list, followed by one for each cluster.
     p(y) = h_y in the short list; in cluster i, p(y) = h_(i) · softmax(V_i U_i x)_(y - its first class).
     """
     features, labels = np.atleast_2d(inputs['input']), np.atleast_1d(inputs['target'])

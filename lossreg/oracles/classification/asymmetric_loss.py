@@ -1,4 +1,4 @@
-"""Asymmetric loss of several labels."""
+"""Asymmetric loss of multi-label classification."""
 
 import numpy as np
 

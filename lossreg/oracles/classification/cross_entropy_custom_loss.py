@@ -1,4 +1,4 @@
-"""Cross-entropy that tells a box head how many channels it has."""
+"""Cross-entropy that tells a box head its number of channels."""
 
 from lossreg.oracles.classification.cross_entropy_loss import cross_entropy_loss
 from lossreg.oracles.reference import Array, Inputs, Options

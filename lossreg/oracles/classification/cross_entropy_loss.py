@@ -53,7 +53,7 @@ def _sigmoid(call: str, inputs: Inputs, options: Options) -> tuple[Array, int]:
     class_weight = _class_weight(options, scores.shape[1])
     losses, counted = np.zeros(scores.shape), 0
     for n, k in np.ndindex(scores.shape):
-        i = n if call == 'multilabel' else (n, k)  # the place of the label, and of its weight
+        i = n if call == 'multilabel' else (n, k)  # index of the label and of its weight
         if labels[i] < 0 or labels[i] == _ignore_index(options):
             continue
         counted += 1

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 def multi_label_margin_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss_n = 1/C Σ_j Σ_k max(0, margin - x_nj + x_nk).
 
-    j goes over the labels before the first -1, k over all other classes. A label that is there twice counts twice.
+    j goes over the labels before the first -1, k over all other classes. A label that occurs twice counts twice.
     """
     scores, target = np.atleast_2d(inputs['input']), np.atleast_2d(inputs['target'])
     samples, classes = scores.shape

@@ -10,7 +10,7 @@ def pretrain_cross_entropy_loss(call: str, inputs: Inputs, options: Options) -> 
     """loss = reduction of w_n · ℓ_n, with c = class_weight and b = pos_weight.
 
     ``labels``: ℓ_n = -c_y log p_y, and 0 where y = -100. ``probabilities``: ℓ_n = -Σ_k c_k t_k log p_k, p = softmax(x).
-    ``multi_label``: ℓ_nk = -c_k (b_k t_k log σ(x_k) + (1 - t_k) log σ(-x_k)). The mean counts the ignored too.
+    ``multi_label``: ℓ_nk = -c_k (b_k t_k log σ(x_k) + (1 - t_k) log σ(-x_k)). The mean includes ignored samples.
     """
     scores, labels, weight = inputs['cls_score'], inputs['label'], inputs.get('weight')
     count, classes = scores.shape

@@ -1,4 +1,4 @@
-"""Seesaw loss of long-tailed classes, as classifiers call it."""
+"""Seesaw loss of long-tailed classes, called as in mmpretrain."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 def pretrain_seesaw_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """Reduction of w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)); a mean is over ``avg_factor`` itself.
 
-    The counts N are those of all samples, this batch's among them.
+    The counts N include the samples of this batch.
     """
     scores, labels, factor = inputs['cls_score'], inputs['labels'], inputs.get('avg_factor')
     counts = add_samples(inputs['cum_samples'], labels)

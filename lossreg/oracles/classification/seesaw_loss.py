@@ -9,10 +9,10 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def seesaw_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """Loss of the classes and of objectness; N counts the samples of each class, those of this batch among them.
+    """Loss of the classes and of objectness; N counts the samples of each class, including this batch.
 
-    Of classes, over samples that are not background: w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)). Of objectness:
-    w_i · -log softmax of the last two channels, at the first of them, or at the second for background.
+    Classes, over samples that are not background: w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)). Objectness: w_i ·
+    -log softmax of the last two channels, at the first of them, or at the second for background.
     """
     scores, labels, classes = inputs['cls_score'], inputs['labels'], options['num_classes']
     counts = add_samples(inputs['cum_samples'], labels)
@@ -40,7 +40,7 @@ def seesaw_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Arr
 
 
 def add_samples(counts: Array, labels: Array) -> Array:
-    """The counts with one more for each label."""
+    """The counts after adding each label."""
     counts = counts.copy()
     for y in labels:
         counts[y] += 1

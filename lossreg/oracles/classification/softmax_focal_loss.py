@@ -8,9 +8,9 @@ from lossreg.oracles.reference import EPS, Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def softmax_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = reduction of -w α_y (1 - p_y)^γ log p_y, with p = softmax(x), over what is not ignored.
+    """loss = reduction of -w α_y (1 - p_y)^γ log p_y, with p = softmax(x), over samples that are not ignored.
 
-    Arrays, not loops: pixels are many, and finite differences go over each of them twice.
+    Arrays, not loops: there are many pixels, and finite differences evaluate each of them twice.
     """
     scores, labels = inputs['pred'], inputs['target']
     valid = labels != options['ignore_index']
@@ -40,5 +40,5 @@ def _focal(x: Array, y: NDArray[np.int64], gamma: float) -> Array:
 
 
 def _alpha(options: Options) -> Array:
-    """α of each class; one number stands for all, 1 by default."""
+    """α of each class; a single number applies to all, 1 by default."""
     return np.atleast_1d(np.asarray(1.0 if options['alpha'] is None else options['alpha'], np.float64))

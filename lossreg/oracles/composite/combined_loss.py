@@ -1,4 +1,4 @@
-"""Losses by name, of which each is called by itself."""
+"""Losses by name, each called separately."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def combined_loss(call: str, inputs: Inputs, options: Options) -> Array | Mapping[str, Array]:
-    """That of the loss named in the call, ``<loss>.<its own call>``, by its own oracle."""
+    """The result of the loss named in the call, ``<loss>.<its own call>``, by that loss's oracle."""
     name, _, own_call = call.partition('.')
     loss = options['losses'][name]
     found: Array | Mapping[str, Array] = loss['oracle'](

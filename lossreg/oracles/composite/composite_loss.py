@@ -21,7 +21,7 @@ def composite_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Arr
 
 
 def _uses(term: Options, is_penalty: bool) -> list[Mapping[str, str]]:
-    """The objective's name of each input, for each time the term is called."""
+    """The objective's names of the term's inputs, for each time the term is called."""
     return [{'input': name} for name in term['inputs']] if is_penalty else [term['inputs']]
 
 

@@ -3,13 +3,13 @@
 from lossreg.oracles.reference import Array, Inputs, Options
 
 WEIGHTS = ('target_weight', 'target_weights')
-"""What mmpose's losses call the weights that they are all given."""
+"""The parameter names of the weights that mmpose's losses share."""
 
 
 def multiple_loss_wrapper(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
     """loss_i = the i-th loss, by its own oracle, of its inputs (``output_1`` is ``output`` to loss 1) and the weights.
 
-    The call's name is made of those of the losses.
+    The name of the call is composed of the names of the losses' calls.
     """
     found: dict[str, Array] = {}
     for number, (loss, own_call) in enumerate(zip(options['losses'], call.split('+'), strict=True)):

@@ -1,4 +1,4 @@
-"""Generalised intersection over union of the convex hull of points, and a quadrilateral, and distances of landmarks."""
+"""GIoU of the convex hull of points and a quadrilateral, and distances of landmarks."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from lossreg.oracles.rotated import convex_giou
 def bc_convex_giou_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """w · (1 - (1 - 2 s) GIoU + s D), s = exp(-a / 4), a the ratio of the first two edges.
 
-    D is the mean over the batch of the smooth L1 distances of landmarks: the mean of the points, and the first ones
-    with the least x, the least y, the largest x and the largest y.
+    D is the mean over the batch of the smooth L1 distances of landmarks: the mean of the points, and the first points
+    with the smallest x, the smallest y, the largest x and the largest y.
     """
     points = [row.reshape(-1, 2) for row in inputs['pred']]
     targets = [row.reshape(-1, 2) for row in inputs['target']]

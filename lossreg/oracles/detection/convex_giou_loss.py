@@ -1,4 +1,4 @@
-"""Generalised intersection over union of the convex hull of points, and a quadrilateral."""
+"""GIoU of the convex hull of points and a quadrilateral."""
 
 import numpy as np
 

@@ -22,7 +22,7 @@ def eiou_loss(call: str, inputs: Inputs, options: Options) -> Array:
 def _signed_intersection(a: Array, b: Array) -> float:
     """(x2 - x0)(y2 - y0) + (m - x0)(n - y0) - (x1 - x0)(N - y0) - (M - x0)(y1 - y0).
 
-    x0, y0: first corner of the hull; x1, y1 and x2, y2: of the intersection; m, n and M, N: their smaller and larger.
+    x0, y0: first corner of the hull; x1, y1 and x2, y2: corners of the intersection; m, n and M, N: their min and max.
     """
     x0, y0 = np.minimum(a[:2], b[:2])
     x1, y1 = np.maximum(a[:2], b[:2])

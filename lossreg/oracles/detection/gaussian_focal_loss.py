@@ -13,7 +13,7 @@ EPS = 1e-12
 def gaussian_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """``heatmaps``: reduction of w (w₊ [t = 1] a + w₋ (1 - t)^γ b), a = -(1 - p)^α log(p + ε), b = -p^α log(1 - p + ε).
 
-    ``places``: w₊ times the reduction of a at the places given, plus w₋ times the reduction of (1 - t)^γ b everywhere.
+    ``places``: w₊ times the reduction of a at the given places, plus w₋ times the reduction of (1 - t)^γ b everywhere.
     """
     p, t, alpha, factor = inputs['pred'], inputs['target'], options['alpha'], inputs.get('avg_factor')
     positive = np.vectorize(lambda x: -((1 - x) ** alpha) * np.log(x + EPS) if 0 <= x <= 1 else np.nan, otypes=[float])

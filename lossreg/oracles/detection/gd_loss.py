@@ -10,11 +10,11 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def gd_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """f(D), or 1 - 1 / (tau + f(D)) from tau = 1 on.
+    """f(D), or 1 - 1 / (tau + f(D)) for tau of at least 1.
 
-    D is the Wasserstein distance, over twice the geometric mean of the four standard deviations if it is to be
-    normalised, or a divergence KL(t || p), the mean of both, the larger or the smaller. Roots are taken of at least
-    1e-7; det S_p · det S_t is at least 1e-7.
+    D is the Wasserstein distance, divided by twice the geometric mean of the four standard deviations if normalised; or
+    a divergence: KL(t || p), the mean of both directions, the larger or the smaller. Arguments of roots are at least
+    1e-7, and so is det S_p · det S_t.
     """
     kind, alpha = options['loss_type'], options['alpha']
 

@@ -29,7 +29,7 @@ def ghmc(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
 
 
 def equal_edges(bins: int, last: float) -> Array:
-    """b/B, held in float32, and the last edge."""
+    """b/B, rounded to float32, and the last edge."""
     edges = (np.arange(bins + 1, dtype=np.float32) / np.float32(bins)).astype(np.float64)
     edges[-1] = np.float32(last)
     return edges
@@ -40,7 +40,7 @@ def harmonised(
 ) -> tuple[Array, Array]:
     """The weight of each element, number / (M S_b), and the densities after the batch.
 
-    S_b is the number n_b of counted elements in bin b, or with momentum μ S_b + (1 - μ) n_b, where there are any.
+    S_b is the number n_b of counted elements in bin b, or, with momentum, μ S_b + (1 - μ) n_b if n_b > 0.
     """
     weights, momentum = np.zeros(length.shape), options['momentum']
     density = np.array(inputs.get('acc_sum', np.zeros(options['bins'])), np.float64)
@@ -54,7 +54,7 @@ def harmonised(
 
 
 def finish(losses: Array, number: float, density: Array, options: Options) -> Mapping[str, Array]:
-    """The losses, or their sum over number + EPS; and the densities, where they are kept."""
+    """The losses, or their sum over number + EPS; and the densities, if they are state."""
     loss = losses.sum() / (number + EPS) if options['reduction'] == 'mean' else losses
     results = {'loss': np.asarray(options['loss_weight'] * loss)}
     return {**results, 'next_acc_sum': density} if options['momentum'] > 0 else results

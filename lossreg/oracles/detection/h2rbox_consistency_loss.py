@@ -1,4 +1,4 @@
-"""Consistency of rotated boxes up to an exchange of width and height."""
+"""Consistency of rotated boxes up to swapping width and height."""
 
 import numpy as np
 

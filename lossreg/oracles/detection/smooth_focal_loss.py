@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduc
 def smooth_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of w · (α t + (1 - α)(1 - t)) · ((1 - p) t + p (1 - t))^γ · BCE(p, t), p = σ(pred).
 
-    w has one entry a sample, or one an element in the call ``elements``.
+    w has one entry per sample, or one per element in the call ``elements``.
     """
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     losses = np.zeros(pred.shape)

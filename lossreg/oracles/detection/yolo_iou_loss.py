@@ -10,10 +10,10 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def yolo_iou_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """loss = reduction of w (1 - overlap), and ``iou``, the overlap of each pair; w is a mean over its columns.
+    """loss = reduction of w (1 - overlap), and ``iou``, the overlap of each pair; w is averaged over its columns.
 
-    ``xywh`` is the centre and the size. A pair without weight whose overlap is NaN has 0 in its place. The overlap is
-    returned with ``return_iou``.
+    ``xywh`` means centre and size. A NaN overlap of a pair of weight 0 becomes 0. The overlap is returned with
+    ``return_iou``.
     """
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     box_format = {'xywh': 'cxcywh', 'xyxy': 'xyxy'}[options['bbox_format']]
@@ -61,9 +61,9 @@ def _overlap(a: Array, b: Array, mode: str, eps: float, alpha: float) -> float:
 
 
 def _distance_cost(a: Array, b: Array, hull: Array, eps: float) -> float:
-    """Δ = Σ 1 - exp(-(2 - sin 2θ) ρ²) over x and y: θ the way's slope from centre to centre, ρ the way over the hull.
+    """Δ = Σ 1 - exp(-(2 - sin 2θ) ρ²) over x and y: θ the slope between the centres, ρ their offset / hull size.
 
-    eps is added to the way, so that it is infinite over a hull without width, which then costs 1.
+    eps is added to the offset, so that ρ is infinite for a hull without width, which then costs 1.
     """
     way = np.abs(centre_distance(a, b) + eps)
     angle = math.sin(2 * math.atan2(way[1], way[0])) if np.isfinite(way).all() else np.nan

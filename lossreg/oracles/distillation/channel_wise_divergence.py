@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 
 @np.errstate(all='ignore')
 def channel_wise_divergence(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = loss_weight · τ² · mean over samples and channels of Σ_i t_i (log t_i - log s_i), i over the places.
+    """loss = loss_weight · τ² · mean over samples and channels of Σ_i t_i (log t_i - log s_i), i over the pixels.
 
     s, t = softmax_i(preds / τ) in each channel.
     """

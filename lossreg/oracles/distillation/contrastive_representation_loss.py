@@ -12,7 +12,7 @@ def contrastive_representation_loss(call: str, inputs: Inputs, options: Options)
     """loss = loss_weight · (mean over n of ℓ(s_n; t's embeddings) + the same with s and t exchanged).
 
     ℓ = -log(P_0 / (P_0 + m / n_data + eps)) - Σ_k≥1 log((m / n_data) / (P_k + m / n_data + eps)),
-    P_k = exp(f · c_k / T) / Z. A Z that is not given is n_data · mean exp(f · c / T), and held.
+    P_k = exp(f · c_k / T) / Z. If Z is not given, it is n_data · mean exp(f · c / T), a constant for the gradient.
     """
     results = {}
     total = 0.0

@@ -8,7 +8,7 @@ from lossreg.oracles.triplets import distances
 
 @np.errstate(all='ignore')
 def distance_wise_rkd(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = loss_weight · mean over all (i, j) of h(u_S - u_T), u = distance over the mean one of i ≠ j, 0 for i = j.
+    """loss = loss_weight · mean over all (i, j) of h(u_S - u_T), u = distance / its mean over i ≠ j, and 0 for i = j.
 
     h(e) = e² / 2 where |e| < 1, else |e| - 1/2.
     """
@@ -25,7 +25,7 @@ def _relative(x: Array) -> Array:
 
 
 def flat(x: Array, unit: bool) -> Array:
-    """One row a sample, of length 1 if ``unit``; the length of zeros counts as 1e-12."""
+    """One row per sample, of length 1 if ``unit``; lengths count as at least 1e-12."""
     rows = x.reshape(len(x), int(np.prod(x.shape[1:])))
     if unit:
         rows = np.array([row / np.maximum(np.sqrt(row @ row), 1e-12) for row in rows]).reshape(rows.shape)

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 
 @np.errstate(all='ignore')
 def dkd_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = loss_weight · τ² · Σ_n (α KL(b_T ‖ b_S) + β KL(q_T ‖ q_S)), over N for ``batchmean`` only.
+    """loss = loss_weight · τ² · Σ_n (α KL(b_T ‖ b_S) + β KL(q_T ‖ q_S)), divided by N for ``batchmean`` only.
 
     b = (p_y, Σ_k≠y p_k) with p = softmax(preds / τ), and q = softmax(preds / τ - 1000 at y).
     """

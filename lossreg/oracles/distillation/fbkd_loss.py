@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def fbkd_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · (w_1 √Σ m (f_T - f_S)² + w_2 |mean f_T - c_S| + w_3 |p_T - p_S| + w_4 |r_T - r_S|).
 
-    m, the mean of both spatial masks, is held. The mean of f_T is over the places.
+    m, the mean of both spatial masks, is a constant for the gradient. The mean of f_T is over the pixels.
     """
     masked = 0.0
     pooled = np.zeros(inputs['s_channel_pool_adapt'].shape)

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def fea_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = alpha / N · Σ (Σ_c a_dc s_nchw + b_d - t_ndhw)²; a = 1 and b = 0 where the channels are equal.
 
-    The convolution's parameters are inputs, or those of the module.
+    The convolution's parameters are inputs, or else the module's.
     """
     student, teacher = inputs['preds_S'], inputs['preds_T']
     weight = inputs.get('align_weight', inputs.get('align.weight'))

@@ -1,4 +1,4 @@
-"""Balance of classes."""
+"""Entropy of the mean prediction."""
 
 import numpy as np
 

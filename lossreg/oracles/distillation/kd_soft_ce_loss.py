@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 def kd_soft_ce_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · τ² · reduction of -w Σ_k t_k log s_k, with s, t = softmax(preds / τ).
 
-    τ² is left out without ``mult_tem_square``. ``mean`` divides by N, or by avg_factor, to which nothing is added.
+    τ² is left out without ``mult_tem_square``. ``mean`` divides by N, or by avg_factor without an eps.
     """
     tau = options['tau']
     losses = np.zeros(len(inputs['preds_S']))

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 def logit_standardization_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · τ² · mean over samples of Σ_k t_k (log t_k - log s_k), with s, t = softmax(z / τ).
 
-    z = (x - mean) / (σ + 1e-7), σ² = Σ (x - mean)² / (C - 1), or 0 for one class.
+    z = (x - mean) / (σ + 1e-7), σ² = Σ (x - mean)² / (C - 1), or 0 for a single class.
     """
     tau, total = options['tau'], 0.0
     for s, t in zip(inputs['preds_S'], inputs['preds_T'], strict=True):

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def ofd_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = loss_weight · Σ (s - t)² / N / mul_factor, without the places where s ≤ t ≤ 0."""
+    """loss = loss_weight · Σ (s - t)² / N / mul_factor, without the elements where s ≤ t ≤ 0."""
     student, teacher = inputs['s_feature'], inputs['t_feature']
     total = 0.0
     for s, t in zip(student.flat, teacher.flat, strict=True):

@@ -1,4 +1,4 @@
-"""One-hot-likeness."""
+"""Cross-entropy of a teacher against its own decisions."""
 
 import numpy as np
 

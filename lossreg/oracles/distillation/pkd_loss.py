@@ -25,7 +25,7 @@ def pkd_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _standardised(x: Array) -> Array:
-    """σ² = Σ (x - μ)² / (n - 1); σ is 0 for one number alone, or for equal ones."""
+    """σ² = Σ (x - μ)² / (n - 1); σ is 0 for a single number or equal numbers."""
     if (x == x.flat[0]).all():
         return np.zeros(x.shape)
     result: Array = (x - x.mean()) / (x.std(ddof=1) + 1e-6)
@@ -33,7 +33,7 @@ def _standardised(x: Array) -> Array:
 
 
 def _resized(x: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear interpolation between pixel centres, those at the border going on beyond it."""
+    """Bilinear interpolation between pixel centres; border pixels extend outwards."""
     if x.shape[2:] == size:
         return x
     rows, columns = (_shares(old, new) for old, new in zip(x.shape[2:], size, strict=True))
@@ -45,7 +45,7 @@ def _resized(x: Array, size: tuple[int, ...]) -> Array:
 
 
 def _shares(old: int, new: int) -> Array:
-    """(new, old): the share that each old place has in a new one."""
+    """(new, old): the weight of each old position in each new one."""
     shares = np.zeros((new, old))
     for i in range(new):
         centre = min(max((i + 0.5) * old / new - 0.5, 0.0), old - 1.0)

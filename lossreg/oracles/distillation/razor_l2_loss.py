@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def razor_l2_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = loss_weight · Σ (s - t)² over the samples, over the elements if ``div_element``, or its root if ``dist``.
+    """loss = loss_weight · Σ (s - t)² / samples, or / elements with ``div_element``, or √Σ (s - t)² with ``dist``.
 
     With ``normalize``, s and t are mult · x / |x| of each sample x, but 0 where x is 0.
     """

@@ -11,7 +11,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 def wsld(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """loss = loss_weight · τ² · mean over samples of w · -Σ_k t_k log s_k, with s, t = softmax(x / τ).
 
-    w = 1 - exp(log p_S / (-log p_T + 1e-7)), p = softmax(x) at the label. w is held.
+    w = 1 - exp(log p_S / (-log p_T + 1e-7)), p = softmax(x) at the label. w is a constant for the gradient.
     """
     samples, tau = len(inputs['student']), options['tau']
     losses, weights = np.zeros(samples), np.zeros(samples)

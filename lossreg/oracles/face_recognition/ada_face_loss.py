@@ -14,10 +14,10 @@ EPS = 1e-3
 def ada_face_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """ℓ_i = -log softmax_j(s z_ij) at j = y_i.
 
-    z_ij = cos θ_ij in [-0.999, 0.999], but z_iy = cos(θ_iy - m q_i) - (m + m q_i), where the angle stays in
-    [0.001, π - 0.001]. The quality q_i = h (|x_i| - μ')/(σ' + 0.001), in [-1, 1] and without gradient, has the norm in
-    [0.001, 100]. μ' and σ' move by t_alpha towards the batch's mean and standard deviation (n - 1). An empty batch
-    leaves both, a single sample leaves σ.
+    z_ij = cos θ_ij in [-0.999, 0.999], but z_iy = cos(θ_iy - m q_i) - (m + m q_i), with the angle clamped to [0.001, π
+    - 0.001]. The quality q_i = h (|x_i| - μ')/(σ' + 0.001) is clamped to [-1, 1], without gradient; its norm |x_i| is
+    clamped to [0.001, 100]. μ' and σ' move by t_alpha towards the batch's mean and standard deviation (n - 1). An empty
+    batch changes neither, a single sample does not change σ.
     """
     features, labels, weight, m = inputs['features'], inputs['label'], inputs['weight'], options['m']
     alpha, mean, std = options['t_alpha'], inputs['batch_mean'], inputs['batch_std']

@@ -15,7 +15,7 @@ def add_margin(cos: float, m: float) -> float:
 
 
 def arc_target(cos: float, options: Options) -> float:
-    """cos(θ + m) at the target, or what takes its place beyond the angle where it may stand."""
+    """cos(θ + m) at the target, or its replacement where θ + m is too large."""
     m = options['m']
     if options['easy_margin'] and not cos > 0 and not np.isnan(cos):
         return cos  # θ ≥ π/2: no margin

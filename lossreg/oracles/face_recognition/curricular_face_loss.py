@@ -13,8 +13,8 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 def curricular_face_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """ℓ_i = -log softmax_j(s z_ij) at j = y_i, with T = cos(θ_iy + m), or cos θ_iy - m sin(π - m) where θ_iy + m ≥ π.
 
-    z_iy = T. Elsewhere z_ij = cos θ_ij, but cos θ_ij (t' + cos θ_ij) where that cosine exceeds cos(θ_iy + m).
-    t' = momentum · t + (1 - momentum) · mean_i cos θ_iy, without gradient; an empty batch leaves t.
+    z_iy = T. Otherwise z_ij = cos θ_ij, or cos θ_ij (t' + cos θ_ij) where cos θ_ij exceeds cos(θ_iy + m).
+    t' = momentum · t + (1 - momentum) · mean_i cos θ_iy, without gradient; an empty batch does not change t.
     """
     features, labels, weight, m = inputs['features'], inputs['label'], inputs['weight'], options['m']
     cosines = np.array([[cosine(x, w) for w in weight] for x in features]).reshape(len(features), len(weight))

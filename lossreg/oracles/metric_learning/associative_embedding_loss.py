@@ -11,7 +11,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def associative_embedding_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """Sums over images of Σ_k ((a_k - c_k)² + (b_k - c_k)²) / n and of Σ_{j≠k} max(0, 1 - |c_j - c_k|) / (n (n - 1)).
 
-    a and b are the embeddings of an object's corners, c their mean; every channel makes objects of its own.
+    a and b are the embeddings of an object's corners, c their mean; every channel has its own objects.
     """
     pull = push = 0.0
     for first, second, matches in zip(inputs['pred'], inputs['target'], inputs['match'], strict=True):

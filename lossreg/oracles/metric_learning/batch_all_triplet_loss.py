@@ -8,9 +8,9 @@ from lossreg.oracles.triplets import distances, others
 
 @np.errstate(all='ignore')
 def batch_all_triplet_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """loss = loss_weight · mean of the positive ones among all d_ap - d_an + margin, y_p = y_a ≠ y_n, p ≠ a.
+    """loss = loss_weight · mean of all positive d_ap - d_an + margin, over triplets y_p = y_a ≠ y_n, p ≠ a.
 
-    count is their number. d = sqrt(max(|x_i - x_j|², 1e-12)), or |x_i - x_j|² if ``squared``.
+    count is the number of positive ones. d = sqrt(max(|x_i - x_j|², 1e-12)), or |x_i - x_j|² if ``squared``.
     """
     d = distances(inputs['inputs'], options['squared'])
     total, count = 0.0, 0

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 def cosine_embedding_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of 1 - cos(a, b) where y = 1, and of max(0, cos(a, b) - margin) where y = -1.
 
-    cos(a, b) = a·b / sqrt((a·a + ε) (b·b + ε)), where ε is 1e-12 in float32, as torch has it. The call ``unbatched``
+    cos(a, b) = a·b / sqrt((a·a + ε) (b·b + ε)), where ε is 1e-12 in float32, as in torch. The call ``unbatched``
     has one pair.
     """
     y, eps = inputs['target'], float(np.float32(1e-12))

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce_as_torch
 def margin_ranking_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of max(0, -y_n (a_n - b_n) + margin).
 
-    In the call ``outer`` a and b are columns, and each of their rows n meets every y_m: (N, M).
+    In the call ``outer``, a and b are columns, and each row n is combined with every y_m: (N, M).
     """
     a, b, y = inputs['input1'], inputs['input2'], inputs['target']
     outer = call == 'outer'

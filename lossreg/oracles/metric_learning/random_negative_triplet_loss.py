@@ -10,8 +10,8 @@ from lossreg.oracles.triplets import distances, others
 def random_negative_triplet_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · mean over all (a, p), y_p = y_a, p ≠ a, with a violating negative, of d_ap - d_an + margin.
 
-    Violating are negatives with d_an < d_ap + margin, in order of distance (the lower index first among equals); n is
-    the one at floor(u_ap · their number). d = |x_i - x_j|², or its root where not ``squared``.
+    The violating negatives have d_an < d_ap + margin and are ordered by distance, ties by index; n is the one at
+    position floor(u_ap · their number). d = |x_i - x_j|², or its root where not ``squared``.
     """
     noise = inputs['noise']
     d = distances(inputs['inputs'], options['squared'])
@@ -19,7 +19,7 @@ def random_negative_triplet_loss(call: str, inputs: Inputs, options: Options) ->
     for a in range(len(d)):
         positives, negatives = others(inputs['targets'], a)
         for p in positives if negatives else []:
-            if np.isnan(d[a, [p, *negatives]]).any():  # nobody can tell what violates
+            if np.isnan(d[a, [p, *negatives]]).any():  # which negatives violate is undefined
                 losses.append(np.nan)
                 continue
             violating = sorted((n for n in negatives if d[a, n] < d[a, p] + options['margin']), key=lambda n: d[a, n])

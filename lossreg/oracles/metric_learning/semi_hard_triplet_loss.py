@@ -20,7 +20,7 @@ def semi_hard_triplet_loss(call: str, inputs: Inputs, options: Options) -> Array
         for p in positives if negatives else []:
             farther = [d[a, n] for n in negatives if d[a, n] > d[a, p]]
             chosen = min(farther) if farther else max(d[a, n] for n in negatives)
-            if np.isnan(d[a, negatives]).any():  # there is no nearest of these
+            if np.isnan(d[a, negatives]).any():  # the nearest is undefined
                 chosen = np.nan
             losses.append(np.maximum(d[a, p] - chosen + options['margin'], 0.0))
     return np.asarray(options['loss_weight'] * sum(losses) / max(len(losses), 1), dtype=np.float64)

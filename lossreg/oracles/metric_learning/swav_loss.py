@@ -11,9 +11,9 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 def swav_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """loss = 1/|A| Σ_{i∈A} 1/(V-1) Σ_{v≠i} mean over b of -q_ib · log softmax(x_vb·C / τ); V crops of B images each.
 
-    C are the prototypes over their lengths; q are the assignments of the crop i, without gradient. The gradient of the
-    prototypes is that of C. ``queued``: earlier features are assigned too, from the first queue on that is full; the
-    crop's features enter the queue in front.
+    C are the prototypes scaled to length 1; q are the assignments of crop i, without gradient. The gradient of the
+    prototypes is that of C. ``queued``: earlier features are assigned too, from the first full queue on; the crop's
+    features enter the queue at the front.
     """
     x, assigned, crops = inputs['x'], options['crops_for_assign'], sum(options['num_crops'])
     images = len(x) // crops
@@ -58,7 +58,7 @@ def _codes(views: Array, prototypes: Array, queue: Array | None, options: Option
 
 
 def _sinkhorn(scores: Array, options: Options) -> Array:
-    """e^(s/ε) over its sum; in turn each column over K times its sum and each row over B times its sum; times B."""
+    """e^(s/ε) / its sum; then in turn each column / (K · its sum) and each row / (B · its sum); times B."""
     samples, prototypes = scores.shape
     q = np.exp(scores / options['epsilon'])
     q /= q.sum()

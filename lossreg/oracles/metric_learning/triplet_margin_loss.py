@@ -22,7 +22,7 @@ def triplet_margin_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _distance(x: Array, y: Array, options: Options) -> float:
-    """d(x, y) = (Σ |x - y + eps|^p)^(1/p), and the largest of them for p = inf."""
+    """d(x, y) = (Σ |x - y + eps|^p)^(1/p), or the largest difference for p = inf."""
     difference = np.abs(x - y + options['eps'])
     if np.isinf(options['p']):
         return float(difference.max())

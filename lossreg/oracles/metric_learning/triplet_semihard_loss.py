@@ -1,4 +1,4 @@
-"""The TripletSemihardLoss of a tutorial, which is a batch-hard triplet loss."""
+"""TripletSemihardLoss as in a tutorial: in fact a batch-hard triplet loss."""
 
 import numpy as np
 

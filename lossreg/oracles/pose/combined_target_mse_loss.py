@@ -1,4 +1,4 @@
-"""Mean squared error of a heatmap and two maps of offsets a keypoint."""
+"""Mean squared error of a heatmap and two offset maps per keypoint."""
 
 import numpy as np
 

@@ -16,7 +16,7 @@ def keypoint_mse_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def pixel_weights(n: int, k: int, inputs: Inputs, options: Options) -> Array:
-    """w_nkp = v_nk m_np, or v_nkp m_np; 0 in a channel without a target, if such are skipped.
+    """w_nkp = v_nk m_np, or v_nkp m_np; 0 in channels whose target is 0 everywhere, if these are skipped.
 
     v are ``target_weights`` and m the ``mask``; each is 1 where it is absent.
     """

@@ -1,4 +1,4 @@
-"""Mean distance of joints from where they are."""
+"""Mean per joint position error (MPJPE)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Distances of joints, of scaled poses, and of the joints' velocities."""
+"""MPJPE, scale-normalised MPJPE and velocity error."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from lossreg.oracles.reference import Array, Inputs, Options, weighted
 def mpjpe_velocity_joint_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = loss_weight · (P + λ_scale S + λ_velocity V), each a mean of distances over samples, frames and joints.
 
-    P is of w x to w t, S of w s x to w t, where the frame's scale s = Σ x·t / Σ x·x, over its joints with w ≠ 0, puts
-    x nearest to t (0 where all x are 0), and V of the differences of successive frames, with the smaller of
-    their weights.
+    P is the distance from w x to w t, S that from w s x to w t. The frame's scale s = Σ x·t / Σ x·x over its joints
+    with w ≠ 0 brings x nearest to t (0 where all x are 0). V is the distance between velocities, the differences of
+    successive frames, weighted by the smaller of their weights.
     """
     output, target = inputs['output'], inputs['target']
     samples, frames, joints, _ = output.shape

@@ -11,7 +11,7 @@ def oks_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of 1 - s ('linear'), 1 - s² ('square') or -log s ('log'), with s = Σ_k v_k exp(-d_k²/2).
 
     d = |x - t| / (2σ max(√a, eps)), without 2σ or a where they are not given. v = w / K, or w / max(Σ w, eps), or 1
-    without weights. An instance without weight has log s = 0.
+    without weights. An instance of weight 0 has log s = 0.
     """
     output, target = inputs['output'], inputs['target']
     weights, areas = inputs.get('target_weight'), inputs.get('areas')
@@ -38,7 +38,7 @@ def oks_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _loss(exponents: Array, factors: Array, mode: str) -> float:
-    """1 - s, 1 - s² or -log s, with s = Σ factor · exp(exponent); the logarithm by its largest summand."""
+    """1 - s, 1 - s² or -log s, with s = Σ factor · exp(exponent); the log is taken relative to the largest term."""
     if mode == 'log':
         if not len(factors):
             return 0.0

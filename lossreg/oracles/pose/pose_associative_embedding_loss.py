@@ -10,8 +10,8 @@ def pose_associative_embedding_loss(call: str, inputs: Inputs, options: Options)
     """Sums over the pictures of pull and push.
 
     They are Σ_n mean_kl (h_nkl - m_nl)² / (M + 1e-6) and Σ_ijl exp(-(m_il - m_jl)²) / D.
-    h_nkl is the tag at the place of visible keypoint k of instance n; m is the mean over k; M instances have one.
-    D = M (M - 1) + 1e-6; push is 0 for M = 1.
+    h_nkl is the tag at the place of visible keypoint k of instance n; m is the mean over k; M instances have a visible
+    keypoint. D = M (M - 1) + 1e-6; push is 0 for M = 1.
     """
     tags, indices = inputs['tags'], inputs['keypoint_indices']
     pull = push = 0.0

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduc
 
 @np.errstate(all='ignore')
 def pose_bce_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = reduction of -w (t log p + (1 - t) log(1 - p)); w has one entry a sample, or one an element.
+    """loss = reduction of -w (t log p + (1 - t) log(1 - p)); w has one entry per sample, or one per element.
 
     p = σ(output), or with ``use_sigmoid`` the output itself, whose logarithms are at least -100; NaN outside [0, 1].
     """

@@ -22,6 +22,6 @@ def weighted_errors(inputs: Inputs, options: Options) -> Array:
 
 
 def coordinate_weight(inputs: Inputs) -> Array:
-    """``target_weight``, of which one a joint counts for all of its coordinates."""
+    """``target_weight``; one weight per joint applies to all of its coordinates."""
     weight = inputs['target_weight']
     return weight[..., None] if weight.ndim < inputs['output'].ndim else weight

@@ -11,8 +11,8 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid
 def rle_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = Σ w (log σ - log φ(e) - log q(e)), over N with ``size_average``; e = (x - t) / (σ + 1e-9), σ = sigmoid(s).
 
-    -log q = log 2σ + |e| ('laplace'), log √(2π)σ + e²/2 ('gaussian'), or 0 without ``residual``. A weight is one for a
-    keypoint, or for each coordinate; φ is the density of both coordinates, and counts for each.
+    -log q = log 2σ + |e| ('laplace'), log √(2π)σ + e²/2 ('gaussian'), or 0 without ``residual``. A weight is given per
+    keypoint or per coordinate; φ is the joint density of both coordinates, counted for each.
     """
     pred, sigma, target, weight = inputs['pred'], inputs['sigma'], inputs['target'], inputs.get('target_weight')
     samples, keypoints = pred.shape[:2]
@@ -35,9 +35,9 @@ def rle_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _log_density(x: Array, parameters: Inputs) -> float:
-    """log N(z; 0, 1) - Σ s, with z made of x by the six layers from the last to the first.
+    """log N(z; 0, 1) - Σ s, with z computed from x by the six layers from last to first.
 
-    Layer i moves coordinate 0 for even i, and 1 for odd i: z' = (z - t) exp(-s), where s and t see the other alone.
+    Layer i changes coordinate 0 for even i and 1 for odd i: z' = (z - t) exp(-s); s and t depend on the other only.
     """
     z, log_det = np.array(x, np.float64), 0.0
     for i in reversed(range(6)):

@@ -1,4 +1,4 @@
-"""Losses of unlabelled poses: their projection and the lengths of their bones."""
+"""Losses of unlabelled 3-D poses: projection and bone lengths."""
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _bones(pose: Array, labelled: Array, joint_parents: list[int]) -> float:
 
 
 def _projected(x: Array, camera: Array) -> Array:
-    """u = f (r (1 + k·(q, q², q³) + p·r) + p q) + c, with r = (x, y)/z from -1 to 1 and q = |r|²."""
+    """u = f (r (1 + k·(q, q², q³) + p·r) + p q) + c, with r = (x, y)/z clamped to [-1, 1] and q = |r|²."""
     r = np.zeros(2)
     for axis in (0, 1):
         if x[axis] != 0 or np.isnan(x[2]):

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduc
 def vari_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of w β BCE(σ(clip(x, -10, 10)), t), with β = t above 1e-4, and α σ(x)^γ + t up to there.
 
-    What is not finite counts 0. w has one entry a sample, or one an element.
+    Losses that are not finite count as 0. w has one entry per sample, or one per element.
     """
     output, target, weight = inputs['output'], inputs['target'], inputs.get('target_weight')
     losses = np.zeros(output.shape)

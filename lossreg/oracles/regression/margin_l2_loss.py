@@ -7,10 +7,10 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def margin_l2_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = mean of w (min(max(x - m, 0), 1) - t)² over what counts, with the margin m of t = 1 or of t = 0.
+    """loss = mean of w (min(max(x - m, 0), 1) - t)² over the elements that count, with the margin m of t = 1 or t = 0.
 
-    Of the negatives, t = 0, at most ``neg_pos_ub`` for each positive count: those with the largest noise, or by
-    ``hard_mining`` those with the largest error, the first of equals.
+    Of the negatives, t = 0, at most ``neg_pos_ub`` per positive count: those with the largest noise, or, with
+    ``hard_mining``, those with the largest error; ties go to the first.
     """
     x, t = inputs['pred'].astype(np.float64), inputs['target']
     weight = inputs.get('weight', np.ones(t.shape))

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def si_log_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = reduction of w_n √(mean d² - (mean d)² / 2), d = log t - log max(p, ε), where t > ε and p is a number."""
+    """loss = reduction of w_n √(mean d² - (mean d)² / 2), d = log t - log max(p, ε), where t > ε and p is not NaN."""
     pred, target, weight, eps = inputs['pred'], inputs['target'], inputs.get('weight'), options['eps']
     losses = np.zeros(len(pred))
     for n in range(len(pred)):

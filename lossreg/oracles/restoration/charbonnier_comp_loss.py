@@ -1,4 +1,4 @@
-"""Charbonnier loss of an image composed by a matte."""
+"""Charbonnier loss of an image composed with a matte."""
 
 import numpy as np
 

@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, times
 
 @np.errstate(all='ignore')
 def gan_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = mean of ℓ(x), times loss_weight in the calls ``generator…``; y is the real or the fake label."""
+    """loss = mean of ℓ(x), times loss_weight in the calls ``generator…``; y is the real or fake label."""
     x, kind = inputs['input'], options['gan_type']
     real = call.removesuffix('_maps') in ('generator', 'discriminator_real')
     trains_generator = call.startswith('generator')
@@ -27,7 +27,7 @@ def gan_loss(call: str, inputs: Inputs, options: Options) -> Array:
     else:
         losses = _soft_mask_losses(x, inputs['mask'], y, blurred=not trains_generator and not real)
         if trains_generator:
-            # the mean of m / mean(m); a mask of zeros leaves nothing to count
+            # the mean of m / mean(m); with a mask of zeros nothing counts
             losses = losses * (inputs['mask'].sum() / inputs['mask'].sum() if inputs['mask'].any() else 0.0)
     factor = options['loss_weight'] if trains_generator else 1.0
     return np.asarray(factor * losses.mean() if losses.size else 0.0)
@@ -43,7 +43,7 @@ def _soft_mask_losses(x: Array, mask: Array, y: float, blurred: bool) -> Array:
 
 
 def _resized(image: Array, row: int, column: int, size: tuple[int, ...]) -> float:
-    """Bilinear interpolation at a pixel of an image of another size, whose corners are the corners."""
+    """Bilinear interpolation at a pixel of an image of another size, with aligned corners."""
     value = 0.0
     for i, share in _two_nearest(row, size[0], image.shape[0]):
         for j, other_share in _two_nearest(column, size[1], image.shape[1]):

@@ -7,12 +7,12 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 ACROSS = {(-1, -1): 1, (0, -1): 2, (1, -1): 1, (-1, 1): -1, (0, 1): -2, (1, 1): -1}
 DOWN = {(-1, -1): 1, (-1, 0): 2, (-1, 1): 1, (1, -1): -1, (1, 0): -2, (1, 1): -1}
-"""Coefficients by the offset of the neighbour's row and column."""
+"""Coefficients by the row and column offset of the neighbour."""
 
 
 @np.errstate(all='ignore')
 def gradient_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """loss = reduction of w · (|Δ across| + |Δ down|), the differences of prediction's and target's gradients."""
+    """loss = reduction of w · (|Δ across| + |Δ down|), Δ the error of the horizontal and the vertical gradient."""
     x, t = inputs['pred'], inputs['target']
     losses = np.zeros(x.shape)
     for n, c, i, j in np.ndindex(x.shape):

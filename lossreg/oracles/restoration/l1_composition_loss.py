@@ -1,4 +1,4 @@
-"""Absolute error of an image composed by a matte."""
+"""Absolute error of an image composed with a matte."""
 
 import numpy as np
 

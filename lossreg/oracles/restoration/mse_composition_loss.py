@@ -1,4 +1,4 @@
-"""Squared error of an image composed by a matte."""
+"""Squared error of an image composed with a matte."""
 
 import numpy as np
 

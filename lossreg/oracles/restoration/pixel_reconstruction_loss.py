@@ -9,12 +9,12 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def pixel_reconstruction_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = Σ m · d / Σ m / channel, with d = |x - t| or (x - t)²; without a mask m the mean of d.
 
-    ``patches``: d is the mean over a patch. ``images``: m has one number a pixel, d one for each channel of it.
+    ``patches``: d is the mean over a patch. ``images``: m has one number per pixel, d one per channel.
     """
     x, t, mask = inputs['pred'], inputs['target'], inputs.get('mask')
     summed, count = 0.0, 0.0
     for i in np.ndindex(x.shape):
-        # the factor of the error, and what it adds to the divisor
+        # the factor of the error, and its part of the divisor
         if mask is None:
             m, counts = 1.0, 1.0
         elif call == 'patches':

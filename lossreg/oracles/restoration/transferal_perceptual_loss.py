@@ -20,14 +20,14 @@ def transferal_perceptual_loss(call: str, inputs: Inputs, options: Options) -> A
 
 
 def _soft(attention: Array, factor: int) -> Array:
-    """The sigmoid of the attention, or, unlike that, the attention itself where it is enlarged."""
+    """The sigmoid of the attention, or, where it is enlarged, the attention itself."""
     if factor == 1:
         return np.exp(log_sigmoid(attention))
     return _enlarged(_enlarged(attention, factor).swapaxes(2, 3), factor).swapaxes(2, 3)
 
 
 def _enlarged(x: Array, factor: int) -> Array:
-    """Cubic convolution along the last axis, whose ends are repeated."""
+    """Cubic convolution along the last axis, with the end values repeated."""
     size = x.shape[-1]
     result = np.zeros((*x.shape[:-1], size * factor))
     for new in range(size * factor):

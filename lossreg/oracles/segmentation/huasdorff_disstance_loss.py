@@ -30,7 +30,7 @@ def huasdorff_disstance_loss(call: str, inputs: Inputs, options: Options) -> Arr
 
 
 def _squared_distances(mask: NDArray[np.bool_]) -> Array:
-    """From each pixel of the mask to the nearest outside, which is (-1, 0) where the mask is everything."""
+    """From each pixel of the mask to the nearest pixel outside, or to (-1, 0) if the mask covers the image."""
     outside = np.argwhere(~mask) if not mask.all() else np.array([[-1, 0]])
     distances = np.zeros(mask.shape)
     for i, j in np.ndindex(mask.shape):

@@ -13,7 +13,7 @@ def lovasz_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def lovasz(call: str, inputs: Inputs, options: Options, per_image: bool) -> Array:
-    """The same for a host's own name of ``per_image``."""
+    """The same, with ``per_image`` as an argument, because the hosts name the option differently."""
     scores, labels = inputs['cls_score'], inputs['label']
     if call.startswith('binary'):
         scores = scores.reshape(labels.shape)
@@ -58,7 +58,7 @@ def _hinge(scores: list[Array], labels: list[int]) -> float:
 
 
 def _extension(errors: Array, foreground: NDArray[np.bool_]) -> float:
-    """Σ_i e_(i) (Δ(S_i) - Δ(S_{i-1})): the errors fall, S_i are the first i, Δ(S) = |S| / |F ∪ S| is 0 for none."""
+    """Σ_i e_(i) (Δ(S_i) - Δ(S_{i-1})): descending errors, S_i the first i, Δ(S) = |S| / |F ∪ S|, 0 for an empty S."""
     if np.isnan(errors).any():
         return np.nan
     order = sorted(range(len(errors)), key=lambda i: -errors[i])

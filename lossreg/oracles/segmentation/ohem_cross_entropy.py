@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 def ohem_cross_entropy(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = mean of -c_y log p_y over the pixels with p_y < max(θ, p_(m)), or 0 where there is none.
 
-    p_(m) is element m = min_kept, from 0, of the p_y in rising order, or the last. NaN is below all.
+    p_(m) is element m = min_kept, from 0, of the p_y in ascending order, or the last. NaN sorts first.
     """
     score, target = inputs['score'], inputs['target']
     c = np.ones(score.shape[1]) if options['class_weight'] is None else options['class_weight']

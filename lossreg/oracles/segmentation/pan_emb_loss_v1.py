@@ -37,5 +37,5 @@ def _loss_of_image(inputs: Inputs, options: Options) -> float:
 
 
 def _logarithm(x: float) -> float:
-    """log(max(0, x)² + 1), NaN of NaN."""
+    """log(max(0, x)² + 1); NaN gives NaN."""
     return float(np.log(np.maximum(x, 0.0) ** 2 + 1))

@@ -9,9 +9,9 @@ from lossreg.oracles.reference import EPS, Array, Inputs, Options, log_sigmoid, 
 def seg_cross_entropy_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of w_i · ℓ_i; ignored pixels are 0. A mean that is not over avg_factor is Σ / (D + EPS):
 
-    with the softmax, D is the number of pixels, or with class weights c the sum of their c_y; with the sigmoid there
-    is a D with ``avg_non_ignore`` alone, the number of elements. Ignored pixels count in D without ``avg_non_ignore``,
-    but a label that is no class has no c_y. ``masks`` has a mean over the pixels of each instance's own mask.
+    with the softmax, D is the number of pixels, or, with class weights c, the sum of their c_y; with the sigmoid, D
+    exists only with ``avg_non_ignore`` and is the number of elements. Without ``avg_non_ignore`` ignored pixels count
+    in D, but a label that is not a class has no c_y. ``masks`` is a mean over the pixels of each instance's own mask.
     """
     if call == 'masks':
         return _masks(inputs, options)

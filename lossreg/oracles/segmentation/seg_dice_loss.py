@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, log_s
 def seg_dice_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of w_n · (1 - D_n); D is over all classes but ``ignore_index``, and over all pixels.
 
-    In the calls ``pixels``, t_ki = [y_i = k]; a label that is no class is 0 everywhere.
+    In the calls ``pixels``, t_ki = [y_i = k]; a label that is not a class gives 0 in all classes.
     """
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     losses = np.zeros(len(pred))
@@ -25,7 +25,7 @@ def seg_dice_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _activated(call: str, x: Array, options: Options) -> Array:
-    """σ(x), the softmax over the first dimension, which leaves one class as it is, or x itself."""
+    """σ(x), the softmax over the first dimension (a single class stays unchanged), or x itself."""
     p = np.array(x)
     if call.startswith('activated') or (not options['use_sigmoid'] and len(x) == 1):
         return p

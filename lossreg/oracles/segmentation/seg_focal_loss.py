@@ -9,9 +9,9 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, reduc
 def seg_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = reduction of w_i c_k · (α_k t + (1 - α_k)(1 - t)) · ((1 - p) t + p (1 - t))^γ · BCE(p, t), p = σ(x).
 
-    In the calls ``pixels`` and ``labels``, t = [y_i = k], with one class t = [y_i = 1]; weights are those of pixels.
+    In the calls ``pixels`` and ``labels``, t = [y_i = k], or [y_i = 1] with one class; weights are per pixel.
     In the ``dense`` calls, t is the target of the class; a pixel whose largest target is that of the class
-    ``ignore_index`` is ignored, and the weights are those of classes of pixels.
+    ``ignore_index`` is ignored, and weights are per class and pixel.
     """
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     classes, dense, ignored = pred.shape[1], call.startswith('dense'), options['ignore_index']
@@ -20,7 +20,7 @@ def seg_focal_loss(call: str, inputs: Inputs, options: Options) -> Array:
     losses = np.zeros(pred.shape)
     for element in np.ndindex(pred.shape):
         n, k, *at = element
-        i = element if dense else (n, *at)  # the place of the target, and of its weight
+        i = element if dense else (n, *at)  # index of the target and of its weight
         label = _largest(target[(n, slice(None), *at)]) if dense else target[i]
         w = c[k] * (1.0 if weight is None else weight[i])
         if label == ignored or w == 0:

@@ -20,7 +20,7 @@ def tversky_loss(call: str, inputs: Inputs, options: Options) -> Array:
 
 
 def _index(x: Array, y: Array, k: int, options: Options) -> float:
-    """T = (TP + s) / (TP + α FP + β FN + s) over the pixels that are not ignored; 1 where there is nothing."""
+    """T = (TP + s) / (TP + α FP + β FN + s) over the pixels that are not ignored; 1 if nothing counts."""
     hit = false_positive = false_negative = 0.0
     for i in np.ndindex(y.shape):
         if y[i] == options['ignore_index']:

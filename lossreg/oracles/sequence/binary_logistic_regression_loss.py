@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def binary_logistic_regression_loss(call: str, inputs: Inputs, options: Options) -> Array:
     """loss = -1/n (r/2 Σ_pos log(p + ε) + r / 2(r - 1) Σ_neg log(1 - p + ε)); positives have a label above θ.
 
-    r = n / max(n_pos, 1), kept in ratio_range. A label NaN is neither, and gives NaN.
+    r = n / max(n_pos, 1), clamped to ratio_range. A NaN label is neither positive nor negative, and gives NaN.
     """
     scores, labels = inputs['reg_score'].ravel(), inputs['label'].ravel()
     n = len(labels)

@@ -11,10 +11,10 @@ from lossreg.oracles.reference import Array, Inputs, Options
 def bmn_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
     """loss = weight_tem · tem + weight_pem_reg · reg + weight_pem_cls · cls; g is the overlap in the mask, 0 outside.
 
-    tem: balanced cross-entropies of starts and of ends, positive above 0.5. cls: that of the second proposal score,
-    positive above 0.9, over the mask. reg = Σ w² (p - g)² / 2 Σ w of the first proposal score, with
-    w = [h] + [m u > 1 - n_h / n_m] + [l v > 1 - n_h / n_l]; h, m and l tell whether g > 0.7, 0.3 < g ≤ 0.7 and
-    0 < g ≤ 0.3, and n count them.
+    tem: balanced cross-entropies of starts and ends, positive above 0.5. cls: the balanced cross-entropy of the second
+    proposal score, positive above 0.9, inside the mask. reg = Σ w² (p - g)² / 2 Σ w of the first proposal score, with w
+    = [h] + [m u > 1 - n_h / n_m] + [l v > 1 - n_h / n_l]; h, m and l are 1 where g > 0.7, 0.3 < g ≤ 0.7 and 0 < g ≤
+    0.3, and n are their counts.
     """
     mask, scores = inputs['bm_mask'], inputs['pred_bm']
     g = np.zeros(inputs['gt_iou_map'].shape)

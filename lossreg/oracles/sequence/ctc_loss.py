@@ -14,9 +14,9 @@ def _states(labels: list[int], blank: int) -> list[int]:
 
 
 def _negative_log_likelihood(log_p: Array, labels: list[int], blank: int) -> float:
-    """-log of the sum over alignments, by the forward recursion. A NaN that no alignment takes does not count."""
+    """-log of the sum over alignments, by the forward recursion. A NaN on no alignment does not count."""
     states = _states(labels, blank)
-    alpha = np.full(len(states), -np.inf)  # log of the probability of all that leads to a state
+    alpha = np.full(len(states), -np.inf)  # log-probability of all paths to a state
     alpha[0] = 0.0
     for frame in log_p:
         previous = alpha.copy()
@@ -37,10 +37,10 @@ def _normaliser(log_p: Array) -> float:
 
 
 def ctc_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """Each sample by its own frames and labels; 'mean' divides by the number of labels, then by the batch.
+    """Each sample's loss from its own frames and labels; 'mean' divides by the number of labels, then by N.
 
-    Its derivative is that of the normalised sequence, as torch has it: the change of the normaliser is added, which is
-    0 at the point itself.
+    As in torch, the derivative is that of the normalised sequence: the change of the normaliser, 0 at the point itself,
+    is added.
     """
     log_p, targets = inputs['log_probs'], inputs['targets']
     frames, lengths = np.atleast_1d(inputs['input_lengths']), np.atleast_1d(inputs['target_lengths'])

@@ -13,7 +13,7 @@ def hvu_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]
 
     ``tags``: loss_cls = loss_weight · mean over samples of Σ_k m_k BCE_k / Σ_k m_k, undivided with 'sum'; m = 1 without
     mask. ``categories``: loss_j = Σ_n m_nj Σ_{k∈j} BCE_nk / (C_j Σ_n m_nj), without C_j for 'sum', and 0 where
-    Σ_n m_nj < 0.5; loss_cls = loss_weight · Σ w_j loss_j / Σ w_j over the other categories.
+    Σ_n m_nj < 0.5; loss_cls = loss_weight · Σ w_j loss_j / Σ w_j over the remaining categories.
     """
     x, t = inputs['cls_score'], inputs['label']
     bce = -(times(t, log_sigmoid(x)) + times(1 - t, log_sigmoid(-x)))
@@ -33,7 +33,7 @@ def hvu_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]
     start = 0
     for j, (name, tags) in enumerate(zip(options['categories'], options['category_nums'], strict=True)):
         own, start = bce[:, start : start + tags], start + tags
-        # without a mask there is always a loss, over no samples too
+        # without a mask there is always a loss, even over no samples
         has_one[name] = 'category_mask' not in inputs or m[:, j].sum() >= 0.5
         loss = 0.0
         for n in range(samples):

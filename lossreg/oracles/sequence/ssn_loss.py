@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 
 @np.errstate(all='ignore')
 def ssn_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """Of the proposals with types 0 (positive), 1 (incomplete) and 2 (background), and classes y from 1:
+    """Three losses of proposals of types 0 (positive), 1 (incomplete) and 2 (background), with classes y from 1:
 
     loss_activity = mean of -log softmax(a)_y over the types 0 and 2. loss_reg = reg_loss_weight · Σ smooth L1 of b_y
     / n over the n of type 0. loss_completeness = comp_loss_weight · Σ over videos of Σ max(0, 1 - c_y) of the first P
@@ -33,7 +33,7 @@ def ssn_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]
         own = np.asarray(scores[video * (positive + incomplete) :][: positive + incomplete])
         summed += float(np.maximum(0.0, 1 - own[:positive]).sum())
         hardest = np.sort(np.maximum(0.0, 1 + own[positive:]))[::-1]
-        # np.sort puts NaN last, and so the hardest first
+        # np.sort puts NaN last, so NaN ranks as the hardest
         summed += float(hardest[: int(incomplete * (positive / incomplete))].sum())
     count = videos * positive + int(videos * incomplete * (positive / incomplete))
     return {
