@@ -1,1 +1,1 @@
-"""The arithmetic that several losses share, a module for each topic."""
+"""Arithmetic shared by several losses, one module per topic."""

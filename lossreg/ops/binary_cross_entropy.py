@@ -1,4 +1,4 @@
-"""Cross-entropies of each class by itself: of logits, and of probabilities."""
+"""Binary cross-entropies of logits and of probabilities."""
 
 from typing import Optional, Tuple
 
@@ -34,7 +34,7 @@ def one_against_rest_cross_entropy(
     weight: Optional[Tensor],
     pos_weight: Optional[Tensor],
 ) -> Tensor:
-    """Sigmoid cross-entropy of each class against labels that are checked: the core of losses of class indices.
+    """Sigmoid cross-entropy of each class against checked labels: the core of losses that take class indices.
 
     Args:
         logits: x, (N, C, d1, ..., dk).
@@ -46,7 +46,7 @@ def one_against_rest_cross_entropy(
     """
     counted = counted | ~legal
     if pos_weight is not None:
-        # c_y is one more weight of the positive
+        # c_y is a further weight of the positive
         pos_weight = torch.where(positive, pos_weight, 1.0)
         weight = pos_weight if weight is None else weight * pos_weight
         counted = counted & (weight != 0) | ~legal
@@ -152,21 +152,21 @@ def weighted_cross_entropy_of_logits(
 def balanced_cross_entropy(
     p: Tensor, positive: Tensor, negative: Tensor, entries: Tensor, ratio_range: Tuple[float, float], eps: float
 ) -> Tensor:
-    """Mean binary cross-entropy of elements that weigh as positives, as negatives, or not at all.
+    """Mean binary cross-entropy of elements that are positive, negative or neither, with balanced weights.
 
     See :func:`lossreg.functional.binary_logistic_regression_loss` for the formula.
 
     Args:
         p: probabilities.
-        positive: 1 or 0 for each, like ``negative``. Where both are 0, NaN in ``p`` does not count.
-        negative: see above.
+        positive: 1 or 0 for each element. Where it and ``negative`` are 0, NaN in ``p`` does not count.
+        negative: likewise.
         entries: n, a scalar.
-        ratio_range: the least and the largest r.
+        ratio_range: the smallest and the largest r.
         eps: epsilon.
     """
     p = keep(p, (positive != 0) | (negative != 0))
     ratio = (entries / total(positive).clamp(min=1.0)).clamp(min=ratio_range[0], max=ratio_range[1])
-    # r/2 of positives, r / 2(r - 1) of negatives
+    # positives have the weight r/2, negatives r / 2(r - 1)
     weight = 0.5 * ratio * positive + 0.5 * ratio / (ratio - 1.0) * negative
     loss = weight * -torch.log(torch.where(positive != 0, p, 1.0 - p) + eps)
     return average(total(loss), entries)
@@ -179,7 +179,7 @@ def logistic_regression(
     ratio_range: Tuple[float, float] = (1.05, 21.0),
     eps: float = 1e-5,
 ) -> Tensor:
-    """Mean binary cross-entropy, in which positives and negatives weigh the same.
+    """Mean binary cross-entropy in which positives and negatives have equal weight.
 
     See :func:`lossreg.functional.binary_logistic_regression_loss`.
     """

@@ -1,7 +1,7 @@
-"""Measures of aligned pairs of boxes, which the losses of boxes share.
+"""Measures of aligned pairs of boxes, shared by the box losses.
 
-Boxes come as (N, 4). Here they are pairs of corners, each (2, N): x and y in rows, so that every coordinate is
-contiguous. A size is (2, N) as well: the width and the height. Negative ones are taken as they are.
+Losses take boxes as (N, 4). Here a box is a pair of corners, each (2, N): x and y in rows, so that every coordinate is
+contiguous. A size is also (2, N): the width and the height, which may be negative.
 """
 
 import math
@@ -29,7 +29,7 @@ def check_boxes(pred: Tensor, target: Tensor, size: int = 4) -> None:
 def counted_boxes(
     pred: Tensor, target: Tensor, weight: Optional[Tensor], size: int = 4
 ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Both boxes, 0 where the weight is, and one weight a box, from (N) or as the mean of (N, ``size``).
+    """Both boxes, 0 where the weight is 0, and one weight per box, from (N) or as the mean of (N, ``size``).
 
     Raises:
         ValueError: shapes do not match.
@@ -42,7 +42,7 @@ def counted_boxes(
     weight = upcast(weight)
     weight = weight.mean(-1) if weight.dim() == 2 else weight
     counted = weight != 0
-    # in columns, as the corners are: otherwise a pt2 file of torch 2.11 refuses a single box
+    # transposed like the corners: otherwise a pt2 file of torch 2.11 refuses a single box
     return keep(pred.t(), counted).t(), keep(target.t(), counted).t(), weight
 
 
@@ -53,7 +53,7 @@ def corners(boxes: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
         ValueError: unknown ``box_format``.
     """
     check_box_format(box_format)
-    # one transposition, so that every coordinate is contiguous
+    # a single transposition, so that every coordinate is contiguous
     first, second = boxes.t().contiguous().view([2, 2, -1]).unbind(0)
     if box_format == 'xywh':
         second = first + second
@@ -76,7 +76,7 @@ def squared_length(offset: Tensor) -> Tensor:
 
 
 def inner_size(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
-    """Size of the intersection; negative by the gap where boxes are apart."""
+    """Size of the intersection; where boxes are apart, minus the gap between them."""
     return torch.minimum(p2, t2) - torch.maximum(p1, t1)
 
 
@@ -93,9 +93,10 @@ def intersection_and_union(p_size: Tensor, t_size: Tensor, inner: Tensor) -> tup
 
 
 def empty_area(p_size: Tensor, t_size: Tensor, inner: Tensor, intersection: Tensor) -> Tensor:
-    """E - U: the part of the smallest box around both that neither covers; exactly 0 where one is inside the other.
+    """E - U: the part of the smallest enclosing box that neither covers; exactly 0 where one box is inside the other.
 
-    With i the signed ``inner``: (w_t - i_w)(h_p - i_h) + (w_p - i_w)(h_t - i_h) - (i_w i_h - I), where little cancels.
+    With i the signed ``inner``: (w_t - i_w)(h_p - i_h) + (w_p - i_w)(h_t - i_h) - (i_w i_h - I), with little
+    cancellation.
     """
     p_width, p_height = (p_size - inner).unbind(0)
     t_width, t_height = (t_size - inner).unbind(0)
@@ -103,8 +104,8 @@ def empty_area(p_size: Tensor, t_size: Tensor, inner: Tensor, intersection: Tens
 
 
 def centre_offset(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
-    """From the centre of the first box to that of the second."""
-    # differences of near coordinates are exact, those of their sums would not be
+    """The vector from the centre of the first box to that of the second."""
+    # differences of close coordinates are exact, differences of their sums are not
     return 0.5 * ((t1 - p1) + (t2 - p2))
 
 
@@ -138,7 +139,7 @@ def check_iou_mode(mode: str) -> None:
 
 
 def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: str, smallest_hull: float) -> Tensor:
-    """SIoU of boxes in single or double precision, with the smallest size that a box around two counts as."""
+    """SIoU of boxes in single or double precision; an enclosing box counts as at least ``smallest_hull`` in size."""
     p1, p2 = corners(pred, box_format)
     t1, t2 = corners(target, box_format)
     p_size, t_size, inner = p2 - p1, t2 - t1, inner_size(p1, p2, t1, t2)
@@ -146,7 +147,7 @@ def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: 
     iou = intersection / (union + eps)
     way = centre_offset(p1, p2, t1, t2) + eps
     way_x, way_y = way.abs().unbind(0)
-    # the smallest normal number is for a way that eps makes exactly 0
+    # the smallest normal number guards against a distance that eps makes exactly 0
     angle = 2.0 * way_x * way_y / squared_length(way).clamp(min=1.1754943508222875e-38)
     rho = way / hull_size(p_size, t_size, inner).clamp(min=smallest_hull)
     gamma = angle - 2.0 if neg_gamma else 2.0 - angle
@@ -160,10 +161,10 @@ def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: 
 def _shape_cost(p: Tensor, t: Tensor) -> Tensor:
     """(1 - exp(-|p - t| / max(p, t)))^4; 0 where both are 0. Below 1e-36 it has no gradient, which would overflow."""
     tiny = torch.maximum(p, t) < 1e-36
-    # enlarged, because TorchScript multiplies a gradient that a mask drops by 0: it must not be infinite
+    # scaled up, because TorchScript multiplies a masked gradient by 0, so it must not be infinite
     p, t = torch.where(tiny, 1e30 * p.detach(), p), torch.where(tiny, 1e30 * t.detach(), t)
     largest = torch.maximum(p, t)
-    # |p - t| / max = 1 - min / max, whose gradient is no difference of large numbers
+    # |p - t| / max = 1 - min / max, whose gradient is not a difference of large numbers
     omega = torch.where(largest == 0, 0.0, 1.0 - torch.minimum(p, t) / torch.where(largest == 0, 1.0, largest))
     square = (1.0 - torch.exp(-omega)).square()
     return square * square

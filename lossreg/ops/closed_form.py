@@ -1,4 +1,4 @@
-"""Gradients that are known in closed form, in place of those of autograd."""
+"""Gradients known in closed form, in place of autograd's."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,16 @@ from lossreg.ops.reductions import total_per_sample
 
 
 def first_order(x: Tensor) -> Tensor:
-    """``x`` with its derivative, of which another derivative raises RuntimeError.
+    """``x`` with its first derivative; taking a second derivative raises RuntimeError.
 
-    For what has its derivative in closed form: autograd would take that for a constant, and second derivatives would
-    be wrong without a word. Traces get ``x`` itself; nothing differentiates them twice.
+    For values whose derivative is in closed form: autograd would treat that derivative as a constant, and second
+    derivatives would be silently wrong. Traces get ``x`` itself; nothing differentiates them twice.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if not is_eager(x):
             return x
-    # a sum over segments of one element: torch has its derivative, but no second one, in TorchScript too
-    # one element more, because on CUDA it divides by their number
+    # a sum over segments of one element: torch has its first derivative but no second, in TorchScript too
+    # an extra element, because on CUDA torch divides by their number
     flat = F.pad(x.reshape(-1), [0, 1])
     lengths = torch.ones_like(flat, dtype=torch.int64)
     return torch.segment_reduce(flat, 'sum', lengths=lengths, unsafe=True)[:-1].view(x.shape)

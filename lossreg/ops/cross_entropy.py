@@ -1,4 +1,4 @@
-"""Cross-entropies over classes: of class indices, of probabilities, and of decisions."""
+"""Cross-entropies over classes: of class indices, of class probabilities, and of a teacher's decisions."""
 
 from typing import Optional, Tuple
 
@@ -23,7 +23,7 @@ from lossreg.ops.reductions import average, total
 
 
 def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
-    """How many per cent of the ``counted`` rows have their largest score at the label; 0 where none is counted."""
+    """The percentage of ``counted`` rows whose largest score is at the label; 0 where none is counted."""
     right = counted & (scores.argmax(1) == label)
     return average(100.0 * right.sum().to(scores.dtype), counted.sum().to(scores.dtype))
 
@@ -38,9 +38,9 @@ def label_cross_entropy(
     label_smoothing: float = 0.0,
     normalised: bool = False,
 ) -> Tuple[Tensor, Tensor]:
-    """Cross-entropy of each sample, and which are not ignored, where shapes and labels have been checked.
+    """Cross-entropy of each sample, and which samples are not ignored; shapes and labels must have been checked.
 
-    ``legal`` tells which labels are; ``normalised`` that the scores are log-probabilities.
+    ``legal`` marks the legal labels; ``normalised`` says that the scores are log-probabilities.
     """
     valid = label != ignore_index
     index = torch.where(legal & valid, label, 0)
@@ -50,7 +50,7 @@ def label_cross_entropy(
     if class_weight is not None:
         class_weight = class_weight.to(logits)
         if label_smoothing == 0.0:
-            # c_y is one more weight of the sample
+            # c_y is a further weight of the sample
             weight = class_weight[index] if weight is None else weight * class_weight[index]
     counted = valid if weight is None else (valid & (weight != 0)) | ~legal
     log_p = keep(logits, counted.unsqueeze(1))
@@ -97,9 +97,9 @@ def torch_label_losses(
     input_name: str = 'input',
     target_name: str = 'target',
 ) -> Tuple[Tensor, Tensor]:
-    """Cross-entropy of class indices and each sample's weight in a mean, for torch's shapes, (C) among them.
+    """Cross-entropy of class indices, and each sample's weight in a mean, for torch's shapes, including (C).
 
-    ``normalised`` tells that ``input`` holds log-probabilities. The names are those of the call, for messages.
+    ``normalised`` says that ``input`` holds log-probabilities. The names are the call's own, for error messages.
     """
     scores, label = input, target
     if input.dim() == 1:
@@ -121,7 +121,7 @@ def torch_label_losses(
 
 
 def reduce_by_share(loss: Tensor, share: Tensor, reduction: str) -> Tensor:
-    """The losses, their sum, or their mean: their sum over the sum of the shares, 0 where that is 0."""
+    """The losses, their sum, or their mean: the sum of the losses over the sum of the shares, 0 where that is 0."""
     if reduction == 'none':
         return loss
     return total(loss) if reduction == 'sum' else average(total(loss), total(share))
@@ -146,7 +146,7 @@ def cross_entropy_of_distributions(
     if class_weight is not None:
         check_size(cls_score, axis, class_weight.numel(), 'cls_score', 'class weights')
         t = t * class_weight.to(t).view([-1] + [1] * (x.dim() - 1 - axis))
-    # -sum_k c_k t_k log p_k, each product left out where its factor is 0
+    # -sum_k c_k t_k log p_k, each product omitted where its factor is 0
     loss = -torch.where(t == 0, 0.0, t * F.log_softmax(x, dim=axis)).sum(axis)
     return loss if weight is None else loss * weight
 
@@ -158,12 +158,12 @@ def cross_entropy_of_decisions(student: Tensor, teacher: Tensor) -> Tensor:
     teacher = upcast(teacher.detach())
     decision = teacher.argmax(1, keepdim=True)
     loss = -F.log_softmax(upcast(student), dim=1).gather(1, decision).squeeze(1)
-    # runtimes differ in what is larger than NaN
+    # runtimes disagree on how NaN compares
     return poison(loss, ~torch.isnan(teacher).any(1))
 
 
 def own_class(gt_labels: Tensor, logits: Tensor, logits_name: str) -> tuple[Tensor, Tensor]:
-    """Where each row of ``logits`` (N, C) holds its label's class, (N, C), and which labels are legal, (N).
+    """A one-hot mask of each row's label, (N, C), and which labels are legal, (N).
 
     Raises:
         ValueError: shapes do not match.

@@ -1,9 +1,9 @@
 """The exact Euclidean distance transform of masks.
 
-A squared distance is a minimum over rows of a minimum within a row, and both are the lower envelope of parabolas over
-one axis. An envelope is computed place by place, each raising a parabola over the whole axis, so that no tensor is
-larger than the image: a loop in eager mode and in TorchScript, and a scan, which ONNX has as an operator, in every
-other trace. All is without gradient.
+A squared distance is a minimum over rows of a minimum within a row; both are the lower envelope of parabolas along one
+axis. The envelope is computed one position at a time, each adding a parabola over the whole axis, so that no tensor is
+larger than the image: a loop in eager mode and TorchScript, and a scan, which is an operator in ONNX, in every other
+trace. There is no gradient.
 """
 
 import torch
@@ -16,8 +16,8 @@ from lossreg.ops.tracing import scan
 def squared_distances(mask: Tensor) -> Tensor:
     """The squared distance of each pixel to the nearest one outside the mask, (B, H, W), in float32.
 
-    Exact up to 4096 x 4096 pixels. A mask that covers its image has no such pixel; distances are then those from the
-    point above the first one, (-1, 0), as SciPy has them.
+    Exact up to 4096 x 4096 pixels. If a mask covers its image, there is no such pixel; distances are then to the point
+    above the first pixel, (-1, 0), as in SciPy.
 
     Args:
         mask: booleans, (B, H, W).
@@ -45,7 +45,7 @@ def _lower_envelope(heights: Tensor) -> Tensor:
 
 
 def _step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> Tensor:
-    """The envelope with one parabola more, of (B, L, M), (B, M), (1) and (L, 1)."""
+    """Adds one parabola to the envelope; the shapes are (B, L, M), (B, M), (1) and (L, 1)."""
     apart = place - at
     return torch.minimum(envelope, apart * apart + height.unsqueeze(1))
 
@@ -53,7 +53,7 @@ def _step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> Tensor
 @torch.jit.unused
 def _scan(start: Tensor, heights: Tensor, place: Tensor) -> Tensor:
     def step(envelope: Tensor, height: Tensor, at: Tensor, place: Tensor) -> list[Tensor]:
-        # a scan has to return something of each step
+        # a scan must return a result for each step
         return [_step(envelope, height, at, place), at.clone()]
 
     return scan(step, start.contiguous(), [heights.contiguous(), place], [place])[0]

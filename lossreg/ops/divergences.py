@@ -9,7 +9,7 @@ from lossreg.ops.reductions import average_over, reduce_loss, total
 
 
 def check_divergence_reduction(reduction: str) -> None:
-    """Raises ValueError unless ``reduction`` is one that :func:`reduce_divergence` knows."""
+    """Raises ValueError unless :func:`reduce_divergence` knows ``reduction``."""
     if reduction != 'none' and reduction != 'batchmean' and reduction != 'sum' and reduction != 'mean':
         raise ValueError(f"reduction must be 'none', 'batchmean', 'sum' or 'mean', got '{reduction}'")
 
@@ -20,17 +20,17 @@ def log_softmax(logits: Tensor, tau: float, dim: int = 1) -> Tensor:
 
 
 def divergence(log_t: Tensor, log_s: Tensor) -> Tensor:
-    """t (log t - log s), each element's part of the divergence of s from t, with 0 log 0 = 0.
+    """t (log t - log s), the term of each element in the divergence of s from t, with 0 log 0 = 0.
 
-    Both are log-probabilities over whole distributions: NaN in one spoils all of it, so that nothing is lost with the
-    elements where t is 0.
+    Both are log-probabilities over whole distributions. NaN in one logit makes the whole distribution NaN, so omitting
+    the elements where t is 0 loses no NaN.
     """
     t = log_t.exp()
     return t * keep(log_t - log_s, t != 0)
 
 
 def reduce_divergence(loss: Tensor, reduction: str) -> Tensor:
-    """The parts as they are (``none``), their sum, their mean, or their sum over the batch size (``batchmean``)."""
+    """The terms (``none``), their sum, their mean, or their sum divided by the batch size (``batchmean``)."""
     if reduction == 'batchmean':
         return average_over(total(loss), loss.size(0))
     return reduce_loss(loss, reduction, None)
@@ -41,7 +41,7 @@ def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
 
     Args:
         pred: logits x, the bins in the last dimension.
-        target: t, or with ``label_softmax`` the logits of which t is the softmax, of the same shape.
+        target: t, or with ``label_softmax`` logits whose softmax is t, of the same shape.
         label_softmax: see above.
     """
     log_p = F.log_softmax(pred, dim=-1)
@@ -58,7 +58,7 @@ def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
 
 
 def divergence_of_logits(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
-    """Each class's part of the divergence of the student from the teacher.
+    """The term of each class in the divergence of the student from the teacher.
 
     See :func:`lossreg.functional.kl_divergence`.
     """
@@ -70,7 +70,7 @@ def divergence_of_logits(student: Tensor, teacher: Tensor, tau: float = 1.0) -> 
 
 
 def divergence_of_probabilities(input: Tensor, target: Tensor, log_target: bool = False) -> Tensor:
-    """Each element's part of the divergence of the target from the input.
+    """The term of each element in the divergence of the target from the input.
 
     See :func:`lossreg.functional.kl_div_loss`.
     """
@@ -83,7 +83,7 @@ def divergence_of_probabilities(input: Tensor, target: Tensor, log_target: bool 
     else:
         absent = t == 0
         log_t = torch.log(torch.where(absent, 1.0, t))
-    # an impossible class of the target does not ask for any probability
+    # where t = 0 the term is 0, whatever the probability
     x = torch.where(absent & (x == -torch.inf), 0.0, x)
     # t (log t - x)
     return t * (log_t - x)

@@ -1,7 +1,7 @@
-"""Distances between the rows of a batch, and what triplet losses mine from them.
+"""Distances between the rows of a batch, and mining of triplets from them.
 
 All choices (which positive, which negative, which triplets count) are made in float64 and without gradient. A float64
-product keeps near-duplicates apart, ignores the caller's autocast, and chooses alike in every runtime. No tensor
+product separates near-duplicates, ignores the caller's autocast, and gives the same choices in every runtime. No tensor
 here is larger than a few times (N, N) or (N, D).
 """
 
@@ -30,15 +30,15 @@ def squared_lengths(x: Tensor) -> Tensor:
 def pairwise_squared_distances(x: Tensor) -> Tensor:
     """|x_i - x_j|^2 for all pairs of rows, (N, N) as float64, differentiable.
 
-    Computed as |x_i|^2 + |x_j|^2 - 2 x_i x_j, whose error in float64 is about 1e-16 of the squared lengths: 1e-5 of the
-    distance of rows that are 1e-5 of their length apart. Rows closer than 3e-7 of their length, which float32
-    hardly tells apart, are at distance exactly 0. A row that is not finite is infinitely far, or NaN, from all.
+    Computed as |x_i|^2 + |x_j|^2 - 2 x_i x_j, whose error in float64 is about 1e-16 of the squared lengths: for rows
+    that are 1e-5 of their length apart, 1e-5 of their distance. Rows closer than 3e-7 of their length, which float32
+    barely distinguishes, are at distance exactly 0. A row that is not finite has infinite or NaN distance to all rows.
     """
     reach = squared_lengths(x)
-    # before the product: there NaN would reach the gradient of other rows
+    # before the product, where NaN would reach the gradient of other rows
     x = keep(x.double(), (reach < torch.inf).unsqueeze(1))
     length = (x * x).sum(1)
-    # scaled before the product: fewer numbers, and onnxruntime 1.16 cannot run a float64 product of a transposed tensor
+    # scaled before the product: cheaper, and onnxruntime 1.16 cannot run a float64 product of a transposed tensor
     d = length.unsqueeze(1) + length.unsqueeze(0) + x @ (x.t() * -2.0)
     reach = reach.unsqueeze(1) + reach.unsqueeze(0)
     d = torch.where(d <= reach * 1e-13, 0.0, d)
@@ -46,34 +46,34 @@ def pairwise_squared_distances(x: Tensor) -> Tensor:
 
 
 def mining_distances(squared: Tensor) -> Tensor:
-    """Squared distances to choose by: rows at distance 0 have the same distances to the last bit.
+    """Squared distances for mining: rows at distance 0 from each other have bitwise equal distances to all others.
 
-    A product's rounding differs from row to row, so equal rows would be ranked by chance. What is not finite becomes
-    1e300, for sorting.
+    A product's rounding differs from row to row, so equal rows would be ranked arbitrarily. Values that are not finite
+    become 1e300, for sorting.
     """
     squared = squared.detach()
     index = torch.arange(squared.size(0), device=squared.device)
     equal = (squared == 0) | (index.unsqueeze(1) == index.unsqueeze(0))
-    # the first row equal to each; a column of 0 more, so that there is always something to choose from
+    # the first row equal to each; an extra column of 0, so that there is always something to choose from
     first = F.pad(torch.where(equal, index - index.size(0), 0), [0, 1]).amin(1) + index.size(0)
     chosen = squared.index_select(0, first).index_select(1, first)
     return torch.where(chosen < torch.inf, chosen, 1e300)
 
 
 def distances_of(squared: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
-    """sqrt(max(d^2, floor)) where the ``root`` is wanted, else d^2. Below the floor the gradient is 0."""
+    """sqrt(max(d^2, floor)) if ``root``, else d^2. Below the floor the gradient is 0."""
     return squared.clamp(min=floor).sqrt() if root else squared
 
 
 def identity_masks(identities: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows are positives of each anchor, itself not among them, and which are negatives: (N, N) each."""
+    """Which rows are positives of each anchor, except itself, and which are negatives: (N, N) each."""
     same = _have_same_identity(identities)
     index = torch.arange(identities.size(0), device=identities.device)
     return same & (index.unsqueeze(1) != index.unsqueeze(0)), ~same
 
 
 def _have_same_identity(identities: Tensor) -> Tensor:
-    """Which rows have the same identity, (N, N). Integers become int64: torch compares not every dtype everywhere."""
+    """Which rows have the same identity, (N, N). Integers become int64: not every backend compares every dtype."""
     if not identities.is_floating_point():
         identities = identities.long()
     return identities.unsqueeze(1) == identities.unsqueeze(0)
@@ -85,15 +85,15 @@ def valid_anchors(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def triplets_have_values(lengths: Tensor, positive: Tensor, negative: Tensor, infinite: bool) -> Tensor:
-    """Whether arithmetic on all valid triplets gives numbers, (): no row of one is NaN.
+    """Whether all valid triplets give numbers, (): no row of a triplet is NaN.
 
-    Nor is an anchor ``infinite`` where that matters: it is equally far from everything, and inf - inf is NaN.
+    With ``infinite``, no anchor may be infinite either: it is equally far from everything, and inf - inf is NaN.
 
     Args:
-        lengths: of :func:`squared_lengths`.
-        positive: of :func:`identity_masks`.
+        lengths: from :func:`squared_lengths`.
+        positive: from :func:`identity_masks`.
         negative: the same.
-        infinite: whether infinite anchors matter.
+        infinite: whether infinite anchors are excluded.
     """
     anchor = valid_anchors(positive, negative)
     lost = ~(lengths < torch.inf) if infinite else torch.isnan(lengths)
@@ -102,7 +102,7 @@ def triplets_have_values(lengths: Tensor, positive: Tensor, negative: Tensor, in
 
 
 def ascending_order(x: Tensor) -> Tensor:
-    """Indices that sort each row of ``x``; among equals the lower index first."""
+    """Indices that sort each row of ``x``; ties keep the lower index first."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return torch.sort(x, stable=True, dim=1, descending=False)[1]
     return _ascending_order(x)
@@ -110,17 +110,17 @@ def ascending_order(x: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _ascending_order(x: Tensor) -> Tensor:
-    # The exporter has no stable sort. TopK, which it makes of the other one, takes the lower index first.
+    # The exporter has no stable sort, but exports the unstable one as TopK, which takes the lower index first.
     if x.device.type == 'cpu' and not is_plain_eager(x):
         return torch.sort(x, dim=1)[1]
     return torch.sort(x, stable=True, dim=1)[1]
 
 
 def counted_up_to(order: Tensor, counted: Tensor) -> Tensor:
-    """How many ``counted`` entries of its row stand at or before each entry in ``order``, int64, without an N^3 tensor.
+    """The number of ``counted`` entries of its row up to each entry in ``order``, int64, without an N^3 tensor.
 
     Args:
-        order: of :func:`ascending_order`, (N, M).
+        order: from :func:`ascending_order`, (N, M).
         counted: bool, (N, M).
     """
     counts = counted.to(torch.int64).gather(1, order).cumsum(1)
@@ -134,10 +134,10 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
     """
     lengths = squared_lengths(x)
     anchor = keep(x.detach().double(), (lengths < torch.inf).unsqueeze(1))
-    # |x_j|^2 - 2 x_i x_j: |x_i|^2 is the same for all that row i chooses from
+    # |x_j|^2 - 2 x_i x_j: |x_i|^2 is the same for all candidates of row i
     distances = lengths.unsqueeze(0) + anchor @ (anchor.t() * -2.0)
-    # one column of zeros more stands for "none": there is always something to choose from, in an empty batch too.
-    # Added here, and not to the rows of the product, because torch 2.1 cannot pad the rows of a tensor without columns.
+    # an extra column of zeros stands for "none", so that even an empty batch has something to choose from. Added here
+    # and not to the rows of the product, because torch 2.1 cannot pad the rows of a tensor without columns.
     distances = F.pad(distances, [0, 1])
     same = F.pad(_have_same_identity(identities), [0, 1])
     none = torch.arange(distances.size(1), device=x.device) == x.size(0)
@@ -147,9 +147,9 @@ def batch_hard_pairs(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distances_to(x: Tensor, chosen: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
-    """Distance of each row of ``x`` to the row it chose, from their difference; index N means none, and no gradient.
+    """Distance of each row of ``x`` to its chosen row, from their difference; index N means none and has no gradient.
 
-    As float64: what counts is the difference of two distances, which may be all but equal.
+    In float64: losses take the difference of two distances that may be almost equal.
     """
     x = x.double()
     difference = x - x.index_select(0, chosen.clamp(max=x.size(0) - 1))
@@ -158,17 +158,17 @@ def distances_to(x: Tensor, chosen: Tensor, root: bool, floor: float = 1e-12) ->
 
 
 def weighted_distances(x: Tensor, squared: Tensor, weights: Tensor, root: bool, floor: float = 1e-12) -> Tensor:
-    r"""sum_ij w_ij d_ij, as float64, for constant weights; 0 \cdot d is 0 even where d is infinite.
+    r"""sum_ij w_ij d_ij in float64, for constant weights; 0 \cdot d is 0 even where d is infinite.
 
     The gradient is written out, because that of :func:`pairwise_squared_distances` has float64 products of transposed
     tensors, which onnxruntime 1.16 cannot run. A second derivative raises RuntimeError.
 
     Args:
         x: (N, D).
-        squared: their :func:`pairwise_squared_distances`.
+        squared: the :func:`pairwise_squared_distances` of ``x``.
         weights: w, (N, N).
-        root: whether d is the distance, or its square.
-        floor: of :func:`distances_of`.
+        root: whether d is the distance; otherwise its square.
+        floor: see :func:`distances_of`.
     """
     squared, weights = squared.detach(), weights.detach()
     d = distances_of(squared, root, floor)

@@ -1,4 +1,4 @@
-"""Features of a student and its teacher, made comparable: rows, products of rows, and maps."""
+"""Helpers that make features of student and teacher comparable: rows, products of rows, and maps."""
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,9 @@ def products(x: Tensor) -> Tensor:
 
 
 def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
-    """0, with the gradient by ``x`` that ``slope``, the gradient by its :func:`products`, means.
+    """0, with the gradient by ``x`` for the gradient ``slope`` by its :func:`products`.
 
-    It is of :func:`lossreg.ops.closed_form.first_order`.
+    First order only: see :func:`lossreg.ops.closed_form.first_order`.
     """
     slope = slope.detach()
     # 2 sum_j (slope_ij + slope_ji) x_j
@@ -36,18 +36,18 @@ def gradient_by_products(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
-    """``x`` with mean 0 and standard deviation 1 along ``dims``, of which the last comes first; constants become 0.
+    """``x`` with mean 0 and standard deviation 1 along ``dims``, given from last to first; constants become 0.
 
     ``eps`` is added to the standard deviation, which is the unbiased one.
     """
     x = x - _mean(x, dims, 0)
-    # again, because a constant must become exactly 0: what its mean in float32 is off by would be scaled up to 1
+    # twice, because a constant must become exactly 0: the rounding error of its float32 mean would be scaled up to 1
     x = x - _mean(x, dims, 0)
     return x / (root(_mean(x * x, dims, 1)) + eps)
 
 
 def _mean(x: Tensor, dims: list[int], less: int) -> Tensor:
-    """The sum along ``dims`` over the number of elements less some, with these dimensions kept as 1."""
+    """The sum along ``dims`` over the number of elements minus ``less``, with these dimensions kept as 1."""
     count = 1
     summed = x
     for dim in dims:
@@ -57,7 +57,7 @@ def _mean(x: Tensor, dims: list[int], less: int) -> Tensor:
 
 
 def check_same_maps(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
-    """Raises ValueError unless these are features (N, C, ...) that may differ only in C."""
+    """Raises ValueError unless these are features (N, C, ...) that differ at most in C."""
     if a.dim() < 2 or a.dim() != b.dim() or a.shape[:1] + a.shape[2:] != b.shape[:1] + b.shape[2:]:
         raise ValueError(
             f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; '
@@ -66,7 +66,7 @@ def check_same_maps(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
 
 
 def resized_like(x: Tensor, like: Tensor) -> Tensor:
-    """A map (N, C, H, W) interpolated bilinearly to the height and width of another, or itself if it has these."""
+    """A map (N, C, H, W) interpolated bilinearly to the height and width of another; unchanged if they are equal."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         if x.shape[2:] == like.shape[2:]:
             return x
@@ -77,8 +77,8 @@ def resized_like(x: Tensor, like: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _same_size(x: Tensor, like: Tensor) -> bool:
-    # a traced graph may not ask whether two sizes are equal, only whether they are one symbol; if not it interpolates,
-    # which at equal sizes changes nothing
+    # a traced graph must not compare two sizes, only check whether they are the same symbol; if not, it interpolates,
+    # which changes nothing at equal sizes
     if type(x) is Tensor:
         return x.shape[2:] == like.shape[2:]
     from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -87,6 +87,6 @@ def _same_size(x: Tensor, like: Tensor) -> bool:
 
 
 def flat_features(x: Tensor, with_l2_norm: bool) -> Tensor:
-    """A batch of features as rows, in float64, of length 1 if so wanted."""
+    """A batch of features as float64 rows, of length 1 with ``with_l2_norm``."""
     x = x.flatten(1).double()
     return normalize(x) if with_l2_norm else x

@@ -1,8 +1,8 @@
-"""Rotated boxes as two-dimensional Gaussians, and how far two Gaussians are apart.
+"""Rotated boxes as two-dimensional Gaussians, and distances between Gaussians.
 
-A covariance is given by a factor of it, s^2 L L^T with det L = 1, because every distance here is then a sum of squares:
-the covariances themselves would lose the narrow side of a long box to rounding, and the distance of boxes that are
-nearly equal. For a matrix A of determinant 1, such as L_p^-1 L_t, |A|^2 - 2 = (a11 - a22)^2 + (a12 + a21)^2.
+A covariance is stored by its factors s and L: s^2 L L^T with det L = 1. Every distance here is then a sum of squares.
+With the covariances themselves, rounding would lose the narrow side of a long box and the distance of nearly equal
+boxes. For a matrix A of determinant 1, such as L_p^-1 L_t, |A|^2 - 2 = (a11 - a22)^2 + (a12 + a21)^2.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from lossreg.ops.closed_form import first_order
 
 
 class Gaussian(NamedTuple):
-    """A Gaussian for each box, all (N): its mean, s, and the entries of L."""
+    """A Gaussian per box, every field (N): the mean, s, and the entries of L."""
 
     x: Tensor
     y: Tensor
@@ -28,7 +28,7 @@ class Gaussian(NamedTuple):
 def gaussian_of_box(boxes: Tensor) -> Gaussian:
     """The Gaussian of centre, size and angle, (N, 5): s L = R(angle) diag(w, h) / 2, with sizes from 1e-7 to 1e7."""
     x, y, width, height, angle = boxes.t().contiguous().unbind(0)
-    # roots before products: the square of an area may be beyond float32
+    # roots before products: the square of an area may overflow float32
     a, b = torch.sqrt(width.clamp(min=1e-7, max=1e7)), torch.sqrt(height.clamp(min=1e-7, max=1e7))
     wide, high = a / b, b / a
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -38,7 +38,7 @@ def gaussian_of_box(boxes: Tensor) -> Gaussian:
 def gaussian_of_correlation(boxes: Tensor) -> Gaussian:
     """The Gaussian of mean, standard deviations and correlation r, (N, 5).
 
-    L is lower triangular. Deviations are at least 1e-9, and r is 1e-7 away from -1 and 1.
+    L is lower triangular. Deviations are at least 1e-9, and r stays 1e-7 away from -1 and 1.
     """
     x, y, width, height, r = boxes.t().contiguous().unbind(0)
     a, b = torch.sqrt(width.clamp(min=1e-9)), torch.sqrt(height.clamp(min=1e-9))
@@ -82,7 +82,7 @@ def kl_divergence(p: Gaussian, t: Gaussian, alpha: float = 1.0) -> Tensor:
 
 
 def _excess(ratio: Tensor, a11: Tensor, a12: Tensor, a21: Tensor, a22: Tensor) -> Tensor:
-    """det (S_p + S_t) / sqrt(det S_p det S_t) - 4, for what :func:`relative_shape` returns; 0 for equal shapes."""
+    """det (S_p + S_t) / sqrt(det S_p det S_t) - 4, from the result of :func:`relative_shape`; 0 for equal shapes."""
     return ((ratio - 1.0) * (ratio + 1.0) / ratio).square() + dissimilarity(a11, a12, a21, a22)
 
 
@@ -91,7 +91,7 @@ def bhattacharyya_distance(p: Gaussian, t: Gaussian) -> Tensor:
     y1, y2 = offset(p, t)
     ratio, a11, a12, a21, a22 = relative_shape(p, t)
     excess = _excess(ratio, a11, a12, a21, a22)
-    # S = L_p (s_p^2 + s_t^2 A A^T) L_p^T / 2, and the inverse of A A^T is A A^T turned by a right angle
+    # S = L_p (s_p^2 + s_t^2 A A^T) L_p^T / 2, and the inverse of A A^T is A A^T rotated by 90 degrees
     straight = (y1 / t.size).square() + (y2 / t.size).square()
     turned = ((a21 * y1 - a11 * y2) / p.size).square() + ((a22 * y1 - a12 * y2) / p.size).square()
     return 0.5 * torch.log1p(0.25 * excess) + 0.25 * (straight + turned) / (excess + 4.0)
@@ -107,9 +107,9 @@ def overlap_volume(p: Gaussian, t: Gaussian) -> Tensor:
 def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, Tensor]:
     """The squared Wasserstein distance of the shapes, and sqrt(det S_p det S_t), which is at least ``floor``.
 
-    That is tr S_p + tr S_t - 2 sqrt(M), with M = tr(S_p S_t) + 2 sqrt(det S_p det S_t): the squares of P - T U for
-    the factors P and T, and for U the rotation that makes them smallest. It may be below 0 where the floor counts.
-    A second derivative raises RuntimeError.
+    That is tr S_p + tr S_t - 2 sqrt(M), with M = tr(S_p S_t) + 2 sqrt(det S_p det S_t): the squared norm of P - T U for
+    the factors P and T and the rotation U that minimises it. It may be below 0 where the floor applies. A second
+    derivative raises RuntimeError.
     """
     p11, p12, p21, p22 = p.size * p.l11, p.size * p.l12, p.size * p.l21, p.size * p.l22
     t11, t12, t21, t22 = t.size * t.l11, t.size * t.l12, t.size * t.l21, t.size * t.l22
@@ -117,7 +117,7 @@ def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, T
     c = (p11 * t11 + p21 * t21) + (p12 * t12 + p22 * t22)
     s = (p11 * t12 + p21 * t22) - (p12 * t11 + p22 * t21)
     m = c * c + s * s
-    # without gradient: the derivative with respect to the best rotation is 0, the second one is not
+    # without gradient: the derivative by the best rotation is 0, but the second derivative is not
     still = m.detach() == 0
     norm = torch.rsqrt(torch.where(still, 1.0, m.detach()))
     cos, sin = torch.where(still, 1.0, c.detach() * norm), s.detach() * norm
@@ -129,7 +129,7 @@ def wasserstein_shape(p: Gaussian, t: Gaussian, floor: float) -> tuple[Tensor, T
     )
     product = (p.size * t.size).square()
     if floor > 0.0:
-        # less 2 (sqrt(M + 2 missing) - sqrt(M)), as a quotient
+        # minus 2 (sqrt(M + 2 missing) - sqrt(M)), as a quotient
         missing = (floor - product).clamp(min=0.0)
         root = torch.sqrt(m + 2.0 * missing) + torch.sqrt(m.clamp(min=1.1754943508222875e-38))
         distance = distance - 4.0 * missing / root

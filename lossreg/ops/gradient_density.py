@@ -1,4 +1,4 @@
-"""The density of gradient lengths, by which the GHM losses weigh elements."""
+"""The density of gradient lengths, by which the GHM losses weight elements."""
 
 from typing import Optional, Tuple
 
@@ -12,15 +12,15 @@ from lossreg.ops.reductions import average
 def harmonised_weights(
     length: Tensor, counted: Tensor, edges: Tensor, number: Tensor, acc_sum: Optional[Tensor], momentum: float
 ) -> Tuple[Tensor, Tensor]:
-    """The weight of each element by the density of gradients as long as its own, and the density of each bin.
+    """The weight of each element by the density of gradients of similar length, and the density of each bin.
 
     Args:
         length: of each gradient, >= 0, of any shape.
         counted: which elements count; the weight of all others is 0.
         edges: of the bins, ascending, (B + 1).
-        number: what the weights are divided by the densities of.
-        acc_sum: the densities before the batch, (B), if they move.
-        momentum: the share of them that stays.
+        number: the numerator of the weights; the denominator is the density times the number of nonempty bins.
+        acc_sum: the densities before the batch, (B), if they are a moving average.
+        momentum: the momentum of that average.
 
     Returns:
         The weights, of the shape of ``length``, and the densities after the batch, (B).
@@ -28,7 +28,7 @@ def harmonised_weights(
     bins = edges.numel() - 1
     edges = edges.to(length)
     known = keep(length, counted & (length == length))
-    # equally wide, so multiplication finds the bin, or, by rounding, the one beside it
+    # the bins are equally wide, so multiplication finds the bin or, by rounding, its neighbour
     at = (known * bins).clamp(max=bins - 0.5).long()
     at = at + (known >= edges[at + 1]).long() - (known < edges[at]).long()
     inside = counted & (length == length) & (at >= 0) & (at < bins)

@@ -1,4 +1,4 @@
-"""Weights and means of pixels as mmagic has them, and images composed by a matte."""
+"""Pixel weights and means as in mmagic, and images composed with a matte."""
 
 from typing import Optional, Tuple
 
@@ -11,7 +11,7 @@ from lossreg.ops.reductions import average_by, average_over, reduce_loss, total,
 def pixel_weight(
     weight: Optional[Tensor], like: Tensor, like_name: str, weight_name: str = 'weight'
 ) -> Optional[Tensor]:
-    """A weight for every element, of the shape of ``like``, from one of that shape or with 1 channel.
+    """A weight for every element, of the shape of ``like``; it may be given with 1 channel.
 
     Raises:
         ValueError: it has neither shape.
@@ -23,7 +23,7 @@ def pixel_weight(
 
 
 def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample_wise: bool = False) -> Tensor:
-    r"""Reduces weighted losses as mmagic does: a mean is over the weights, where there are any.
+    r"""Reduces weighted losses as mmagic does: with weights, a mean divides by their sum.
 
     .. math::
         \frac{\sum_{n,i} w_{ni} \ell_{ni}}{\sum_{n,i} w_{ni} + 10^{-12}} \qquad\text{or, sample-wise,}\qquad
@@ -33,7 +33,7 @@ def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample
         loss: the losses times their weights, (N, ...).
         weight: w, of the same shape.
         reduction: ``none``, ``mean`` or ``sum``.
-        sample_wise: whether each sample has a mean of its own. A sample without weight counts as 0.
+        sample_wise: whether to take the mean of each sample first. A sample of weight 0 counts as 0.
 
     Raises:
         ValueError: unknown ``reduction``.
@@ -49,13 +49,13 @@ def reduce_pixels(loss: Tensor, weight: Optional[Tensor], reduction: str, sample
 def composed_pair(
     pred_alpha: Tensor, fg: Tensor, bg: Tensor, ori_merged: Tensor, weight: Optional[Tensor] = None
 ) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    r"""The image that a matte composes, the true one, and a weight for every element.
+    r"""The image composed with a matte, the true image, and a weight for every element.
 
     .. math::
         x = \alpha f + (1 - \alpha) b
 
     Args:
-        pred_alpha: the matte alpha, (N, 1, H, W), or a channel for each of the image's.
+        pred_alpha: the matte alpha, (N, 1, H, W), or with as many channels as the image.
         fg: the foreground f, (N, C, H, W).
         bg: the background b, of the same shape.
         ori_merged: the true image, of the same shape.

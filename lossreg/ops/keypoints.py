@@ -42,7 +42,7 @@ def coordinate_weight(target_weight: Tensor, output: Tensor) -> Tensor:
     """A weight in full precision that broadcasts to coordinates.
 
     Args:
-        target_weight: of the shape of ``output``, that with 1 as the last dimension, or the first dimensions of it,
+        target_weight: of the shape of ``output``, of that with 1 as the last dimension, or of its first dimensions,
             such as (N, K).
         output: coordinates, such as (N, K, D).
 
@@ -77,13 +77,13 @@ def squared_distances_in_sigmas(
 def heatmap_weight(
     target: Tensor, target_weights: Optional[Tensor], mask: Optional[Tensor], skip_empty_channel: bool
 ) -> Optional[Tensor]:
-    """The weight of each pixel: that of its keypoint or its own, times its mask, times whether its channel counts.
+    """The weight of each pixel: its own or its keypoint's, times its mask, 0 in skipped channels.
 
     Args:
         target: heatmaps, (N, K, H, W), or with more dimensions after K.
         target_weights: (N, K), or of the shape of ``target``.
         mask: of the shape of ``target``, or that with 1 in place of K.
-        skip_empty_channel: whether channels whose target is 0 everywhere do not count.
+        skip_empty_channel: whether to skip channels whose target is 0 everywhere.
 
     Returns:
         A tensor that broadcasts to ``target``, or None for 1.
@@ -105,7 +105,7 @@ def heatmap_weight(
 
 
 def visibility_weight(target_weight: Tensor, output: Tensor) -> Tensor:
-    """A weight that broadcasts to ``output`` (N, K), from one for each sample, or for each element.
+    """A weight that broadcasts to ``output`` (N, K), given for each sample or each element.
 
     Raises:
         ValueError: it is neither (N) nor (N, K).
@@ -119,12 +119,12 @@ def visibility_weight(target_weight: Tensor, output: Tensor) -> Tensor:
 
 
 def bones_between(x: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
-    """From each parent to its joint: (..., B, D) of joints (..., K, D)."""
+    """The vector from each parent to its joint: (..., B, D), from joints (..., K, D)."""
     return x.index_select(-2, joints.to(x.device)) - x.index_select(-2, parents.to(x.device))
 
 
 def bones_of(joint_parents: Sequence[int]) -> Tuple[Tensor, Tensor]:
-    """The joints that have a parent, and their parents, (B) each. One without is its own parent. For constructors only.
+    """The joints that have a parent, and their parents, (B) each. A root is its own parent. For constructors only.
 
     Raises:
         ValueError: a parent is not a joint.

@@ -1,8 +1,8 @@
-"""The alignment lattice of connectionist temporal classification: its likelihood and the derivative of that.
+"""The alignment lattice of connectionist temporal classification: its likelihood and derivative.
 
-The states of a sample are its labels with blanks before, between and behind: ``L = 2 S + 1``. The recursion over frames
-is a scan, which ONNX has as an operator, in every trace, and a loop elsewhere. Everything is in float64: the
-likelihood of a long sequence is a small number, and the derivative a ratio of two of them.
+The states of a sample are its labels with blanks before, between and after: ``L = 2 S + 1``. The recursion over frames
+is a scan, which is an operator in ONNX, in every trace, and a loop elsewhere. Everything is in float64: the likelihood
+of a long sequence is a small number, and the derivative a ratio of two of them.
 """
 
 import torch
@@ -14,7 +14,7 @@ from lossreg.ops.closed_form import with_gradient
 from lossreg.ops.tracing import scan
 
 KERNEL_IS_RIGHT = torch.__version__ >= '2.11'
-"""Whether torch's kernel is: that of 2.1 reads uninitialised memory for a sample without frames; 2.11 is known good."""
+"""Whether torch's kernel is right: torch 2.1's reads uninitialised memory for a sample without frames; 2.11 is good."""
 
 
 def ctc_negative_log_likelihood(
@@ -22,15 +22,15 @@ def ctc_negative_log_likelihood(
 ) -> Tensor:
     """The negative log-likelihood of each sample, (N), with the gradient that torch defines.
 
-    Eager mode runs torch's kernel where that is right, everything else the recursion.
+    Eager mode runs torch's kernel where it is right; everything else runs the recursion.
 
     Args:
         log_probs: 0 where frames do not count, (T, N, C).
         labels: legal everywhere, (N, S).
         input_lengths: frames that count, (N).
         target_lengths: labels that count, (N).
-        blank: the class of no label.
-        zero_infinity: whether no alignment means 0, not infinity.
+        blank: the class that stands for no label.
+        zero_infinity: whether a sample without any alignment gives 0 instead of infinity.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if KERNEL_IS_RIGHT and is_eager(log_probs):
@@ -39,7 +39,7 @@ def ctc_negative_log_likelihood(
     impossible = nll == torch.inf
     nll = torch.where(impossible, 1.0, nll).to(log_probs.dtype)
     gradient = torch.where(impossible.unsqueeze(1), 0.0, gradient).to(log_probs.dtype)
-    # a factor of infinity makes the value infinite and, times the gradient of 0, the gradient NaN, as torch has them
+    # a factor of infinity makes the value infinite and, times the gradient of 0, the gradient NaN, as in torch
     factor = torch.where(impossible, torch.full_like(nll, 0.0 if zero_infinity else torch.inf), 1.0)
     counted = torch.arange(log_probs.size(0), device=log_probs.device).unsqueeze(1) < input_lengths
     finite = keep(log_probs, counted.unsqueeze(2) & (log_probs > -torch.inf))
@@ -70,25 +70,25 @@ def _closed_form(
     counted = torch.arange(log_probs.size(0), device=log_probs.device).unsqueeze(1) < input_lengths
     final, forward = _recursion(_log_of(place == 0).expand(states.shape), emissions, skip, counted)
     log_likelihood = _log_sum_exp(torch.where((place == last) | (place == last - 1), final, -torch.inf))
-    # the same recursion backwards in frames and states; a state is then left for the one after the next
+    # the same recursion backwards in frames and states; a skip then leads to the state after the next
     _, backward = _recursion(
         _log_of(place == last).flip(1),
         emissions.flip(0, 2),
         F.pad(skip.flip(1), [2, 0])[:, :-2],
         counted.flip(0),
     )
-    # both contain the frame's own emission; their product over the likelihood is the share of alignments so
+    # both contain the frame's own emission; their product over the likelihood is the share of alignments in that state
     paths = torch.where(emissions == -torch.inf, -torch.inf, forward + backward.flip(0, 2) - emissions)
     posterior = (paths - log_likelihood.unsqueeze(1)).exp()
     # d nll / d log p(t, c) = p(t, c) - sum of posteriors of the states with class c
     expected = torch.zeros_like(log_probs).scatter_add(2, index, posterior)
-    # a NaN that an alignment reaches is in the posteriors; one that none reaches does not count
+    # a NaN that an alignment reaches is in the posteriors; a NaN that none reaches does not count
     probability = torch.where(log_probs.isnan(), 0.0, log_probs.exp())
     return -log_likelihood, torch.where(counted.unsqueeze(2), probability - expected, 0.0)
 
 
 def padded_targets(targets: Tensor, lengths: Tensor) -> Tensor:
-    """Rows of labels, (N, M), from all labels behind one another, (M)."""
+    """Rows of labels, (N, M), from concatenated labels, (M)."""
     first = lengths.cumsum(0) - lengths
     place = torch.arange(targets.size(0), device=targets.device)
     index = (first.unsqueeze(1) + place).clamp(min=0, max=targets.size(0) - 1)
@@ -96,7 +96,7 @@ def padded_targets(targets: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _states(labels: Tensor, blank: int) -> Tensor:
-    """Labels with blanks before, between and behind: (N, 2 S + 1)."""
+    """Labels with blanks before, between and after: (N, 2 S + 1)."""
     pairs = torch.stack([torch.full_like(labels, blank), labels], 2)
     return F.pad(pairs.flatten(1), [0, 1], value=float(blank))
 
@@ -140,7 +140,7 @@ def _recursion(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) 
 def _scan(start: Tensor, emissions: Tensor, skip: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     def step(state: Tensor, emission: Tensor, counted: Tensor, skip: Tensor) -> list[Tensor]:
         state = _step(state, emission, skip, counted)
-        return [state, state.clone()]  # no two results may be one tensor
+        return [state, state.clone()]  # two results must not be the same tensor
 
     final, states = scan(step, start.contiguous(), [emissions, counted], [skip])
     return final, states

@@ -1,4 +1,4 @@
-"""What the losses over angles between features and class weights share (``lossreg.losses.face_recognition``)."""
+"""Helpers of the losses on angles between features and class weights (``lossreg.losses.face_recognition``)."""
 
 import math
 
@@ -11,7 +11,7 @@ from lossreg.ops.products import matmul
 
 
 def class_weights(*shape: int) -> nn.Parameter:
-    """A parameter of this shape, drawn as ``nn.init.xavier_uniform_`` draws."""
+    """A parameter of this shape, initialised by ``nn.init.xavier_uniform_``."""
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape)))
 
 
@@ -24,7 +24,7 @@ def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tenso
         weight: (C, D), or (C, K, D).
 
     Returns:
-        Which labels are legal, and an index to gather with: the label, or 0 where it is illegal, (N) both.
+        Which labels are legal, and an index to gather with: the label, or 0 where it is illegal; (N) each.
 
     Raises:
         ValueError: shapes do not match.
@@ -36,32 +36,32 @@ def check_inputs(features: Tensor, label: Tensor, weight: Tensor) -> tuple[Tenso
     check_size(features, 1, weight.size(-1), 'features', 'columns of weight')
     label = indices(label, 'label')
     legal = check_labels(label, weight.size(0), None, 'label')
-    # zeros of the features' batch, not a number: so a traced graph knows that both batches are equal
+    # zeros shaped by the features' batch, not a number, so that a traced graph knows both batches are equal
     return legal, torch.where(legal, label, torch.zeros(features.size(0), dtype=torch.long, device=label.device))
 
 
 def cosines(features: Tensor, weight: Tensor, s: float = 1.0) -> Tensor:
     """s cos of the angle between every row of ``features`` (N, D) and of ``weight`` (C, D): (N, C)."""
     x = normalize(upcast(features))
-    # scaled here, not the larger product
+    # scaled here, because the product is larger
     return matmul(x if s == 1.0 else x * s, normalize(weight.to(x.dtype)).t())
 
 
 def target_of(scores: Tensor, index: Tensor) -> Tensor:
-    """The score of each sample's own class: (N) of (N, C)."""
+    """The score of each sample's class: (N), from (N, C)."""
     return scores.gather(1, index.unsqueeze(1)).squeeze(1)
 
 
 def with_target(scores: Tensor, index: Tensor, target: Tensor) -> Tensor:
-    """``scores`` with the score of each sample's own class replaced."""
+    """``scores`` with the score of each sample's class replaced."""
     return scores.scatter(1, index.unsqueeze(1), target.unsqueeze(1))
 
 
 def squared_sine(features: Tensor, own: Tensor, cosine: Tensor) -> Tensor:
-    """sin^2 of the angle whose cosine is given, between rows of ``features`` and of ``own``, (N, D) both; (N).
+    """sin^2 of the angle between rows of ``features`` and of ``own``, (N, D) each, given its cosine; (N).
 
-    1 - cos^2 is lost to rounding where the vectors are all but parallel. There it is taken from their difference, as a
-    value: the derivative is that of 1 - cos^2.
+    1 - cos^2 is lost to rounding where the vectors are almost parallel. There the value comes from their difference;
+    the derivative stays that of 1 - cos^2.
     """
     x = normalize(upcast(features).detach())
     w, c = normalize(own.detach().to(x.dtype)), cosine.detach()
@@ -74,7 +74,7 @@ def squared_sine(features: Tensor, own: Tensor, cosine: Tensor) -> Tensor:
 
 
 def add_angle(cosine: Tensor, squared_sine: Tensor, m: float) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1] and sin^2(theta).
+    """cos(theta + m) from cos(theta) in [-1, 1] and sin^2(theta).
 
     The sine is at least sqrt(1e-7): its derivative is infinite at cos = 1.
     """
@@ -87,7 +87,7 @@ def softmax_loss(logits: Tensor, index: Tensor, legal: Tensor) -> Tensor:
 
 
 def arc_target(cosine: Tensor, squared_sine: Tensor, m: float, monotonic: bool, easy_margin: bool) -> Tensor:
-    """cos(theta + m) of cos(theta) in [-1, 1], or what the options put in its place.
+    """cos(theta + m) from cos(theta) in [-1, 1], or what the options replace it by.
 
     See :func:`lossreg.functional.arc_face_loss`.
     """

@@ -1,4 +1,4 @@
-"""Maps as far as a mask leaves them, and the Dice coefficient of masks."""
+"""Masked maps, and the Dice coefficient of masks."""
 
 from typing import Optional, Tuple
 
@@ -10,10 +10,10 @@ from lossreg.ops.reductions import average_by, total, total_per_sample
 
 
 def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Predictions and targets in full precision, 0 where the mask is, and the mask itself in theirs.
+    """Predictions and targets in full precision, 0 where the mask is 0, and the mask in the same precision.
 
     Raises:
-        ValueError: the three are not of one shape.
+        ValueError: the three shapes differ.
     """
     check_same_shape(gt, pred, 'gt', 'pred')
     x, t = upcast(pred), upcast(gt)
@@ -27,7 +27,7 @@ def masked_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tenso
     """Predictions and targets times the mask, without NaN where it is 0.
 
     Raises:
-        ValueError: the three are not of one shape.
+        ValueError: the three shapes differ.
     """
     x, t, m = counted_maps(pred, gt, mask)
     return (x, t) if m is None else (x * m, t * m)

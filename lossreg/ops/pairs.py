@@ -1,4 +1,4 @@
-"""Errors of predictions beside targets of the same shape, element by element, weighted."""
+"""Weighted element-wise errors of predictions against targets of the same shape."""
 
 import math
 from typing import Optional, Tuple
@@ -14,8 +14,8 @@ def counted_pair(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -> Tupl
     """Predictions and targets in full precision, 0 where the weight is 0.
 
     Raises:
-        ValueError: the three are not of one shape; the weight may be 1 in dimensions 1 and 2, as the heads of CornerNet
-            and 3DSSD give it.
+        ValueError: the three shapes differ; the weight may have size 1 in dimensions 1 and 2, as the heads of CornerNet
+            and 3DSSD pass it.
     """
     check_same_shape(target, pred, 'target', 'pred')
     x, t = upcast(pred), upcast(target)
@@ -35,7 +35,7 @@ def absolute_error(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
 def squared_error(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
     """w (x - t)^2 of every element; see :func:`lossreg.functional.mse_loss`."""
     x, t = counted_pair(pred, target, weight)
-    # (x - t)^2, in one kernel
+    # (x - t)^2 in a single kernel
     loss = F.mse_loss(x, t, reduction='none')
     return loss if weight is None else loss * upcast(weight)
 
@@ -63,7 +63,7 @@ def counted_triple(
     """Predictions, targets and uncertainties in full precision, 0 where the weight is 0.
 
     Raises:
-        ValueError: they are not of one shape.
+        ValueError: their shapes differ.
     """
     check_same_shape(sigma, pred, 'sigma', 'pred')
     x, t = counted_pair(pred, target, weight)
@@ -78,7 +78,7 @@ def weighted_by_uncertainty(error: Tensor, sigma: Tensor, weight: Optional[Tenso
 
 
 def signed_scores(input: Tensor, target: Tensor) -> Tensor:
-    """t s, the scores seen from their targets: positive where the sign is right. All losses of scores start with it.
+    """t s, positive where the score has the right sign. All losses of scores start with it.
 
     Args:
         input: scores s, of any shape.

@@ -1,4 +1,4 @@
-"""Products of matrices in their own precision."""
+"""Matrix products that keep their precision under autocast."""
 
 from typing import Any, Optional
 
@@ -9,16 +9,16 @@ from lossreg.arith import is_eager
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of matrices or batches of them, with its gradient, in their own precision: autocast changes nothing.
+    """``a @ b`` of matrices or batches of them, and its gradient, in their own precision: autocast changes nothing.
 
-    Plain eager mode switches autocast off around the product and around those of its gradient. Anywhere else, a product
-    that autocast has rounded is computed again in float64, which autocast leaves alone, in the gradient too. Only the
-    gradient of a product that a scripted loss has computed outside an autocast region follows one that ``backward`` is
-    called in.
+    Plain eager mode switches autocast off around the product and its gradient's products. Everywhere else, a product
+    that autocast has rounded is computed again in float64, which autocast leaves alone; so is its gradient. One
+    exception: if a scripted loss runs outside an autocast region but ``backward`` is called inside one, the gradient
+    follows autocast.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        # TorchScript's own derivative of a @ b would be rounded for good by one backward pass in an autocast region;
-        # these two are left to autograd
+        # after one backward pass in an autocast region, TorchScript would round its own derivative of a @ b in every
+        # later pass; these two operations are left to autograd
         if a.dim() == 2 and b.dim() == 2:
             product: Tensor = torch.linalg.multi_dot([a, b])
         else:
@@ -34,7 +34,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.jit.unused
 def _is_differentiated_eagerly(x: Tensor) -> bool:
-    # torch.func would take a function with a gradient of its own, but not as often as it takes a plain product
+    # torch.func supports a function with its own gradient, but in fewer cases than a plain product
     return is_eager(x) and not torch._C._are_functorch_transforms_active()
 
 
@@ -47,7 +47,7 @@ def _eager_matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
-    if not _is_autocast(a.device.type):  # asking takes a tenth of the time of entering a context
+    if not _is_autocast(a.device.type):  # checking takes a tenth of the time of entering a context
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
@@ -56,12 +56,12 @@ def _matmul_without_autocast(a: Tensor, b: Tensor) -> Tensor:
 def _is_autocast(device: str) -> bool:
     if hasattr(torch, 'get_autocast_dtype'):
         return device != 'meta' and torch.is_autocast_enabled(device)
-    # torch 2.1 has a question for each device
+    # torch 2.1 has one query per device
     return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
 
 
 class _Product(torch.autograd.Function):
-    """``a @ b``, whose gradients are such products again."""
+    """``a @ b``, whose gradients are again such products."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -84,5 +84,5 @@ class _Product(torch.autograd.Function):
 
 
 def _summed_to(gradient: Optional[Tensor], x: Tensor) -> Optional[Tensor]:
-    """The gradient of ``x`` from that of what it was broadcast to."""
+    """The gradient of ``x`` from the gradient of its broadcast form."""
     return gradient if gradient is None or gradient.shape == x.shape else gradient.sum_to_size(x.shape)

@@ -43,7 +43,7 @@ def average(summed: Tensor, count: Tensor) -> Tensor:
 
 
 def average_over(summed: Tensor, count: int) -> Tensor:
-    """``summed / count`` for a size, and exactly 0 where that is 0.
+    """``summed / count`` for a Python size, and exactly 0 where the size is 0.
 
     The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
     """
@@ -51,21 +51,21 @@ def average_over(summed: Tensor, count: int) -> Tensor:
 
 
 def average_by(summed: Tensor, factor: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """``summed / (factor + eps)``, as hosts average by an ``avg_factor``; exactly 0 where that is 0."""
+    """``summed / (factor + eps)``, as hosts average by ``avg_factor``; exactly 0 where the factor is 0."""
     return average(summed, torch.where(factor == 0, 0.0, factor + eps))
 
 
 def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
     """Reduces element-wise losses, weighted already, as OpenMMLab does.
 
-    ``none``: as they are; ``sum``: their sum; ``mean``: their sum over the number of elements, or over
-    ``avg_factor + eps`` where that is given.
+    ``none``: unchanged; ``sum``: their sum; ``mean``: their sum over the number of elements, or over ``avg_factor +
+    eps`` if given.
 
     Args:
         loss: element-wise losses.
         reduction: ``none``, ``mean`` or ``sum``.
         avg_factor: a float, int or 0-d tensor; exactly 0 gives 0.
-        eps: added to ``avg_factor``; mmdet and mmseg add float32's, mmpretrain none.
+        eps: added to ``avg_factor``; mmdet and mmseg add float32's eps, mmpretrain adds none.
 
     Raises:
         ValueError: unknown ``reduction``, or ``avg_factor`` with ``reduction='sum'``.

@@ -1,7 +1,7 @@
-"""Resizing and blurring of images, as a matrix for each axis.
+"""Resizing and blurring of images by one matrix per axis.
 
-A product of matrices exports with its gradient, for any size, and no runtime resizes in its own way. What is not finite
-spreads over a row and a column of the result.
+A matrix product exports with its gradient for any size, and does not depend on how a runtime resizes. Values that are
+not finite spread over a row and a column of the result.
 """
 
 import torch
@@ -18,7 +18,7 @@ def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def linear_resizing(size: int, new_size: int, like: Tensor) -> Tensor:
     """The matrix of linear interpolation, (new_size, size), where the first and the last points stay where they are."""
     steps = torch.zeros([], dtype=torch.float64, device=like.device) + (new_size - 1)
-    # the place of each new point among the old ones, of which the two nearest share it
+    # the position of each new point among the old ones; it interpolates between the two nearest
     place = _points(new_size, like) * (size - 1) / steps.clamp(min=1.0)
     return (1.0 - (place.unsqueeze(1) - _points(size, like)).abs()).clamp(min=0.0).to(like.dtype)
 
@@ -47,7 +47,7 @@ def _cubic(d: Tensor) -> Tensor:
 
 
 def gaussian_blur(size: int, sigma: float, radius: int, like: Tensor) -> Tensor:
-    """The matrix of a Gaussian blur, (size, size), with weights up to ``radius`` that add up to 1, and zeros around."""
+    """The matrix of a Gaussian blur, (size, size), with weights up to ``radius`` that sum to 1, and zero padding."""
     points = _points(size, like)
     distance = (points.unsqueeze(1) - points).abs()
     weights = _bell(_points(2 * radius + 1, like) - radius, sigma).sum()

@@ -1,8 +1,8 @@
-"""Areas that rotated boxes and polygons have in common, without sorting vertices.
+"""Intersection areas of rotated boxes and polygons, without sorting vertices.
 
-A region is where the edges above are less the edges below: the area of what it has in common with another one is a sum
-of integrals over edges, each a closed form. So nothing is decided by a comparison that rounding could tip, whether
-corners or edges coincide or not, and every step runs on every backend.
+A region is the area under its upper edges minus the area under its lower edges, so an intersection area is a sum of
+integrals over edges, each in closed form. No decision hangs on a comparison that rounding could tip, even where corners
+or edges coincide, and every step runs on every backend.
 """
 
 from typing import Optional, Tuple
@@ -14,13 +14,13 @@ from lossreg.arith import check_dim, check_leading_shape, check_size, keep, upca
 
 
 def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
-    """Area common to aligned pairs of rotated boxes.
+    """Intersection area of aligned pairs of rotated boxes.
 
-    In the frame of the target, an edge of ``pred`` covers the integral of y, clamped to the target's sides, over the x
-    between the others.
+    In the frame of the target, an edge of ``pred`` contributes the integral of y, clamped between two of the target's
+    sides, over the x between the other two.
 
     Args:
-        pred: x, y, w, h and the angle in radians, in rows, (5, N). The signs of sizes do not matter.
+        pred: x, y, w, h and the angle in radians, in rows, (5, N). The signs of w and h do not matter.
         target: the same.
 
     Returns:
@@ -28,7 +28,7 @@ def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
     """
     px, py, pw, ph, p_angle = pred.unbind(0)
     tx, ty, tw, th, t_angle = target.unbind(0)
-    # all lengths from the centre of pred, along the sides of the target: near numbers where one box is small
+    # all lengths from the centre of pred, along the sides of the target: small numbers where one box is small
     cos, sin = torch.cos(t_angle), torch.sin(t_angle)
     x, y = tx - px, ty - py
     x, y = cos * x + sin * y, cos * y - sin * x
@@ -39,14 +39,14 @@ def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
     cos, sin = 0.5 * torch.cos(turn), 0.5 * torch.sin(turn)
     a, b = pw.abs(), ph.abs()
     ax, ay, bx, by = cos * a, sin * a, -sin * b, cos * b
-    # corners counter-clockwise, and the way from each to the next
+    # corners counter-clockwise, and the vector from each to the next
     x, y = torch.stack([ax + bx, bx - ax, -ax - bx, ax - bx]), torch.stack([ay + by, by - ay, -ay - by, ay - by])
     dx, dy = (
         torch.stack([-2.0 * ax, -2.0 * bx, 2.0 * ax, 2.0 * bx]),
         torch.stack([-2.0 * ay, -2.0 * by, 2.0 * ay, 2.0 * by]),
     )
     end_x, end_y = x + dx, y + dy
-    # the part of each edge between left and right; without one its width is 0, wherever it ends
+    # the part of each edge between left and right; if there is none, its width is 0
     steep = _is_short(dx)
     run = torch.where(steep, 1.0, dx)
     from_x, to_x = _between(x, left, right), _between(end_x, left, right)
@@ -58,7 +58,7 @@ def common_area_of_boxes(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def _is_short(x: Tensor) -> Tensor:
-    """Whether a difference counts as 0 in divisions, whose derivative divides by its square: no area is as small."""
+    """Whether a divisor counts as 0, because the derivative divides by its square. No real area is that small."""
     return x.abs() < 1e-12
 
 
@@ -67,11 +67,11 @@ def _between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _mean_between(start: Tensor, end: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The mean of y, clamped to ``low`` and ``high``, on the way from ``start`` to ``end``."""
+    """The mean of y clamped to [``low``, ``high``], as y goes linearly from ``start`` to ``end``."""
     first, last = _between(start, low, high), _between(end, low, high)
     rise = end - start
     flat = _is_short(rise)
-    # the part beyond a side is as long as its excess is of the rise; within, the mean is that of both ends
+    # the share beyond a side is its excess over the rise; the mean of the part within is that of its two ends
     beyond = torch.where(flat, 0.0, ((start - first) + (end - last)) / torch.where(flat, 1.0, rise))
     return 0.5 * ((first + last) + (last - first) * beyond)
 
@@ -85,13 +85,13 @@ def quotient_of_areas(part: Tensor, whole: Tensor) -> Tensor:
 def common_area_of_polygons(
     from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor, other_x: Tensor, other_y: Tensor
 ) -> Tensor:
-    """Area common to two polygons of any shape, the first given by its edges, in any order, the other by its vertices.
+    """Intersection area of two polygons of any shape: the first given by its edges in any order, the other by vertices.
 
-    It is -1/2 times the sum, over pairs of edges, of the integral of their distance along y over the x that they have
-    in common, with the sign of both directions. It is above 0 where both polygons run the same way round.
+    It is -1/2 times the sum, over pairs of edges, of the integral of their distance along y over their common x range,
+    with the sign of both directions. It is above 0 where both polygons have the same orientation.
 
     Args:
-        from_x: where the edges start, (E, N). Edges of length 0 count nothing.
+        from_x: where the edges start, (E, N). Edges of length 0 contribute nothing.
         from_y: the same.
         to_x: where they end, (E, N).
         to_y: the same.
@@ -113,13 +113,13 @@ def common_area_of_polygons(
 
 
 def rolled(x: Tensor) -> Tensor:
-    """Each row's next one."""
+    """For each row, the next one; the first follows the last."""
     rows = x.unbind(0)
     return torch.stack(rows[1:] + rows[:1])
 
 
 def _height(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor, x: Tensor) -> Tensor:
-    """y of an edge at x, or at its end that is nearer."""
+    """y of an edge at x, or at its nearer end where x is outside."""
     run = to_x - from_x
     steep = _is_short(run)
     share = torch.where(steep, 0.0, (x - from_x) / torch.where(steep, 1.0, run))
@@ -127,7 +127,7 @@ def _height(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor, x: Tenso
 
 
 def _mean_size_between(start: Tensor, end: Tensor) -> Tensor:
-    """The mean of \\|y\\| on the way from ``start`` to ``end``."""
+    """The mean of \\|y\\| as y goes linearly from ``start`` to ``end``."""
     one, other = start.abs(), end.abs()
     whole = one + other
     short = _is_short(whole)
@@ -137,10 +137,10 @@ def _mean_size_between(start: Tensor, end: Tensor) -> Tensor:
 
 
 def next_on_hull(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The next vertex of the convex hull, counter-clockwise, of each point; that itself where it is no vertex.
+    """For each point, the next vertex of the convex hull, counter-clockwise; the point itself where it is not a vertex.
 
-    All others are to the left of an edge, or between its ends. Of equal points only the first counts. Decided in
-    float64 and without gradient, so that the edges of float32 points always close.
+    All other points are to the left of an edge, or between its ends. Of equal points only the first counts. Decided in
+    float64 and without gradient, so that the edges of float32 points always form a closed hull.
 
     Args:
         x: (P, N).
@@ -170,7 +170,7 @@ def next_on_hull(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def area_of_edges(from_x: Tensor, from_y: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
-    """Area within a polygon given by its edges, (E, N), near 0: above 0 where it runs counter-clockwise; (N)."""
+    """Area of a polygon near the origin, given by its edges, (E, N): above 0 where it runs counter-clockwise; (N)."""
     return 0.5 * (from_x * to_y - from_y * to_x).sum(0)
 
 
@@ -209,7 +209,7 @@ def convex_giou(pred: Tensor, target: Tensor) -> Tensor:
     """
     px, py = points_in_rows(pred)
     tx, ty = points_in_rows(target)
-    # near 0, for the areas' sake
+    # shifted near the origin, so that the areas are accurate
     x, y = tx.detach().mean(0), ty.detach().mean(0)
     px, py, tx, ty = px - x, py - y, tx - x, ty - y
     to_x, to_y = next_on_hull(px, py)

@@ -1,4 +1,4 @@
-"""Hinges of the distances within triplets, given ones and mined ones."""
+"""Hinge losses of distances within triplets, given or mined."""
 
 from typing import Optional
 
@@ -40,9 +40,9 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6)
         return size.sum(-1)
     check_at_least(x1, x1.dim() - 1, 1, 'anchor', 'this norm')
     if p == torch.inf:
-        # onnxruntime's maximum drops NaN
+        # ONNX Runtime's maximum drops NaN
         return torch.where(torch.isnan(size).any(-1), torch.nan, size.amax(-1))
-    # in units of the largest difference no power overflows; a norm scales, so the unit needs no gradient
+    # in units of the largest difference no power overflows; a norm is homogeneous, so the unit needs no gradient
     unit = size.detach().amax(-1)
     unit = torch.where((unit > 0) & (unit < torch.inf), unit, 1.0)
     share = size / unit.unsqueeze(-1)
@@ -55,7 +55,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6)
 def triplet_hinge(
     to_positive: Tensor, to_negative: Tensor, positive_to_negative: Optional[Tensor], margin: float
 ) -> Tensor:
-    r"""The hinge of distances that both losses of given triplets share.
+    r"""The hinge on distances, shared by both losses of given triplets.
 
     .. math::
         \ell = \max\big(0,\; m + d(a, p) - \min(d(a, n),\, d(p, n))\big)
@@ -90,7 +90,7 @@ def batch_hard_hinge(
     inputs = upcast(inputs)
     x = inputs.double()
     positive, negative = batch_hard_pairs(x, targets)
-    # the distance of a row that is not finite to itself is NaN, and so is its farthest positive
+    # a row that is not finite has distance NaN to itself, so its farthest positive is NaN
     lengths = squared_lengths(x)
     defined = lengths < torch.inf
     if skip_invalid:
@@ -98,7 +98,7 @@ def batch_hard_hinge(
         valid = valid_anchors(positives, negatives)
         positive = torch.where(valid, positive, inputs.size(0))
         negative = torch.where(valid, negative, inputs.size(0))
-        # a negative that is NaN need not be a valid anchor itself
+        # a NaN negative need not be a valid anchor itself
         defined = ~valid | triplets_have_values(lengths, positives, negatives, infinite=True)
     # max d(a, p) - min d(a, n)
     gap = distances_to(x, positive, not squared, floor) - distances_to(x, negative, not squared, floor)

@@ -1,4 +1,4 @@
-"""Weights in the shapes that hosts give them, made to broadcast to what they weigh."""
+"""Converts weights from the shapes that hosts use to shapes that broadcast."""
 
 from typing import Optional
 
@@ -9,7 +9,7 @@ from lossreg.arith import check_dim, check_leading_shape, check_same_shape, is_e
 
 
 def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
-    """A weight that broadcasts to ``like``: given in its shape, as that flattened, or one for each sample.
+    """A weight that broadcasts to ``like``, given in the shape of ``like``, in that flattened, or one per sample.
 
     Raises:
         ValueError: it has none of these shapes.
@@ -25,20 +25,21 @@ def weight_per_element(weight: Tensor, like: Tensor, weight_name: str, like_name
 
 
 def weight_of_leading(weight: Tensor, like: Tensor, weight_name: str, like_name: str) -> Tensor:
-    """A weight given for the first dimensions of ``like``, or for all of them, so that it broadcasts to that.
+    """A weight given for the first dimensions of ``like``, or all of them, reshaped to broadcast to ``like``.
 
     Raises:
-        ValueError: it has not the shape of these dimensions.
+        ValueError: it does not have the shape of these dimensions.
     """
     check_leading_shape(weight, like, weight.dim(), weight_name, like_name)
     return weight.view(list(weight.shape) + [1] * (like.dim() - weight.dim()))
 
 
 def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str, like_name: str) -> Tensor:
-    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), so that it broadcasts to that.
+    """A weight (N, K), each entry for ``each`` channels of ``like``, (N, each K, ...), reshaped to broadcast to
+    ``like``.
 
     Raises:
-        ValueError: it has not that shape; NaN in exported form, which would not take K = 1 after a comparison.
+        ValueError: it does not have that shape; NaN in exported form, where a comparison would rule out K = 1.
     """
     check_dim(weight, 2, weight_name)
     check_leading_shape(weight, like, 1, weight_name, like_name)
@@ -57,10 +58,10 @@ def weight_of_channels(weight: Tensor, like: Tensor, each: int, weight_name: str
 
 
 def weight_if_used(weight: Optional[Tensor], used: bool, name: str) -> Optional[Tensor]:
-    """``weight`` where it is ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
+    """``weight`` if ``used``, else None, whatever was given: mmpose's ``use_target_weight``.
 
     Raises:
-        ValueError: it is used, but missing.
+        ValueError: it is used but missing.
     """
     if not used:
         return None
