@@ -1,1 +1,1 @@
-"""What the specs of several losses share: inputs, calls, tolerances and differences from hosts."""
+"""Parts shared by the specs of several losses: inputs, calls, tolerances and differences from hosts."""

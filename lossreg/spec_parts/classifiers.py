@@ -1,4 +1,4 @@
-"""What mmpretrain's and mmaction's heads call losses with, losses that hold a classifier's weights, and penalties."""
+"""Calls of mmpretrain's and mmaction's heads, of losses that hold a classifier's weights, and of penalties."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ MULTI_LABEL_CALLS = tuple(
         ('labels', Input('target', Role.LABELS, 'N', classes='C')),
     )
 )
-"""The calls of losses of several labels; what mmpretrain's heads for these give comes first."""
+"""The calls of multi-label losses; the one of mmpretrain's multi-label heads comes first."""
 
 
 def weights_of_samples(host: str) -> Difference:
-    """The difference that mmpretrain's element-wise losses make of weights (N) beside more than two dimensions."""
+    """How mmpretrain's element-wise losses differ for weights (N) with inputs of more than two dimensions."""
     return Difference(
         host,
-        'weights (N) are one for each sample, whatever its dimensions; mmpretrain takes them for the last but one',
-        'that is what its documents say of them, and what it does where there are two dimensions',
+        'weights (N) are one for each sample, whatever its dimensions; mmpretrain aligns them with the last but one',
+        'that is what it documents, and what it does for two dimensions',
         'tests/openmmlab/test_mmpretrain.py',
     )
 
 
 def float_targets(host: str) -> Difference:
-    """The difference that mmpretrain's losses of several labels make of targets by their shape alone."""
+    """How mmpretrain's multi-label losses differ in interpreting targets by their shape alone."""
     return Difference(
         host,
-        'floats (N, 1) are the targets of one class; mmpretrain takes them for class indices',
-        'a target 0.0 would mean the class is there',
+        'floats (N, 1) are the targets of one class; mmpretrain takes them as class indices',
+        'a target 0.0 would then mean that the class is present',
         'tests/openmmlab/test_mmpretrain.py',
     )
 
 
 def nan_label(host: str) -> Difference:
-    """The difference that comparing a label with a threshold makes."""
+    """The difference from hosts that compare a label with a threshold."""
     return Difference(
         host,
-        'a label that is NaN gives NaN; mmaction takes it for a negative',
+        'a label that is NaN gives NaN; mmaction counts it as a negative',
         'contract 3: NaN in a counted element reaches the loss',
         'tests/openmmlab/test_mmaction.py',
     )
@@ -65,7 +65,7 @@ CLASSIFIER_INPUTS = (
     Input('label', Role.LABELS, 'N', classes='C'),
     Input('weight', Role.FEATURES, 'C D', optional=True, differentiable=True),
 )
-"""What losses over class vectors take: the module holds ``weight`` as a parameter, an artefact can take it as input."""
+"""Inputs of losses with class vectors: ``weight`` is a parameter of the module, and can be an input of an artefact."""
 
 
 def classifier_sizes(loss: Any) -> Mapping[str, int]:

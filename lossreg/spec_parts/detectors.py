@@ -1,4 +1,4 @@
-"""What OpenMMLab's detectors, mmdet and mmrotate, call losses with, and how ours differ."""
+"""Calls of OpenMMLab's detectors (mmdet, mmdet3d, mmrotate), and differences from their losses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from lossreg.spec import Call, Difference, Input, Role, Tolerance
 
 AVG_FACTOR = Input('avg_factor', Role.AVG_FACTOR, '', optional=True, when=lambda loss: loss.reduction == 'mean')
-"""The input that OpenMMLab's detectors average by."""
+"""The divisor of a mean in OpenMMLab's detectors."""
 
 
 def zero_avg_factor(host: str) -> Difference:
-    """The difference that every loss averaged by ``avg_factor`` has from its host's."""
+    """The difference of every loss that is averaged by ``avg_factor``."""
     return Difference(
         host,
         f'avg_factor=0 gives 0; {host.partition(".")[0]} divides by 1.2e-7',
@@ -26,18 +26,18 @@ def zero_avg_factor(host: str) -> Difference:
 
 
 def no_shortcut(host: str) -> Difference:
-    """The difference from mmdet's way out of a batch without targets or without a positive weight."""
+    """The difference from mmdet's shortcut for a batch without targets or without a positive weight."""
     return Difference(
         host,
-        "no weight above 0, or an empty batch: the formula as ever, element by element with reduction='none'; mmdet "
+        "no weight above 0, or an empty batch: the usual formula, element-wise with reduction='none'; mmdet "
         'returns one scalar, the sum of pred * weight or 0',
-        'the shape of the result, and what a negative weight means, do not depend on values',
+        'the shape of the result and the meaning of a negative weight must not depend on values',
         'tests/openmmlab/test_shared_rules.py',
     )
 
 
 def gradient_at_certainty(host: str) -> Difference:
-    """The difference that torch's bound on the derivative of a logarithm makes."""
+    """The difference from torch's bound on the derivative of a logarithm."""
     return Difference(
         host,
         'gradient of activated predictions within 1e-12 of 0 or 1: the derivative itself; mmdet (torch) limits it',
@@ -73,13 +73,13 @@ UNCERTAIN_CALLS = tuple(
     )
     for name, shape in (('depths', 'N'), ('vectors', 'N D'))
 )
-"""The calls of mmdet3d's losses of predictions with an uncertainty each: of depths, and of vectors."""
+"""The calls of mmdet3d's losses with an uncertainty per prediction: of depths, and of vectors."""
 
 
 def box_calls(
     role: Role, size: int, consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda *_: {}
 ) -> tuple[Call, ...]:
-    """The calls of a loss with one number a pair of boxes of ``size`` numbers: with weights of boxes and of numbers."""
+    """The calls of a loss per pair of boxes of ``size`` numbers: with weights per box and per number."""
     return tuple(
         Call(
             name,
@@ -96,18 +96,18 @@ def box_calls(
 
 
 BOX_CALLS = box_calls(Role.BOXES, 4)
-"""The calls of every loss with one number a pair of boxes."""
+"""The calls of every loss per pair of boxes."""
 
 ROTATED_CALLS = box_calls(Role.ROTATED_BOXES, 5)
 """The same for rotated boxes."""
 
 
 def scalar_without_weight(host: str) -> Difference:
-    """The difference that mmdet's shortcut for weights of 0 makes."""
+    """The difference from mmdet's shortcut for weights of 0."""
     return Difference(
         host,
         f"all weights 0 with reduction='none' gives (N) zeros; {host.partition('.')[0]} gives one scalar 0",
-        'the shape of the result does not depend on values, or no graph could hold it',
+        'the shape of the result must not depend on values, or no graph could compute it',
         'tests/test_differences.py',
     )
 
@@ -115,24 +115,24 @@ def scalar_without_weight(host: str) -> Difference:
 CROSSING_EDGES = Tolerance(
     rtol=1e-4,
     atol=1e-5,
-    why='a gradient holds lengths between crossings, which float32 knows divided by the sine of their angle; -log IoU '
+    why='a gradient holds lengths between crossings, whose error is divided by the sine of their angle; -log IoU '
     'divides them by the IoU',
 )
-"""The tolerance of losses of areas that polygons have in common."""
+"""The tolerance of losses of polygon intersection areas."""
 
 
 def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
-    """The differences from mmcv's areas of rotated boxes, which are those of a polygon of sorted vertices."""
+    """The differences from mmcv's intersection areas of rotated boxes, computed from sorted vertices."""
     return (
         Difference(
             host,
-            'gradient where corners or edges coincide: the mean of those on both sides; mmcv takes one of them',
-            'any number between both is a subgradient, and the mean is 0 at the best box',
+            'gradient where corners or edges coincide: the mean of both one-sided gradients; mmcv takes one of them',
+            'any number between them is a subgradient, and the mean is 0 at the best box',
             test,
         ),
         Difference(
             host,
-            'small boxes: exact; mmcv adds 1e-8 to products of edges, and so misses most of the area of boxes of 1e-4',
+            'small boxes: exact; mmcv adds 1e-8 to products of edges and loses most of the area of boxes of size 1e-4',
             'boxes of normalised coordinates are small',
             test,
         ),
@@ -146,7 +146,7 @@ def coinciding_edges(host: str, test: str) -> tuple[Difference, ...]:
 
 
 def quadrilaterals(numbers: Tensor) -> Tensor:
-    """Eight numbers a row made the corners of a convex quadrilateral around 0, whose diagonals cross within it."""
+    """Turns rows of eight numbers into the corners of convex quadrilaterals around 0."""
     x, y, one, other, turn, cross, _, _ = numbers.unbind(1)
     angle, skew = turn, 0.5 * math.pi + 0.4 * torch.sin(cross)
     corners = []
@@ -157,7 +157,7 @@ def quadrilaterals(numbers: Tensor) -> Tensor:
 
 
 def convex_calls(weight: Role) -> tuple[Call, ...]:
-    """The call of mmrotate's losses of nine points and a quadrilateral, with weights of that role."""
+    """The call of mmrotate's losses of nine points and a quadrilateral, with weights of the given role."""
     return (
         Call(
             'points',
@@ -173,13 +173,13 @@ def convex_calls(weight: Role) -> tuple[Call, ...]:
 
 
 def convex_differences(host: str) -> tuple[Difference, ...]:
-    """The differences from mmrotate's losses of convex hulls, which have a gradient of their own."""
+    """The differences from mmrotate's losses of convex hulls, which define their own gradient."""
     test = 'tests/openmmlab/test_mmrotate.py'
     return (
         Difference(
             host,
-            'gradient: the derivative of what is returned; mmrotate always gives that of the mean of 1 - GIoU, unless '
-            'a number of it is above 1, and then 1e-6',
+            'gradient: the derivative of the returned loss; mmrotate gives that of the mean of 1 - GIoU, or 1e-6 '
+            'if any entry of it is above 1',
             'an objective that multiplies or sums the loss needs its derivative',
             test,
         ),

@@ -1,10 +1,10 @@
-"""The differences that losses have from any host."""
+"""Differences that apply to any host."""
 
 from lossreg.spec import Difference
 
 
 def no_broadcast(host: str, test: str) -> Difference:
-    """The difference that losses have whose host broadcasts inputs of different shapes."""
+    """The difference from hosts that broadcast inputs of different shapes."""
     return Difference(
         host,
         'inputs of different shapes are an error; the host broadcasts them, some with a warning',
@@ -14,7 +14,7 @@ def no_broadcast(host: str, test: str) -> Difference:
 
 
 def nan_under_zero(host: str, what: str, test: str) -> Difference:
-    """The difference that losses have whose host multiplies by a weight or mask of 0."""
+    """The difference from hosts that multiply by a weight or mask of 0."""
     return Difference(
         host,
         f'NaN under a {what} of 0 contributes 0; {host.partition(".")[0]} returns NaN',

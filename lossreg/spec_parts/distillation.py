@@ -1,4 +1,4 @@
-"""What losses of a student and its teacher are called with."""
+"""Calls of losses that compare a student with its teacher."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def distillation_calls(
     when: Callable[[Any], bool] = always,
     both: bool = False,
 ) -> tuple[Call, ...]:
-    """The calls of a student's output beside its teacher's, of one shape.
+    """The calls of losses of a student's and its teacher's output, of the same shape.
 
     Args:
-        shapes: that shape, by the name of the call.
+        shapes: the shape of both outputs, by the name of the call.
         role: of both outputs.
         names: of the student's and the teacher's output.
-        more: what follows them.
+        more: the inputs after them.
         when: which instances allow them.
         both: whether the teacher gets a gradient too.
     """
@@ -51,12 +51,12 @@ FEATURE_CALLS = distillation_calls(FEATURE_SHAPES, Role.FEATURES, ('s_feature', 
 
 
 def outputs_call(name: str, shape: str, role: Role = Role.LOGITS, parameter: str = 'preds_T') -> Call:
-    """The call of data-free distillation's losses of a teacher's output alone, whose gradient trains a generator."""
+    """The call of data-free losses: the teacher's output alone, whose gradient trains a generator."""
     return Call(name, (Input(parameter, role, shape, differentiable=True),))
 
 
 def relational_calls() -> tuple[Call, ...]:
-    """The calls of losses that compare relations within a batch: only the batches must be equal."""
+    """The calls of losses that compare relations within a batch: only the batch sizes must be equal."""
     return tuple(
         Call(
             name,

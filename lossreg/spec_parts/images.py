@@ -1,4 +1,4 @@
-"""What mmagic's and mmocr's losses of images are called with, and how ours differ."""
+"""Calls of mmagic's and mmocr's image losses, and differences from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE_CALLS = (
     _image_call('masks', 'N C H W', Input('weight', Role.WEIGHTS, 'N 1 H W')),
     _image_call('videos', 'N T C H W'),
 )
-"""The calls of mmagic's pixel losses: images, also with one weight a pixel, as from a mask, and videos."""
+"""The calls of mmagic's pixel losses: images, images with one weight per pixel (such as a mask), and videos."""
 
 
 def masked_calls(role: Role, target: Role, mask: Role) -> tuple[Call, ...]:
@@ -41,7 +41,7 @@ def masked_calls(role: Role, target: Role, mask: Role) -> tuple[Call, ...]:
 
 
 def masked_differences(host: str) -> tuple[Difference, ...]:
-    """The differences that all of these have."""
+    """The differences of all of mmocr's losses of masked maps."""
     return (
         Difference(
             host,
@@ -54,11 +54,10 @@ def masked_differences(host: str) -> tuple[Difference, ...]:
 
 
 def no_assertion(host: str) -> Difference:
-    """The difference of those that take binary cross-entropies."""
+    """The difference of those that compute binary cross-entropies."""
     return Difference(
         host,
-        'a target outside [0, 1] counts as the formula has it, a probability there gives NaN; mmocr raises '
-        'AssertionError for both',
+        'a target outside [0, 1] is used as is, a probability outside gives NaN; mmocr raises AssertionError for both',
         'no graph can raise for a value',
         'tests/openmmlab/test_mmocr.py',
     )
@@ -76,21 +75,21 @@ def bounded_gradient(host: str) -> Difference:
 
 
 def no_reduction(host: str) -> Difference:
-    """A difference of those that balance positives and negatives."""
+    """The difference in ``reduction`` of those that balance positives and negatives."""
     return Difference(
         host,
         "reduction='mean' and 'sum' are refused; mmocr then takes the mean or the sum of all losses, masked ones too, "
         'for the loss of each element',
-        'contract 3: what is masked contributes nothing; and every number would depend on the size of the image',
+        'contract 3: what is masked contributes nothing; and the loss would depend on the size of the image',
         'tests/openmmlab/test_mmocr.py',
     )
 
 
 def any_of_equals(host: str) -> Difference:
-    """Another one of these."""
+    """The difference in ties of those that balance positives and negatives."""
     return Difference(
         host,
-        'gradient of equally hard negatives, of which not all count: the first have it; in mmocr any of them',
+        'gradient where only some of equally hard negatives count: the first of them; mmocr takes any of them',
         'same inputs, same bits',
         'tests/openmmlab/test_mmocr.py',
     )
@@ -108,7 +107,7 @@ COMPOSITION_CALLS = (
         ),
     ),
 )
-"""The call of mmagic's matting models, whose images lie in [0, 1], as the matte does."""
+"""The call of mmagic's matting models, whose images and mattes lie in [0, 1]."""
 
 
 BALANCED_VARIANTS = {

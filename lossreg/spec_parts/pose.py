@@ -1,4 +1,4 @@
-"""What mmpose's heads call losses with, and how ours differ."""
+"""Calls of mmpose's heads, and differences from mmpose's losses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lossreg.ops.weights import weight_of_leading
 from lossreg.spec import EMPTY, Call, Difference, Input, Role, always
 
 TEST_OF_DIFFERENCES = 'tests/openmmlab/test_mmpose_regression.py'
-"""Where the differences from mmpose's losses of coordinates and heatmaps are shown."""
+"""The tests of the differences from mmpose's losses of coordinates and heatmaps."""
 
 
 def uses_target_weight(loss: Any) -> bool:
-    """Whether an instance takes ``target_weight`` into account, and so needs it."""
+    """Whether an instance uses ``target_weight``, and so requires it."""
     return bool(loss.use_target_weight)
 
 
@@ -27,7 +27,7 @@ def _keypoint_call(name: str, shape: str, weight_shape: str, when: Callable[[Any
         (
             Input('output', Role.LOGITS, shape, differentiable=True),
             Input('target', Role.LOGITS, shape),
-            # one weight a keypoint is what most heads give
+            # most heads pass one weight per keypoint
             Input('target_weight', Role.WEIGHTS, weight_shape, broadcasts=(shape[-1],), when=uses_target_weight),
         ),
         when=when,
@@ -63,21 +63,21 @@ def heatmap_call(
         role: of the prediction.
         shape: of prediction and target.
         when: which instances allow it.
-        consistent: what must be replaced among the inputs drawn.
+        consistent: replaces drawn inputs that must fit together.
     """
     heatmaps = Input('output', role, shape, differentiable=True), Input('target', Role.TARGETS, shape)
     return Call(name, (*heatmaps, *weights), when=when, consistent=consistent)
 
 
 WEIGHT_OF_KEYPOINTS = Input('target_weights', Role.WEIGHTS, 'N K', when=uses_target_weight)
-"""The weights that HeatmapHead gives with heatmaps, where the instance uses them."""
+"""The weights that HeatmapHead passes with heatmaps, where the instance uses them."""
 
 WEIGHT_OF_PIXELS = Input('target_weights', Role.WEIGHTS, 'N K H W', when=uses_target_weight)
 """The same of DEKRHead."""
 
 
 def weight_of_keypoints(host: str, test: str) -> Difference:
-    """The difference from those of mmpose's losses of coordinates that leave weights to broadcasting."""
+    """The difference from those of mmpose's coordinate losses that broadcast weights."""
     return Difference(
         host,
         'target_weight (N, K) holds a weight for each keypoint, as in the L1 losses; mmpose aligns it with (K, D)',
@@ -92,7 +92,7 @@ def sigma_sizes(loss: Any) -> Mapping[str, int]:
 
 
 def with_empty_channels(loss: Any, drawn: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The targets drawn, with every other channel empty where the instance skips those."""
+    """The drawn targets; if the instance skips empty channels, every other one is emptied."""
     if not loss.skip_empty_channel:
         return EMPTY
     target = drawn['target']
@@ -117,7 +117,7 @@ def masked_heatmap_calls(role: Role) -> tuple[Call, ...]:
 
 
 def narrow_masks(host: str) -> Difference:
-    """The difference from mmpose's masks, each dimension of which may be 1."""
+    """The difference from mmpose, where each dimension of a mask may be 1."""
     return Difference(
         host,
         'a mask has the shape of the heatmaps, or 1 in place of the keypoints; mmpose takes 1 in any dimension',

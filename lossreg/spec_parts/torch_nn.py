@@ -1,4 +1,4 @@
-"""What torch.nn's losses are called with, and the sizes that their buffers fix."""
+"""Calls of torch.nn's losses, and the sizes that their buffers fix."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def torch_calls(
 
 
 def weighted_calls(role: Role, options: tuple[str, ...]) -> tuple[Call, ...]:
-    """The calls of binary cross-entropies, as far as the buffers named ``options`` broadcast to them."""
+    """The calls of binary cross-entropies, for inputs that the buffers named ``options`` broadcast to."""
     return tuple(
         Call(
             name,
@@ -45,12 +45,12 @@ def weighted_calls(role: Role, options: tuple[str, ...]) -> tuple[Call, ...]:
 
 
 def _of_rank(ranks: tuple[int, ...], options: tuple[str, ...]) -> Callable[[Any], bool]:
-    """Whether an instance's buffers have one of these numbers of dimensions."""
+    """A condition: the instance's buffers have one of these numbers of dimensions."""
     return lambda loss: all(weight.dim() in ranks for weight in _weights(loss, options))
 
 
 def weight_sizes(loss: nn.Module, options: tuple[str, ...]) -> Mapping[str, int]:
-    """Dimensions that the buffers named ``options`` fix: all of theirs but those of size 1."""
+    """Dimensions that the buffers named ``options`` fix: all except those of size 1."""
     sizes = {}
     for weight in _weights(loss, options):
         symbols = ('N', 'C') if weight.dim() < 3 else ('N', 'C', 'H', 'W')
@@ -60,12 +60,12 @@ def weight_sizes(loss: nn.Module, options: tuple[str, ...]) -> Mapping[str, int]
 
 
 def _weights(loss: nn.Module, options: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Those of the buffers that are there."""
+    """Those of the named buffers that exist."""
     return tuple(getattr(loss, option) for option in options if getattr(loss, option) is not None)
 
 
 def weight_count(loss: Any) -> Mapping[str, int]:
-    """The size of C, where an instance has class weights."""
+    """The size of C, if the instance has class weights."""
     return {} if loss.weight is None else {'C': loss.weight.numel()}
 
 
