@@ -1,8 +1,8 @@
-"""Looks into artefacts before they are loaded: their size, that pt2 holds no code, and ONNX names no other file.
+"""Checks artefacts before they are loaded: a pt2 archive must not hold code, an ONNX model must not name other files.
 
-A pt2 file describes a graph, but ``torch.export.load`` unpickles members of it, evaluates its expressions of sizes and
-its guards as Python, and looks its operators up by name in all of torch. What lossreg exports needs little of that, and
-nothing else is let through.
+A pt2 file describes a graph, but ``torch.export.load`` unpickles some of its members, evaluates its size expressions
+and guards as Python, and looks up its operators by name in all of torch. lossreg's exports need little of that, and
+everything else is refused.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lossreg.untrusted import parse_json
 
 
 class ArchiveError(ValueError):
-    """An archive that is damaged, or would do more than compute when it is loaded."""
+    """An archive that is damaged, or that would run code when loaded."""
 
 
 def read_archive(data: bytes) -> dict[str, bytes]:
-    """The members of an archive of torch's.
+    """The members of an archive written by torch.
 
     Raises:
-        ArchiveError: it is none, or its members are compressed, overlap or have one name.
+        ArchiveError: it is not an archive, or members are compressed, overlap or share a name.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            names = {member.filename.lower() for member in members}  # torch looks them up so
+            names = {member.filename.lower() for member in members}  # torch looks them up in lower case
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > len(data) or len(names) < len(members):
                 raise ArchiveError('its archive is not one that torch writes: compressed, or its members overlap')
@@ -46,17 +46,17 @@ MEMBER = re.compile(
     r'|data/sample_inputs/model\.pt|data/(weights|constants)/(model_\w+_config\.json|(weight|tensor)_\d+))',
     re.ASCII,
 )
-"""Those of a pt2 archive without compiled code and pickled objects."""
+"""The members of a pt2 archive that hold no compiled code or pickled objects."""
 
 TARGET = re.compile(
     r'torch\.ops\.(aten|prims)\.(?!from_file\b)\w+\.\w+|torch\.ops\.higher_order\.\w+|torch\.sym_\w+|torch\._check'
     r'|math\.\w+|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)|',
     re.ASCII,
 )
-"""Operators of a graph. ``from_file`` would open one."""
+"""The operators of a graph. ``from_file`` would open a file."""
 
 TEXT = re.compile(r'[\w.+:/ -]*', re.ASCII)
-"""All other strings: names become the source of a function, so that none may hold a bracket or a new line."""
+"""All other strings. Names become the source of a function, so none may hold a bracket or a newline."""
 
 SIZE_FUNCTIONS = re.compile(
     'Symbol|Integer|Rational|Float|Add|Mul|Pow|PowByNatural|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv'
@@ -64,7 +64,7 @@ SIZE_FUNCTIONS = re.compile(
     '|ExprCondPair|Tuple|Eq|Ne|Equality|Unequality|Relational|StrictLessThan|StrictGreaterThan|LessThan|GreaterThan'
     '|And|Or|Not|BooleanTrue|BooleanFalse|Abs'
 )
-"""What an expression of sizes calls, by SymPy's names and torch's."""
+"""The functions in a size expression, by SymPy's and torch's names."""
 
 STRING = re.compile(r'[a-z]\w{0,40}|-?[0-9.]{1,40}(e-?[0-9]{1,4})?', re.ASCII)
 """A string in an expression: the name of a symbol, or a number."""
@@ -77,7 +77,7 @@ PLAIN_NODES = (
 
 
 def refuse_code(members: Mapping[str, bytes]) -> None:
-    """Raises ArchiveError where loading these members of a pt2 archive would run code."""
+    """Raises ArchiveError if loading these members of a pt2 archive would run code."""
     for name, content in members.items():
         if not MEMBER.fullmatch(name):
             raise ArchiveError(f'its member {name[:80]!r} may be code, which lossreg does not export')
@@ -87,7 +87,7 @@ def refuse_code(members: Mapping[str, bytes]) -> None:
 
 
 def _strings(value: Any, key: str = '') -> Iterator[tuple[str, str]]:
-    """All strings, each with the key it stands under; keys stand under none."""
+    """All strings, each with its key; the keys themselves have none."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, list):
@@ -107,7 +107,7 @@ def _refuse_text(key: str, text: str) -> None:
     elif key == 'guards_code':
         good = _is_guard(text)
     elif key in ('in_spec', 'out_spec', 'context') and text[:1] in ('[', '{'):
-        # JSON in a string, where an enumeration would be imported by its name
+        # JSON in a string, from which an enumeration would be imported by name
         for inner, part in _strings(parse_json(text, 'its graph')):
             _refuse_text(inner, part)
         good = '__enum__' not in text
@@ -118,12 +118,12 @@ def _refuse_text(key: str, text: str) -> None:
 
 
 def _is_size(text: str) -> bool:
-    """Whether an expression is made of numbers, symbols and :data:`SIZE_FUNCTIONS`. SymPy evaluates strings in it."""
+    """Whether an expression has only numbers, symbols and :data:`SIZE_FUNCTIONS`. SymPy evaluates strings in it."""
     for node in _nodes(text):
         if isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) or not SIZE_FUNCTIONS.fullmatch(node.func.id):
                 return False
-            # a power of numbers could take all memory
+            # a power of numbers could exhaust memory
             if node.func.id.startswith('Pow') and not (node.args and 'Symbol' in ast.dump(node.args[0])):
                 return False
         elif isinstance(node, ast.Constant):
@@ -156,7 +156,7 @@ def _is_guard(text: str) -> bool:
 
 
 def _nodes(text: str) -> list[ast.AST]:
-    """The nodes of an expression; one that nothing allows where it is none or too long."""
+    """The nodes of an expression; a node that is never allowed if it is invalid or too long."""
     try:
         return list(ast.walk(ast.parse(text, mode='eval'))) if len(text) < 10_000 else [ast.AST()]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -164,7 +164,7 @@ def _nodes(text: str) -> list[ast.AST]:
 
 
 def refuse_other_files(model: bytes) -> None:
-    """Raises ArchiveError where an ONNX model keeps tensors in other files, which a runtime would open."""
+    """Raises ArchiveError if an ONNX model keeps tensors in other files, which a runtime would open."""
     import onnx
 
     graphs = [onnx.load_from_string(model).graph]

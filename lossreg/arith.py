@@ -1,8 +1,8 @@
-"""The scriptable primitives that all losses share.
+"""Scriptable primitives shared by all losses.
 
-Every function here means the same in eager mode, in TorchScript, under ``torch.export`` and in ONNX Runtime, on extreme
-inputs too. Shapes and options may be tested with a Python ``if`` here, tensor values never (``raise_unless_legal`` is
-the one exception: it runs in plain eager mode alone).
+Every function gives the same result in eager mode, in TorchScript, under ``torch.export`` and in ONNX Runtime, on
+extreme inputs too. A Python ``if`` may test shapes and options but never tensor values (``raise_unless_legal`` is the
+one exception: it runs only in plain eager mode).
 """
 
 from typing import List, Optional, Tuple, Union
@@ -23,8 +23,8 @@ def upcast(x: Tensor) -> Tensor:
 def upcast_alike(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
     """Both in float32, or in float64 where one of them is.
 
-    For operators that take no mixture (Huber's kernel, products), and those whose derivative in TorchScript takes none:
-    there the product of two precisions hands the wider one back to both, which softmax refuses.
+    For operators that do not accept mixed precisions (Huber's kernel, products), and for those whose TorchScript
+    derivative does not: there, the product of two precisions passes the wider one back to both, which softmax refuses.
     """
     a, b = upcast(a), upcast(b)
     return (a, b) if a.dtype == b.dtype else (a.double(), b.double())
@@ -33,18 +33,18 @@ def upcast_alike(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
 def keep(x: Tensor, counted: Tensor) -> Tensor:
     """``x`` where ``counted``, else 0 with gradient exactly 0, even where ``x`` is NaN.
 
-    For inputs, before any arithmetic: a mask on the finished loss would leave NaN in the gradient.
+    Use it on inputs, before any arithmetic: a mask on the finished loss would leave NaN in the gradient.
     """
     return torch.where(counted, x, 0.0)
 
 
 def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
-    """One of two numbers for each element, in the dtype of ``like``: ``torch.where`` of two numbers is float32."""
+    """One of two numbers per element, in the dtype of ``like``; ``torch.where`` of two numbers would be float32."""
     return torch.where(condition, torch.full([], yes, dtype=like.dtype, device=like.device), no)
 
 
 def root(x: Tensor) -> Tensor:
-    """The square root of x >= 0, with gradient 0 at 0: the length of a vector of zeros."""
+    """The square root of x >= 0, with gradient 0 at 0, as lengths of zero vectors need it."""
     zero = x == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
 
@@ -57,7 +57,7 @@ def vector_length(x: Tensor) -> Tensor:
 def row_lengths(x: Tensor) -> Tensor:
     """Length of each row, with the last dimension kept as 1; at least 1e-12, with gradient 0 there."""
     squared = (x * x).sum(-1, keepdim=True)
-    # not clamp(min=...), of which ONNX Runtime makes a finite number at inf
+    # not clamp(min=...): at inf, ONNX Runtime returns a finite number
     return torch.where(squared < 1e-24, 1e-24, squared).sqrt()
 
 
@@ -67,13 +67,13 @@ def normalize(x: Tensor) -> Tensor:
 
 
 def log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum_j exp(x_ij), (N), in two parts whose sum it is: the largest x_ij, without gradient, and what is left.
+    """log sum_j exp(x_ij), (N), as the sum of two parts: the largest x_ij, without gradient, and the rest.
 
-    Where another large number is taken from it, take that from the first part: of their sum rounding leaves too little,
-    and torch's own gradient exponentiates that.
+    To subtract another large number, subtract it from the first part: subtracting from the sum loses too much to
+    rounding, and torch's own gradient would exponentiate that error.
 
     Args:
-        x: (N, M), with a finite number in each row.
+        x: (N, M), with at least one finite number in each row.
     """
     largest = x.detach().amax(1)
     largest = torch.where(largest.abs() < torch.inf, largest, 0.0)
@@ -86,25 +86,25 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x), right for the smallest too: ONNX Runtime's own is wrong by 1e-4 there, and 0 below -18."""
+    """1 / (1 + e^-x), accurate for very negative x too: ONNX Runtime's own is off by 1e-4 there, and 0 below -18."""
     return torch.exp(-F.softplus(-x))
 
 
 def binary_cross_entropy_with_logits(x: Tensor, t: Tensor, pos_weight: Optional[Tensor] = None) -> Tensor:
     """-w t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)), element-wise, with 0 log 0 = 0.
 
-    The textbook form softplus(x) - x t is inf - inf at x = +inf. Here a target of exactly 1 turns the sign of x
-    round, and the product is left out where its factor is 0.
+    The textbook form softplus(x) - x t is inf - inf at x = +inf. Here a target of exactly 1 flips the sign of x, and
+    the product is omitted where its factor is 0.
     """
     if pos_weight is not None:
-        # w t softplus(-x) + (1 - t) softplus(x), each product left out where its factor is 0
+        # w t softplus(-x) + (1 - t) softplus(x), each product omitted where its factor is 0
         certainty = pos_weight * t
         positive = torch.where(certainty == 0, 0.0, certainty * softplus(-x))
         return positive + torch.where(t == 1, 0.0, (1.0 - t) * softplus(x))
     certain = t == 1
     y = torch.where(certain, -x, x)
     s = torch.where(certain, 0.0, t)
-    # softplus(y) - y s, but inf - inf at y = +inf: there (1 - s) softplus(y) has its value and its derivative
+    # softplus(y) - y s, which is inf - inf at y = +inf: there (1 - s) softplus(y) has the right value and derivative
     infinite = y == torch.inf
     return softplus(y) * torch.where(infinite, 1.0 - s, 1.0) - torch.where((s == 0) | infinite, 0.0, y * s)
 
@@ -118,10 +118,10 @@ def negative_log(p: Tensor) -> Tensor:
 def log_of_rest(p: Tensor, eps: float = 0.0) -> Tensor:
     """log(1 - p + eps), exact for small p too, where 1 - p rounds to 1; for p = 1 and ``eps`` 0 it is NaN.
 
-    Not ``log1p``, which exporters write as the logarithm of a sum.
+    ``log1p`` will not do: exporters write it as the logarithm of a sum.
     """
     rest = 1.0 - p
-    # what rounding took from it; a constant, since the derivative lacks nothing
+    # what rounding took from 1 - p; a constant, because the derivative needs no correction
     lost = (1.0 - rest.detach()) - p.detach()
     if eps != 0.0:
         known = rest.detach()
@@ -143,7 +143,7 @@ def binary_cross_entropy(p: Tensor, t: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """x^exponent for x >= 0. Zero counts as float32's smallest normal number: its power below 1 has no derivative."""
+    """x^exponent for x >= 0. Zero counts as float32's smallest normal number: 0^exponent below 1 has no derivative."""
     return x.clamp(min=1.1754943508222875e-38).pow(exponent)
 
 
@@ -162,13 +162,13 @@ def one_minus_exp(h: Tensor) -> Tensor:
 
 @torch.jit.unused
 def overwrite(parameter: Tensor, value: Tensor) -> None:
-    """Gives a parameter another value in its own memory, which an optimiser holds too. Not for graphs."""
+    """Overwrites a parameter in place, so that an optimiser sees the new value too. Not for graphs."""
     with torch.no_grad():
         parameter.copy_(value)
 
 
 def check_state(state: Tensor, name: str) -> None:
-    """Raises ValueError for a state in half precision, where it would stop moving: scripted modules follow casts."""
+    """Raises ValueError for a state in half precision, where it would stop changing: scripted modules follow casts."""
     if state.dtype == torch.float16 or state.dtype == torch.bfloat16:
         raise ValueError(
             f'{name} is in half precision, where it would stop moving; cast the inputs, not a scripted loss'
@@ -176,7 +176,7 @@ def check_state(state: Tensor, name: str) -> None:
 
 
 def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
-    """Raises ValueError naming both inputs and shapes unless they are equal. Nothing is broadcast silently."""
+    """Raises ValueError, naming both inputs and shapes, unless the shapes are equal. Nothing is broadcast silently."""
     if a.shape != b.shape:
         raise ValueError(
             f'{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; they must be equal'
@@ -229,13 +229,13 @@ def check_class_map(label: Tensor, scores: Tensor, label_name: str, scores_name:
 
 
 def check_size(x: Tensor, dim: int, size: int, name: str, what: str) -> None:
-    """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, which is the number of ``what``."""
+    """Raises ValueError unless dimension ``dim`` of ``x`` has ``size`` elements, the number of ``what``."""
     if x.dim() == 0 or x.size(dim) != size:
         raise ValueError(f'{name} has shape {list(x.shape)}, but there are {size} {what} in dimension {dim}')
 
 
 def check_at_least(x: Tensor, dim: int, least: int, name: str, what: str) -> None:
-    """Raises ValueError unless dimension ``dim`` of ``x`` has ``least`` elements or more, a number called ``what``."""
+    """Raises ValueError unless dimension ``dim`` of ``x`` has at least ``least`` elements, as ``what`` requires."""
     if x.size(dim) < least:
         raise ValueError(f'{name} has shape {list(x.shape)}, but {what} asks for {least} in dimension {dim}')
 
@@ -244,7 +244,7 @@ def check_multiple(x: Tensor, dim: int, factor: int, name: str) -> Tensor:
     """Whether the size of dimension ``dim`` of ``x`` is a multiple of ``factor``. Give the result to :func:`poison`.
 
     Raises:
-        ValueError: it is not; but ONNX Runtime does not raise.
+        ValueError: it is not; ONNX Runtime does not raise.
     """
     if x.size(dim) % factor != 0:
         raise ValueError(f'{name} has shape {list(x.shape)}, but dimension {dim} must be a multiple of {factor}')
@@ -255,7 +255,7 @@ def check_factor(x: Tensor, y: Tensor, dim: int, factor: int, x_name: str, y_nam
     """Whether ``x`` is ``factor`` times as large as ``y`` in dimension ``dim``. Give the result to :func:`poison`.
 
     Raises:
-        ValueError: it is not; but ONNX Runtime does not raise.
+        ValueError: it is not; ONNX Runtime does not raise.
     """
     if x.size(dim) != y.size(dim) * factor:
         raise ValueError(
@@ -267,7 +267,7 @@ def check_factor(x: Tensor, y: Tensor, dim: int, factor: int, x_name: str, y_nam
 
 
 def check_size_among(x: Tensor, dim: int, sizes: List[int], name: str, what: str) -> None:
-    """Raises ValueError unless dimension ``dim`` of ``x`` has one of these sizes, which are numbers of ``what``."""
+    """Raises ValueError unless the size of dimension ``dim`` of ``x``, the number of ``what``, is one of ``sizes``."""
     if x.dim() == 0 or x.size(dim) not in sizes:
         raise ValueError(
             f'{name} has shape {list(x.shape)}, but there must be one of {sizes} {what} in dimension {dim}'
@@ -305,10 +305,10 @@ def check_broadcast(a: Tensor, like: Tensor, a_name: str, like_name: str, most: 
 
 
 def indices(x: Tensor, name: str) -> Tensor:
-    """Labels, lengths or places of any integer dtype as int64, before anything compares them or adds to them.
+    """Labels, lengths or places of any integer dtype as int64; use it before any comparison or sum.
 
-    In a narrower dtype -100 may be 156, and a sum or a number of classes may wrap. What int64 cannot hold becomes the
-    largest number that it can, which is in no range.
+    In a narrower dtype -100 may be 156, and a sum or a number of classes may overflow. What int64 cannot hold becomes
+    its largest number, which is always out of range.
 
     Raises:
         IndexError: a number that int64 cannot hold, in plain eager mode on the CPU.
@@ -319,7 +319,7 @@ def indices(x: Tensor, name: str) -> Tensor:
     wide = x.long()
     if x.dtype == torch.int64 or x.element_size() < 8:
         return wide
-    # uint64, a dtype that torch 2.1 does not know by name
+    # uint64, a dtype without a name in torch 2.1
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(x):
             raise_unless_legal(x, wide >= 0, name, 'int64 ends at 9223372036854775807')
@@ -327,17 +327,17 @@ def indices(x: Tensor, name: str) -> Tensor:
 
 
 def class_indices(label: Tensor, name: str) -> Tensor:
-    """:func:`indices`, and floats without their fraction: mmpretrain's class indices; NaN becomes -1."""
+    """:func:`indices`, also of floats (mmpretrain's class indices), without their fraction; NaN becomes -1."""
     return torch.where(label == label, label.long(), -1) if label.is_floating_point() else indices(label, name)
 
 
 def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name: str) -> Tensor:
-    """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Give the result to :func:`poison`.
+    """Which labels are legal: 0 to ``classes - 1`` and ``ignore_index``. Pass the result to :func:`poison`.
 
     Args:
-        label: of :func:`indices`.
-        classes: how many there are.
-        ignore_index: one more legal label; None for none.
+        label: from :func:`indices`.
+        classes: the number of classes.
+        ignore_index: a further legal label; None for none.
         name: of the input, for messages.
 
     Raises:
@@ -357,9 +357,9 @@ def check_labels(label: Tensor, classes: int, ignore_index: Optional[int], name:
 
 
 def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str, size: int = 0) -> Tensor:
-    """``legal``: which numbers of ``x`` are. NaN is not, but is no error. Give the result to :func:`poison`.
+    """Checks the numbers of ``x`` and returns ``legal``, to pass to :func:`poison`. NaN raises no error.
 
-    ``{}`` in ``limits`` stands for ``size``: a text made with a size would have a graph compiled for each size.
+    ``{}`` in ``limits`` stands for ``size``: a text formatted with the size would compile a graph for each size.
 
     Raises:
         IndexError: an illegal number, in plain eager mode on the CPU.
@@ -371,30 +371,31 @@ def check_numbers(x: Tensor, legal: Tensor, name: str, limits: str, size: int = 
 
 
 def check_binary(label: Tensor, name: str) -> Tensor:
-    """Which classes, held as floats, are 0 or 1. Give the result to :func:`poison`.
+    """Which classes, held as floats, are 0 or 1. Pass the result to :func:`poison`.
 
     Raises:
-        IndexError: another one that is finite, in plain eager mode on the CPU.
+        IndexError: any other finite number, in plain eager mode on the CPU.
     """
     legal = (label == 0) | (label == 1)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_plain_eager(label):
-            # what is not finite is no class either, but a number that has been lost
+            # NaN and infinity are no classes either, but they come from a failed computation, not from a wrong label
             raise_unless_legal(label, legal | ~torch.isfinite(label), name, 'classes are 0 or 1')
     return legal
 
 
 def as_lengths(lengths: Union[Tensor, List[int]], like: Tensor, name: str) -> Tensor:
-    """:func:`indices` of lengths as a call gives them, a tensor or a list or tuple of ints, where ``like`` is."""
+    """:func:`indices` of lengths, given as a tensor or a list or tuple of ints, on the device of ``like``."""
     if isinstance(lengths, Tensor):
         return indices(lengths.to(like.device), name)
     given = torch.tensor(lengths, device=like.device)
-    # no length at all has no type either
+    # an empty list has no element type
     return indices(given if given.numel() > 0 else given.long(), name)
 
 
 def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
-    """Which lengths, of :func:`indices`, are legal: 0 to ``limit``, the number of ``what``. Give it to :func:`poison`.
+    """Which lengths, from :func:`indices`, are legal: 0 to ``limit``, the number of ``what``. Pass it to
+    :func:`poison`.
 
     Raises:
         IndexError: an illegal length, in plain eager mode on the CPU.
@@ -407,25 +408,25 @@ def check_lengths(length: Tensor, limit: int, name: str, what: str) -> Tensor:
 
 
 def poison(loss: Tensor, legal: Tensor) -> Tensor:
-    """``loss``, but NaN with NaN gradient where a label is illegal: exporters and runtimes wrap -1 to the last class.
+    """``loss``, but NaN with NaN gradient where a label is illegal: runtimes would wrap -1 to the last class.
 
-    NaN is multiplied, because adding it would leave the gradient finite. Inputs of illegal samples must not be
-    masked, or the gradient would stop at the mask.
+    Multiplies by NaN, because adding it would leave the gradient finite. Inputs of illegal samples must not be masked,
+    or the gradient would stop at the mask.
     """
     return loss * torch.where(legal, 1.0, torch.nan)
 
 
 @torch.jit.unused
 def is_eager(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor of numbers, or a parameter: tracing sees another subclass of Tensor."""
-    # torch 2.1 has the question under another name
+    """Whether ``x`` is a plain tensor or a parameter; tracing sees another subclass of Tensor."""
+    # torch 2.1 has this check under another name
     is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
     return type(x) in (Tensor, nn.Parameter) and not is_compiling()
 
 
 @torch.jit.unused
 def is_plain_eager(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor on the CPU whose values may be looked at."""
+    """Whether ``x`` is a tensor on the CPU whose values may be read."""
     return is_eager(x) and x.device.type == 'cpu'
 
 

@@ -1,4 +1,4 @@
-"""Heads that look at the class or the type of a loss, and do something else where it is ours."""
+"""Heads that check the class or type of a loss and behave differently for ours."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import product
 
 @dataclass(frozen=True)
 class ClassCheck:
-    """What a host's heads do differently with a loss that is not the host's own.
+    """What a host's heads do differently for a loss that is not the host's own.
 
     Attributes:
-        heads: their types, which are those of a registered class and of all its registered subclasses.
-        losses: the host's losses that they look for.
-        effect: what they do without.
+        heads: the types of the heads; a type stands for a registered class and all its registered subclasses.
+        losses: the host's losses that they check for.
+        effect: what they do with any other loss.
     """
 
     heads: tuple[str, ...]
@@ -46,11 +46,11 @@ CHECKS = (
 
 
 def why_kept(hosts: Collection[str], owners: Iterable[str]) -> str:
-    """Why the host's class must stay in a place of a config; empty where ours can stand there.
+    """Why the host's class must stay at a place in a config; empty if ours can replace it.
 
     Args:
-        hosts: the host's class, or those that ours stands in for, such as ``mmdet.FocalLoss``.
-        owners: the types of the dicts around it.
+        hosts: the host's class, or the classes that ours stands in for, such as ``mmdet.FocalLoss``.
+        owners: the types of the enclosing dicts.
     """
     plain = {owner.rpartition('.')[2] for owner in owners}
     for check in CHECKS:

@@ -1,7 +1,7 @@
-"""Configs in YAML and JSON: parsed, inherited from each other and merged as mmengine does, never executed.
+"""Configs in YAML and JSON: parsed and merged with their bases as in mmengine, never executed.
 
-What mmengine would run or replace in them is refused or left as it stands: bases in Python, ``custom_imports``, and
-``{{ fileBasename }}`` or ``{{$VARIABLE:default}}``, which stay text.
+Whatever mmengine would run is refused: bases in Python and ``custom_imports``. Placeholders that it would replace, such
+as ``{{ fileBasename }}`` or ``{{$VARIABLE:default}}``, stay text.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ SUFFIXES = ('.yaml', '.yml', '.json')
 BASE = '_base_'
 DELETE = '_delete_'
 HARMLESS_IMPORTS = ('lossreg.unscoped',)
-"""What ``custom_imports`` may name in data: it says what plain names mean, and is not imported."""
+"""What ``custom_imports`` may name in data; it defines the meaning of plain names and is not imported here."""
 
 MAX_BASES = 100
 
 
 def is_data(path: Path) -> bool:
-    """Whether a config is data, not Python."""
+    """Whether a config is data rather than Python."""
     return path.suffix in SUFFIXES
 
 
 def read_data_config(path: Path) -> dict[str, Any]:
-    """A config in YAML or JSON with its bases, which lie in its folder or below.
+    """A config in YAML or JSON merged with its bases, which must be in its folder or below.
 
     Raises:
-        ConfigError: it cannot be read, or asks for code to be run.
+        ConfigError: it cannot be read, or would run code.
     """
     merged, _ = _with_bases(path, path.parent, ())
     return {key: value for key, value in merged.items() if not str(key).startswith('__')}
 
 
 def _with_bases(path: Path, root: Path, above: tuple[str, ...]) -> tuple[dict[str, Any], int]:
-    """A config merged into its bases, and how many files that were."""
+    """A config merged with its bases, and the number of files read."""
     config = _parsed(path)
     _refuse_imports(config, path)
     given = config.pop(BASE, [])
@@ -71,7 +71,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _refuse_imports(config: Mapping[str, Any], path: Path) -> None:
-    """Raises ConfigError where a config asks for modules to be imported."""
+    """Raises ConfigError if a config asks for modules to be imported."""
     for key in config:
         if str(key).strip('_') in ('custom_imports', 'import', 'imports') and str(key) != 'imports':
             asked = config[key].get('imports', []) if isinstance(config[key], dict) else config[key]
@@ -84,10 +84,10 @@ def _refuse_imports(config: Mapping[str, Any], path: Path) -> None:
 
 
 def _base_path(base: Any, path: Path, root: Path) -> Path:
-    """Where a base is.
+    """The path of a base.
 
     Raises:
-        ConfigError: it is code, or outside the folder of the config asked for.
+        ConfigError: it is code, or outside the folder of the requested config.
     """
     if not isinstance(base, str):
         raise ConfigError(f'{BASE} of {path} must be a path or a list of paths')
@@ -102,7 +102,7 @@ def _base_path(base: Any, path: Path, root: Path) -> Path:
 
 
 def _merged(child: Mapping[str, Any], base: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A config over its base: dicts are merged, unless ``_delete_`` says not to, all else is replaced."""
+    """A config merged over its base: dicts are merged unless ``_delete_`` is set, everything else is replaced."""
     merged = dict(base)
     for key, value in child.items():
         if not isinstance(value, dict):
@@ -120,7 +120,7 @@ def _merged(child: Mapping[str, Any], base: Mapping[str, Any], path: str) -> dic
 
 @contextmanager
 def bases_stay_data() -> Iterator[None]:
-    """Where mmengine reads a config in Python: its bases in YAML and JSON are read as here."""
+    """A context in which mmengine reads a config in Python; bases in YAML and JSON are read by this module's rules."""
     from mmengine.config import config as module
 
     from lossreg.engine import Config
@@ -128,7 +128,7 @@ def bases_stay_data() -> Iterator[None]:
     def base_files(file: str) -> list[str]:
         if not is_data(Path(file)):
             return list(find(file))
-        # mmengine reads copies in a folder of their own, so only names can be judged here
+        # mmengine reads copies in a separate folder, so only names can be checked here
         config = _parsed(Path(file))
         _refuse_imports(config, Path(file))
         given = config.get(BASE, [])

@@ -1,6 +1,6 @@
-"""Runs an exported training step where PyTorch is not: numpy, onnxruntime and safetensors are all it needs.
+"""Runs an exported training step without PyTorch: it needs only numpy, onnxruntime and safetensors.
 
-This file stands by itself; ``lossreg.export_train_step`` lays a copy of it beside each step::
+This file is self-contained; ``lossreg.export_train_step`` puts a copy of it beside each step::
 
     from device import TrainStep
 
@@ -10,10 +10,10 @@ This file stands by itself; ``lossreg.export_train_step`` lays a copy of it besi
     step.save('trained.safetensors')
     step.export_inference('student.onnx')
 
-A step ``a.onnx`` is the first of its files: ``a.safetensors`` holds its initial parameters and state, ``a.eval.onnx``
-and ``a.predict.onnx`` the student in evaluation mode, ``a.apply.onnx`` with ``accumulate`` the optimizer's half. Each
-is bound to it by SHA-256, so several steps may share a folder. All of a step's files may be renamed together, not one
-alone.
+A step consists of ``a.onnx`` and files beside it: ``a.safetensors`` holds its initial parameters and state,
+``a.eval.onnx`` and ``a.predict.onnx`` hold the student in evaluation mode, and ``a.apply.onnx`` (with ``accumulate``)
+the optimizer. Each is bound to ``a.onnx`` by its SHA-256, so several steps may share a folder. Rename all files of a
+step together, never a single one.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ WAITING_KEY = 'waiting'
 CONTENT_KEY = 'content_sha256'
 FILES_KEY = 'files'
 ROLES = ('eval', 'predict', 'apply')
-"""The graphs beside a step's own, by what they do."""
+"""The further graphs of a step, by their role."""
 
 MAX_METADATA = 16 << 20
-"""More characters than a step's description ever has."""
+"""An upper limit on the characters of a step's description."""
 
 PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
 
 
 class StateError(ValueError):
-    """A file that is not what it must be: a training step, a graph of it, or a state of it."""
+    """A file that is not the expected training step, graph or state."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -65,17 +65,17 @@ class TrainStep:
     Args:
         path: the ``step.onnx`` that ``lossreg.export_train_step`` wrote. The initial parameters are read from the
             ``.safetensors`` file of the same name. ``step.eval.onnx``, ``step.predict.onnx`` and ``step.apply.onnx``
-            beside it are compared with their hashes now, where they are there, and loaded when they are needed.
+            beside it, if present, are checked against their hashes at once, and loaded when needed.
         device: ``cpu`` or ``cuda``.
-        threads: how many threads ONNX Runtime may use; 0 leaves the choice to it.
+        threads: how many threads ONNX Runtime may use; 0 lets it choose.
 
     Raises:
         FileNotFoundError: a file is missing.
-        StateError: a file is no training step, damaged, or that of another step.
+        StateError: a file is not a training step, is damaged, or belongs to another step.
         RuntimeError: ``device='cuda'``, but ONNX Runtime fell back to the CPU.
 
     Attributes:
-        results: of the last step: the loss, its parts, and the norm of the gradients.
+        results: the loss, its parts and the gradient norm of the last step.
         default_lr: the learning rate of a step that is given none.
     """
 
@@ -108,12 +108,12 @@ class TrainStep:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        """What a step takes, in order: names, shapes (``N`` is the batch, of any size) and dtypes."""
+        """The inputs of a step, in order: names, shapes (``N`` is the batch, of any size) and dtypes."""
         return [entry for entry in self._main.metadata['inputs'] if entry['name'] != 'lr']
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The parameters as they are now, by name; copies, which later steps do not change."""
+        """The current parameters by name; copies, which later steps do not change."""
         return {
             name.removeprefix('parameter.'): value.numpy().copy()
             for name, value in self._state.items()
@@ -121,7 +121,7 @@ class TrainStep:
         }
 
     def state_dict(self) -> dict[str, Array]:
-        """Parameters and running statistics by the student's own names, as PyTorch's ``load_state_dict`` takes them."""
+        """Parameters and running statistics by the student's own names, for PyTorch's ``load_state_dict``."""
         found = {}
         for key, value in self._state.items():
             kind, _, name = key.partition('.')
@@ -137,17 +137,17 @@ class TrainStep:
     def __call__(self, *arrays: ArrayLike, lr: float | None = None) -> float:
         """Runs one step on a batch: the student's inputs, then the loss's targets. Returns the loss.
 
-        A step exported with ``accumulate=k`` lets the optimizer step at every k-th call.
+        With a step exported with ``accumulate=k``, the optimizer steps at every k-th call.
 
         Raises:
-            ValueError: arrays that do not fit, named.
+            ValueError: arrays do not fit; the message names them.
             NonFiniteError: loss, gradient or learning rate is not finite; nothing has changed.
         """
         feeds = _checked(self.inputs, arrays)
         if self._accumulate == 1:
             self.results = self._run(self._main, feeds, lr)
             return self._loss()
-        # what the optimizer's half would refuse when the gradients are added up already
+        # checked before the gradients are accumulated, because the optimizer's graph would refuse it only afterwards
         apply = self._graph('apply')
         if lr is not None and not abs(lr) <= float(np.finfo(np.float32).max):
             raise NonFiniteError(f'lr {lr:g}: not finite; parameters and state are unchanged')
@@ -159,37 +159,38 @@ class TrainStep:
         return self._loss()
 
     def evaluate(self, *arrays: ArrayLike) -> dict[str, Array]:
-        """The loss of a batch and the student's outputs, in evaluation mode, with the parameters as they are now."""
+        """The loss of a batch and the student's outputs, in evaluation mode, with the current parameters."""
         return self._infer('eval', arrays)
 
     def predict(self, *arrays: ArrayLike) -> dict[str, Array]:
-        """The student's outputs for a batch, in evaluation mode, with the parameters as they are now."""
+        """The student's outputs for a batch, in evaluation mode, with the current parameters."""
         return self._infer('predict', arrays)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes parameters and state to a safetensors file, whole or not at all."""
+        """Writes parameters and state to a safetensors file atomically."""
         arrays = {name: np.asarray(value.numpy(), order='C') for name, value in self._state.items()}
         _write(Path(path), save(arrays, metadata=state_metadata(arrays, self._sha256, self._waiting)))
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Takes parameters and state from a file that :meth:`save` wrote.
+        """Loads parameters and state from a file that :meth:`save` wrote.
 
         Raises:
-            StateError: it is no such file, damaged, or that of another training step; nothing has changed then.
+            StateError: the file is not such a file, is damaged, or belongs to another training step; nothing has
+                changed then.
         """
         arrays, waiting = self._read_state(Path(path))
         self._state, self._waiting = {name: self._value(value) for name, value in arrays.items()}, waiting
 
     def export_inference(self, path: str | os.PathLike[str]) -> None:
-        """Writes the student as a plain ONNX file that holds the parameters as they are now."""
+        """Writes the student as a plain ONNX file with the current parameters."""
         _write(Path(path), bake(self._model('predict'), {name: value.numpy() for name, value in self._state.items()}))
 
     def _loss(self) -> float:
-        """What was differentiated: the loss, or the sum of several."""
+        """The differentiated value: the loss, or the sum of several losses."""
         return sum(self.results[name] for name in self._main.metadata['losses'])
 
     def _beside(self, role: str) -> Path:
-        """Where a further graph of this step is: ``step.eval.onnx``, or as version 0.1 wrote it ``eval.onnx``."""
+        """The path of a further graph of this step: ``step.eval.onnx``, or ``eval.onnx`` as written by version 0.1."""
         name = f'{role}.onnx' if self._files is None else f'{self._path.stem}.{role}.onnx'
         return self._path.with_name(name)
 
@@ -197,7 +198,7 @@ class TrainStep:
         """The bytes of a further graph.
 
         Raises:
-            StateError: they are not those that this step was exported with.
+            StateError: they are not the bytes that this step was exported with.
         """
         path = self._beside(role)
         model = _read(path)
@@ -211,10 +212,10 @@ class TrainStep:
         return model
 
     def _refuse_strangers(self, path: Path) -> None:
-        """Of steps by version 0.1 all graphs beside have one name, so that two steps in a folder cannot be told apart.
+        """Refuses a folder with two steps of version 0.1, whose further graphs share their names.
 
         Raises:
-            StateError: there is another such step.
+            StateError: the folder holds another such step.
         """
         for other in sorted(path.parent.glob('*.onnx')):
             state, own = other.with_suffix('.safetensors'), other.with_name(f'{other.stem}.predict.onnx')
@@ -237,11 +238,11 @@ class TrainStep:
         return self._graphs[role]
 
     def _read_state(self, path: Path) -> tuple[dict[str, Array], int]:
-        """The arrays of a state file of this step, and how many batches wait for the optimizer.
+        """The arrays of a state file of this step, and the number of batches that wait for the optimizer.
 
         Raises:
-            FileNotFoundError: it is not there.
-            StateError: it is damaged, or that of another step.
+            FileNotFoundError: the file does not exist.
+            StateError: it is damaged, or belongs to another step.
         """
         if not path.is_file():
             raise FileNotFoundError(f'{path} does not exist or is no file')
@@ -250,7 +251,7 @@ class TrainStep:
             with safe_open(str(path), framework='numpy') as file:
                 metadata = file.metadata() or {}
                 self._check_specs(name, {key: _spec_of(file.get_slice(key)) for key in file.keys()})  # noqa: SIM118
-                # read only now that its size is known to be right
+                # read only after its size has been checked
                 arrays = {key: file.get_tensor(key) for key in self._expected}
         except (SafetensorError, OSError) as error:
             raise StateError(f'{name} is no safetensors file, or damaged: {error}') from error
@@ -273,7 +274,7 @@ class TrainStep:
         return arrays, int(waiting)
 
     def _check_specs(self, file: str, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-        """Raises StateError where a state file has not this step's tensors."""
+        """Raises StateError unless a state file has exactly this step's tensors."""
         for name in sorted(self._expected.keys() | specs.keys()):
             if name not in specs:
                 raise StateError(f'{file} has no {name}, which this training step has')
@@ -289,7 +290,7 @@ class TrainStep:
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order='C'), self._device, 0)
 
     def _run(self, graph: _Graph, feeds: Mapping[str, Array], lr: float | None) -> dict[str, float]:
-        """One run, whose new state takes the place of the old only if all is finite. No parameter is copied."""
+        """One run, whose new state replaces the old only if all of it is finite. No parameter is copied."""
         binding = graph.session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
@@ -332,11 +333,11 @@ class TrainStep:
 
 
 class _Graph:
-    """The bytes of an ONNX file with a session for it.
+    """The bytes of an ONNX file, and a session for it.
 
     Attributes:
-        metadata: what it says of itself, all of it checked.
-        state: shape and dtype of the tensors that it takes from step to step, by name.
+        metadata: its metadata, all checked.
+        state: shape and dtype, by name, of the tensors carried from step to step.
     """
 
     def __init__(self, name: str, model: bytes, device: str, threads: int) -> None:
@@ -376,14 +377,14 @@ TYPES |= {f'tensor({sign}int{bits})': f'{sign}int{bits}' for sign in ('', 'u') f
 """NumPy's names of ONNX Runtime's types."""
 
 SHARED = ('loss', 'config', 'optimizer', 'accumulate', 'trained', 'tied', 'losses')
-"""What all graphs of a step say alike."""
+"""The metadata that all graphs of a step share."""
 
 
 def _metadata(file: str, text: str) -> dict[str, Any]:
-    """What a graph says of itself.
+    """The checked metadata of a graph.
 
     Raises:
-        StateError: it does not say all that is needed, or something else.
+        StateError: metadata are missing or invalid.
     """
     try:
         if len(text) > MAX_METADATA:
@@ -405,7 +406,7 @@ def _no_number(text: str) -> None:
 
 
 def _check_metadata(meta: dict[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError where something is missing or of another type."""
+    """Raises KeyError, TypeError or ValueError if something is missing or has the wrong type."""
 
     def need(good: bool, what: str) -> None:
         if not good:
@@ -431,7 +432,7 @@ def _check_metadata(meta: dict[str, Any]) -> None:
 
 
 def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) -> dict[str, Array]:
-    """The arrays by name, in the dtypes that a graph takes.
+    """The arrays by name, in the dtypes that the graph expects.
 
     Raises:
         ValueError: their number, a shape or a dtype is wrong.
@@ -466,20 +467,20 @@ def _checked(specs: Sequence[Mapping[str, Any]], arrays: Sequence[ArrayLike]) ->
 
 
 def state_metadata(arrays: Mapping[str, Array], graph: str, waiting: int = 0) -> dict[str, str]:
-    """What a state file says of itself: which step it belongs to, and the SHA-256 of its own content.
+    """The metadata of a state file: the step it belongs to, and the SHA-256 of its own content.
 
     Args:
         arrays: the state.
         graph: the SHA-256 of the step's own graph.
-        waiting: how many batches wait for the optimizer.
+        waiting: the number of batches that wait for the optimizer.
     """
     digest = content_digest(arrays, graph, waiting)
     return {GRAPH_KEY: graph, WAITING_KEY: str(waiting), CONTENT_KEY: digest}
 
 
 def content_digest(arrays: Mapping[str, Array], graph: str, waiting: int) -> str:
-    """The SHA-256 of two lines, the graph's SHA-256 and the number waiting; then of each tensor, in the order of their
-    names, three lines, its name, dtype and sizes with commas between, and its bytes, the lowest first.
+    """The SHA-256 of two lines (the graph's SHA-256 and the number waiting), followed, for each tensor in the order of
+    names, by three lines (name, dtype and comma-separated sizes) and its little-endian bytes.
     """
     digest = hashlib.sha256(f'{graph}\n{waiting}\n'.encode())
     for name in sorted(arrays):
@@ -506,8 +507,8 @@ def _read(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FileNotFoundError: it is not there.
-        StateError: it cannot be a graph.
+        FileNotFoundError: the file does not exist.
+        StateError: it is too large to be a graph.
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist or is no file')
@@ -517,7 +518,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -529,7 +530,7 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-# Baking parameters into a model takes two fields of ONNX's protobuf: no need for a library that a device may lack.
+# Baking parameters into a model touches only two fields of ONNX's protobuf, so no protobuf library is needed.
 
 MODEL_GRAPH, GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, VALUE_NAME = 7, 1, 5, 11, 1
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
@@ -538,7 +539,7 @@ VARINT, BYTES = 0, 2
 
 
 def bake(model: bytes, values: Mapping[str, Array]) -> bytes:
-    """An ONNX model whose inputs of these names have become constants that it holds."""
+    """An ONNX model in which the inputs of these names have become constants."""
     out = bytearray()
     for number, raw, content in _fields(model):
         out += _field(number, _baked_graph(content, values)) if number == MODEL_GRAPH else raw
@@ -552,7 +553,7 @@ def _baked_graph(graph: bytes, values: Mapping[str, Array]) -> bytes:
         if number == GRAPH_INPUT:
             name = next(text for field, _, text in _fields(content) if field == VALUE_NAME).decode()
             if name in values:
-                # one that no node takes, such as a count of batches, is dropped
+                # a value that no node uses, such as a count of batches, is dropped
                 out += _field(GRAPH_INITIALIZER, _tensor(name, values[name])) if name.encode() in nodes else b''
                 continue
         out += raw
@@ -567,7 +568,7 @@ def _tensor(name: str, array: Array) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The fields of a protobuf message: the number, all its bytes, and the content of those with a length."""
+    """The fields of a protobuf message: number, all bytes, and the content if the field has a length."""
     at = 0
     while at < len(message):
         start = at

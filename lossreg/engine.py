@@ -1,4 +1,4 @@
-"""What lossreg takes from mmengine, which ``mmengine`` or ``onedl-mmengine``, its maintained fork, installs."""
+"""What lossreg imports from mmengine, installed by ``mmengine`` or its maintained fork ``onedl-mmengine``."""
 
 from lossreg.errors import MissingPackageError
 

@@ -1,4 +1,4 @@
-"""What this machine has: versions, and whether the CUDA provider of ONNX Runtime could run, with the mend if not."""
+"""The state of this machine: versions, whether ONNX Runtime's CUDA provider can run, and how to fix it if not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lossreg.errors import MissingBackendError
 from lossreg.versions import versions
 
 FLAVOURS = (('mmengine', 'onedl-mmengine'), ('onnxruntime', 'onnxruntime-gpu'))
-"""Packages that install a module of one name: only one of each two may be there."""
+"""Pairs of packages that install a module of the same name: only one of each pair may be installed."""
 
 MENDS = {
     'mmengine': 'pip install mmengine, or onedl-mmengine, its maintained fork',
@@ -25,13 +25,13 @@ MENDS = {
     'libcudart': "pip install 'lossreg[gpu]'",
     'libcurand': 'pip install nvidia-curand (torch >= 2.15 no longer brings it)',
 }
-"""How to get a package, or a library that the CUDA provider needs, by the beginning of its name."""
+"""How to get a package, or a library that the CUDA provider needs, by the first part of its name."""
 
 
 def findings() -> list[dict[str, str]]:
-    """What ``lossreg env`` shows: ``name``, ``found`` and, where something is to be mended, ``mend``."""
+    """The rows of ``lossreg env``: ``name``, ``found`` and, as ``mend``, the fix if one is needed."""
     installed = versions()
-    # of two flavours of one module, that which is missing is not missed
+    # if one package of a pair is installed, the other is not missing
     unmissed = {a if installed[b] and not installed[a] else b for a, b in FLAVOURS}
     rows = [
         {'name': name, 'found': found or 'not installed', 'mend': '' if found else MENDS.get(name, '')}
@@ -56,7 +56,7 @@ def findings() -> list[dict[str, str]]:
 
 
 def missing_cuda_library() -> tuple[str, str]:
-    """What keeps ONNX Runtime's CUDA provider from loading, and its mend; two empty strings if nothing does."""
+    """What keeps ONNX Runtime's CUDA provider from loading, and the fix; two empty strings if it loads."""
     spec = importlib.util.find_spec('onnxruntime')
     if spec is None or spec.origin is None:
         return 'onnxruntime is not installed', "pip install 'lossreg[gpu]'"
@@ -80,13 +80,13 @@ def preload_cuda_libraries() -> None:
     import onnxruntime
 
     if torch.version.cuda is None and hasattr(onnxruntime, 'preload_dlls'):
-        # it prints what it does not find; that is for us to say
+        # it prints what it does not find; lossreg reports that itself
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()
 
 
 def require_cuda(onnxruntime: bool, torch_too: bool) -> None:
-    """Raises MissingBackendError, with the mend, unless CUDA can be used."""
+    """Raises MissingBackendError, with the fix, unless CUDA can be used."""
     if torch_too and not torch.cuda.is_available():
         raise MissingBackendError('CUDA is required, but torch finds no CUDA device here')
     missing, mend = missing_cuda_library() if onnxruntime else ('', '')
@@ -95,7 +95,7 @@ def require_cuda(onnxruntime: bool, torch_too: bool) -> None:
 
 
 def describe(device: str) -> dict[str, str]:
-    """What a record must say of where it was made."""
+    """The environment that a record must state."""
     rows = {
         'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         'device': torch.cuda.get_device_name() if device == 'cuda' else f'CPU ({platform.machine()})',

@@ -1,10 +1,10 @@
-"""The formats a loss is exported to, and the backends that run it. Imports nothing, so the command line may use it."""
+"""The export formats of a loss, and the backends that run it. It imports nothing, to keep the command line fast."""
 
 SUFFIXES = {'onnx': 'onnx', 'torchscript': 'pt', 'pt2': 'pt2'}
 """File name suffix by format."""
 
 COMPILERS = {'compile': 'aot_eager', 'compile-inductor': 'inductor'}
-"""The backends that run the loss under torch.compile, and what torch calls its backend there."""
+"""The backends that run the loss under torch.compile, with torch's own name for each."""
 
 BACKENDS = {
     'eager': '',
@@ -14,7 +14,7 @@ BACKENDS = {
     'ort-cpu': 'onnx',
     'ort-cuda': 'onnx',
 }
-"""The format each backend runs; eager and torch.compile run none."""
+"""The format that each backend runs; eager and torch.compile run none."""
 
 DEVICE_BACKENDS = {
     'cpu': ('eager', 'torchscript', 'pt2', 'ort-cpu'),
@@ -25,7 +25,7 @@ DEVICE_BACKENDS = {
 DEFAULT_OPSET = 18
 
 OLDEST_ONNXRUNTIME = {18: '1.16.3'}
-"""The oldest onnxruntime seen to run each opset's files (`make test-onnxruntime`)."""
+"""The oldest onnxruntime known to run each opset's files (`make test-onnxruntime`)."""
 
 OLDEST_ONNXRUNTIME_EMPTY_BATCH = {18: '1.16.3'}
-"""The oldest onnxruntime seen to run them on an empty batch as well (the same)."""
+"""The oldest onnxruntime known to run them on an empty batch too (same test)."""

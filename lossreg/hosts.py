@@ -1,4 +1,4 @@
-"""Which of our classes stands in for a host's class: derived from the specs, never kept by hand."""
+"""Which of our classes stands in for a host's class, derived from the specs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossreg.spec import HostClass, spec_of
 
 @dataclass(frozen=True)
 class StandIn:
-    """Our class for a host's class, and how to use it so."""
+    """Our class for a host's class, and its options."""
 
     loss: type[nn.Module]
     host_class: HostClass
@@ -26,15 +26,15 @@ class StandIn:
         return f'lossreg.{self.loss.__name__}'
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Constructor arguments of ours for those given to the host's class."""
+        """Our constructor arguments for those given to the host's class."""
         return {**self.host_class.defaults, **given}
 
 
 def build_nested(config: Mapping[str, Any], package: str) -> nn.Module:
-    """A loss from its config inside that of a wrapper, which stands in for one of a host's.
+    """Builds a loss nested in the config of a wrapper that stands in for a host's wrapper.
 
     Raises:
-        ConfigError: the config cannot be built, or its plain name means another loss to the host.
+        ConfigError: the config cannot be built, or the host knows another loss by its plain name.
     """
     name = config.get('type')
     meant = stand_ins().get(f'{package}.{name}')

@@ -1,4 +1,4 @@
-"""Tells a misspelt loss in a config from a type that is none, or that is somebody else's."""
+"""Distinguishes a misspelt loss in a config from types that are not losses and from third parties' losses."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lossreg.hosts import stand_ins
 from lossreg.registry import load_losses
 
 LOSS_KEY = re.compile(r'(\w+_)?loss(es)?(_\w+)?')
-"""The keys that losses stand under: ``loss``, ``loss_cls``, ``distill_losses``, ``gan_loss``."""
+"""The keys that hold losses: ``loss``, ``loss_cls``, ``distill_losses``, ``gan_loss``."""
 
 FREE_KEYS = re.compile(r'\w*(connectors|recorders)')
-"""What holds parts under names that a config makes up: mmrazor's connectors may be named after their losses."""
+"""The keys whose entries are named freely by a config: mmrazor's connectors may be named after their losses."""
 
 LOSS_WORD = re.compile('loss|divergence|penalty|regulari[sz]er', re.IGNORECASE)
-"""What stands in the name of a loss of somebody's own."""
+"""A pattern in the names of third parties' losses."""
 
 ENOUGH = 0.82
-"""How alike a misspelt name is to the right one, as difflib measures it."""
+"""How similar a misspelt name is to the right one, by difflib's ratio."""
 
 
 class KnownNames:
-    """The names of all losses, ours and those that ours stand in for, as they are registered now."""
+    """The names of all registered losses: ours, and the host classes that ours stand in for."""
 
     def __init__(self) -> None:
         self._ours = tuple(load_losses())
@@ -34,11 +34,11 @@ class KnownNames:
         self._anywhere = {*self._ours, *(name for names in self._hosts.values() for name in names)}
 
     def holds(self, name: str, package: str) -> bool:
-        """Whether a loss has this name, in whatever package: it is no slip of another, then."""
+        """Whether a loss in any package has this name, so that it is not a misspelling of another."""
         return name in (self._ours if package == 'lossreg' else self._anywhere)
 
     def fault_of(self, name: str, package: str, is_wanted: bool) -> str:
-        """What is wrong with a type that is not known as a loss; empty where it may be anything.
+        """What is wrong with a type that is not known as a loss; empty if it need not be a loss.
 
         Args:
             name: the type without its package.
@@ -46,7 +46,7 @@ class KnownNames:
             is_wanted: whether it must be a loss, by its place or its scope.
         """
         if package not in ('', 'lossreg', *self._hosts):
-            return ''  # a package that nothing is known of
+            return ''  # a package that lossreg does not know
         whose = f'{package}.{name}' if package else name
         near = _misspelt(name, [*self._hosts.get(package, ()), *self._ours])
         if near:
@@ -57,9 +57,10 @@ class KnownNames:
 
 
 def _misspelt(name: str, known: Iterable[str]) -> str:
-    """The known name that this one is a slip of; empty for none.
+    """The known name that this one misspells; empty for none.
 
-    What differs by capitals or digits is another name: MyFocalLoss, FocalLossV2, and WIoULoss beside SIoULoss.
+    A name that differs in capitals or digits is not a misspelling: MyFocalLoss, FocalLossV2, or WIoULoss against
+    SIoULoss.
     """
     folded = {other.casefold(): other for other in known if other != name}
     for near in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=ENOUGH):

@@ -1,6 +1,6 @@
-"""The update rules of a training step, as functions of tensors: what a graph can hold.
+"""The optimizers of a training step, as functions of tensors that a graph can hold.
 
-Each gives the numbers of the ``torch.optim`` class of its name.
+Each gives the numbers of the ``torch.optim`` class of the same name.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Rule:
 
     Attributes:
         options: the hyperparameters and their defaults.
-        slots: the names of the tensors it keeps for each parameter; they start as zeros.
+        slots: the names of the tensors kept for each parameter; they start as zeros.
         update: the new parameter and slots, from the parameter, its gradient, the slots, the learning rate, the weight
-            decay, the number of the step (from 0, int64) and the options.
+            decay, the step number (from 0, int64) and the options.
     """
 
     options: Mapping[str, Any]
@@ -52,7 +52,7 @@ def sgd(
 def adamw(
     p: Tensor, g: Tensor, slots: Slots, lr: Tensor, weight_decay: float, step: Tensor, options: Mapping[str, Any]
 ) -> tuple[Tensor, Slots]:
-    """p' = (1 - lr decay) p - lr m̂ / (sqrt(v̂) + eps), with the means m and v of g and g² freed of their bias."""
+    """p' = (1 - lr decay) p - lr m̂ / (sqrt(v̂) + eps), with the bias-corrected means m̂ and v̂ of g and g²."""
     return adam(p - (lr * weight_decay) * p if weight_decay else p, g, slots, lr, 0.0, step, options)
 
 
@@ -87,10 +87,10 @@ RULES = {
 
 
 def optimizer(cfg: Mapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
-    """The rule that a config names, and its options, defaults filled in: ``dict(type='AdamW', lr=1e-3)``.
+    """The rule of a config such as ``dict(type='AdamW', lr=1e-3)``, and its options with defaults filled in.
 
     Raises:
-        ConfigError: an unknown type or option, or a value that torch refuses too.
+        ConfigError: an unknown type or option, or a value that torch rejects.
     """
     if not isinstance(cfg, Mapping):
         raise ConfigError(f"optimizer_cfg is a config such as dict(type='SGD', lr=0.1), got {type(cfg).__name__}")
@@ -103,7 +103,7 @@ def optimizer(cfg: Mapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
     if unknown:
         raise ConfigError(f'{name} in a training step has no option {unknown[0]!r}; it takes {", ".join(rule.options)}')
     options = {**rule.options, **given}
-    try:  # torch knows which values make sense
+    try:  # torch checks the values
         getattr(torch.optim, name)([torch.zeros(1)], **options)
     except (TypeError, ValueError, IndexError) as error:
         raise ConfigError(f'{name} refuses its options: {error}') from error

@@ -1,4 +1,4 @@
-"""The options of losses: what constructors check of them, and what they make of them."""
+"""Checks and conversions of constructor options."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from lossreg.untrusted import read_weight
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """The reduction that torch's deprecated pair of arguments means; ``reduction`` where neither is given.
 
-    ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``; either of them alone takes the other as True.
-    For constructors only: it warns, which TorchScript cannot.
+    ``reduce=False`` means ``none``, ``size_average=False`` means ``sum``; if only one is given, the other counts as
+    True. For constructors only: it warns, which TorchScript cannot.
     """
     check_reduction(reduction)
     if size_average is None and reduce is None:
@@ -29,10 +29,10 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
 
 
 def as_weight(weight: Tensor | float | str | Sequence[Any] | None) -> Tensor | None:
-    """A weight as a config or code gives it, as a tensor for a buffer. For constructors only.
+    """Converts a weight option to a tensor for a buffer. For constructors only.
 
-    It is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml. A pkl is code, and
-    read only where the path comes from Python, not from data.
+    The option is a number, a list, a tensor, or the path of a file that holds one: npy, pkl, json or yaml. A pkl can
+    run code, so it is read only if the path comes from Python, not from data.
     """
     if isinstance(weight, str):
         weight = read_weight(weight)
@@ -40,9 +40,9 @@ def as_weight(weight: Tensor | float | str | Sequence[Any] | None) -> Tensor | N
 
 
 def allow_missing(module: nn.Module, *names: str) -> None:
-    """Lets a module load checkpoints that lack these buffers, which then stay as they are. For constructors only.
+    """Lets a module load checkpoints that lack these buffers, which then keep their values. For constructors only.
 
-    Hosts that keep such a number outside their checkpoints do not write it, nor did earlier versions of the loss.
+    Hosts that keep such a number outside their checkpoints do not save it, nor did earlier versions of the loss.
     """
     register: Any = module._register_load_state_dict_pre_hook  # its public name is newer than torch 2.1
     register(partial(_fill_missing, names), with_module=True)
@@ -76,7 +76,7 @@ def check_angle(value: float, limit: float, name: str) -> None:
 
 
 def check_balance(reduction: str, negative_ratio: float, fallback_negative_num: int) -> None:
-    """Raises ValueError unless the arguments of mmocr's balanced losses make sense."""
+    """Raises ValueError unless the options of mmocr's balanced losses are valid."""
     if reduction != 'none':
         raise ValueError(f"only reduction='none' balances elements, which is mmocr's default; got '{reduction}'")
     if negative_ratio < 0 or fallback_negative_num < 0:
@@ -98,7 +98,7 @@ def check_none_or_mean(reduction: str) -> None:
 
 
 def check_class_count(num_classes: int, head: int | None = None) -> None:
-    """Raises ValueError unless ``num_classes`` was given, and is the ``head``'s."""
+    """Raises ValueError unless ``num_classes`` was given and equals the ``head``'s."""
     if num_classes == -1:
         raise ValueError('num_classes is missing; build the loss with the number of classes of the head')
     if head is not None and head != num_classes:

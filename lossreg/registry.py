@@ -1,6 +1,6 @@
-"""The registry. mmengine imports this module by itself when a config says ``type='lossreg.X'``.
+"""The registry. mmengine imports this module automatically when a config says ``type='lossreg.X'``.
 
-Its name and place are therefore fixed: ``<scope>.registry``.
+Its name is therefore fixed: ``<scope>.registry``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lossreg.errors import ConfigError, LossregError
 
 
 class LossRegistry(Registry):  # type: ignore[misc]
-    """A registry whose modules keep the precision of their buffers: see :func:`keep_buffers`."""
+    """A registry whose classes keep the precision of their buffers; see :func:`keep_buffers`."""
 
     def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
         super()._register_module(module, module_name, force)
@@ -29,12 +29,12 @@ class LossRegistry(Registry):  # type: ignore[misc]
 
 
 def keep_buffers(cls: type[nn.Module]) -> None:
-    """Lets no cast to half precision change the buffers of a class: its state, and constants such as edges of bins.
+    """Keeps casts to half precision from changing the buffers of a class: state, and constants such as bin edges.
 
-    bfloat16 counts to 256 and float16 to 2048, and a running mean moves no more once a step rounds away. So
-    ``half()``, ``bfloat16()`` and ``to(dtype)``, of the loss or of a model that holds it, leave buffers as they are.
-    ``float()`` and ``double()`` change those that are no integers; a device or a checkpoint changes no dtype.
-    Parameters follow every cast. TorchScript has casts of its own: see :func:`lossreg.arith.check_state`.
+    bfloat16 counts only to 256 and float16 to 2048, and a running mean stops changing once its steps round to 0. So
+    ``half()``, ``bfloat16()`` and ``to(dtype)``, on the loss or a model that holds it, leave buffers unchanged.
+    ``float()`` and ``double()`` cast floating-point buffers; moving to a device or loading a checkpoint changes no
+    dtype. Parameters follow every cast. TorchScript has its own casts: see :func:`lossreg.arith.check_state`.
     """
     apply: Any = cls._apply
     load: Any = cls._load_from_state_dict
@@ -51,7 +51,7 @@ def keep_buffers(cls: type[nn.Module]) -> None:
         return self
 
     def _load_from_state_dict(self: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # a host's counts are floats, and load_state_dict(assign=True) would keep them so
+        # a host's counts are floats, and load_state_dict(assign=True) would keep that dtype
         for name, buffer in self._buffers.items():
             loaded = state_dict.get(prefix + name)
             if buffer is not None and isinstance(loaded, Tensor):
@@ -63,7 +63,7 @@ def keep_buffers(cls: type[nn.Module]) -> None:
 
 
 LOSSES = LossRegistry('loss', parent=MODELS, scope='lossreg', locations=['lossreg.losses'])
-"""Every loss of this package, and those that other packages add with ``@LOSSES.register_module()``."""
+"""All losses of this package, and those that other packages add with ``@LOSSES.register_module()``."""
 
 ENTRY_POINT_GROUP = 'lossreg.losses'
 
@@ -72,8 +72,8 @@ def load_losses(*modules: str) -> dict[str, type[nn.Module]]:
     """Imports all registered losses and returns them by name.
 
     Args:
-        modules: further modules to import, which register losses of their own. Installed packages that
-            name modules in the entry-point group ``lossreg.losses`` are always imported.
+        modules: further modules to import, which register their own losses. Modules that installed packages name in the
+            entry-point group ``lossreg.losses`` are always imported.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -82,7 +82,7 @@ def load_losses(*modules: str) -> dict[str, type[nn.Module]]:
     for name in (*(point.value for point in entry_points(group=ENTRY_POINT_GROUP)), *modules):
         try:
             importlib.import_module(name)
-        except Exception as error:  # a stranger's module may raise anything
+        except Exception as error:  # a third party's module may raise anything
             raise ConfigError(f'cannot import {name!r}, which should register losses: {error}') from error
     return dict(sorted(LOSSES.module_dict.items()))
 
@@ -109,11 +109,11 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
 
     Args:
         cfg: ``dict(type='GIoULoss', loss_weight=2.0)``, or just the name. ``type`` may carry the scope
-            ``lossreg.`` or be the class itself. mmengine's own ``Registry.build`` would follow the default
-            scope to a host's class of the same name; this function never does.
+            ``lossreg.`` or be the class itself. mmengine's ``Registry.build`` would follow the default scope to a
+            host's class of the same name; this function never does.
 
     Raises:
-        ConfigError: no ``type``, an unknown name, an unknown argument, or a value the loss refuses.
+        ConfigError: no ``type``, an unknown name, an unknown argument, or a value that the loss rejects.
     """
     options: dict[str, Any] = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
     if 'type' not in options:
@@ -125,7 +125,7 @@ def build_loss(cfg: Mapping[str, Any] | str) -> nn.Module:
         return cls(**options)
     except LossregError:
         raise
-    except Exception as error:  # a strange value may make a constructor raise anything
+    except Exception as error:  # an odd value may make a constructor raise anything
         raise ConfigError(f'{cls.__name__} cannot be built from {options}: {error}') from error
 
 
@@ -146,9 +146,9 @@ def _refuse_unknown(cls: type[nn.Module], options: Mapping[str, Any]) -> None:
 
 
 def _namesake(cls: type[nn.Module], argument: str) -> str:
-    """A hint at our class for another package's class of this name, which takes the argument; empty without one."""
+    """A hint at our stand-in for another package's class of this name that has the argument; empty if there is none."""
     for other in load_losses().values():
-        spec: Any = getattr(other, 'spec', None)  # losses of other packages may have none
+        spec: Any = getattr(other, 'spec', None)  # losses of other packages may have no spec
         for host in spec.stands_in_for if spec else ():
             package, _, name = host.name.partition('.')
             if name == cls.__name__ and other is not cls and argument in inspect.signature(other).parameters:

@@ -1,8 +1,8 @@
-"""What a loss says of itself, once. Tests, exports, checks and documents are all derived from it.
+"""The specification of a loss, from which tests, exports, checks and documents are derived.
 
-A loss class carries its :class:`LossSpec` as the class attribute ``spec``. Shapes are symbolic: ``'N K W'`` names
-three dimensions, a number is a fixed one, the empty string is a scalar. The first symbol of a call's first input is the
-batch unless the call names another: it may be zero.
+A loss class carries its :class:`LossSpec` as the class attribute ``spec``. Shapes are symbolic: ``'N K W'`` names three
+dimensions, a number is a fixed size, the empty string is a scalar. The first symbol of a call's first input is the
+batch, whose size may be 0, unless the call names another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lossreg.errors import ConfigError
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 REDUCTION_OVERRIDE: Mapping[str, str] = {'reduction_override': 'reduction'}
-"""The parameter by which nearly all of OpenMMLab's losses take another reduction for one call."""
+"""The parameter by which most of OpenMMLab's losses replace the reduction for one call."""
 
 IGNORE_INDEX_TOO: Mapping[str, str] = {**REDUCTION_OVERRIDE, 'ignore_index': 'ignore_index'}
 """That, and the label to ignore."""
@@ -44,7 +44,7 @@ class Role(str, Enum):
     LABEL_SETS = 'label_sets'  # class indices, int64, in the last dimension up to the first -1
     LENGTHS = 'lengths'  # from 0 to the size of the dimension `classes` names, int64
     IDENTITIES = 'identities'  # int64, compared for equality only
-    BOXES = 'boxes'  # two corners in the last dimension: x1, y1, x2, y2, or with z's between
+    BOXES = 'boxes'  # two corners in the last dimension: x1, y1, x2, y2, or x1, y1, z1, x2, y2, z2
     ROTATED_BOXES = 'rotated_boxes'  # centre, size and angle in the last dimension: cx, cy, w, h, angle, or 3-D
     FEATURES = 'features'  # embeddings, any real number
     WEIGHTS = 'weights'  # >= 0, zero switches an element off
@@ -54,12 +54,12 @@ class Role(str, Enum):
 
     @property
     def is_integer(self) -> bool:
-        """True for roles held as int64; all others are float32 in artefacts."""
+        """Whether inputs of this role are int64; all others are float32 in artefacts."""
         return self in (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS, Role.IDENTITIES, Role.TALLIES)
 
 
 def always(module: Any) -> bool:
-    """The condition of a call or an input that every instance has."""
+    """The condition that holds for every instance."""
     return True
 
 
@@ -71,19 +71,20 @@ class Input:
         name: the exported name.
         role: what it means.
         shape: symbolic shape.
-        optional: whether the call may leave it out. An absent input is another graph.
+        optional: whether the call may omit it. Without it, another graph is exported.
         differentiable: whether a gradient graph returns ``grad_<name>``.
-        classes: for labels, the number of classes: a dimension's symbol, or several, whose product it is.
+        classes: for labels, the number of classes: the symbol of a dimension, or several, which are multiplied.
         background: for labels, whether the value ``classes`` itself is legal and means no class.
-        ignore: for labels and targets, tells an instance's ignored value, None for none.
+        ignore: for labels and targets, a function from an instance to its ignored value, None for none.
         ignores_negative: for labels and targets, whether every negative value is ignored.
-        broadcasts: dimensions that eager also takes as 1, because a host's heads give them so.
-        resizes: dimensions that eager also takes in another size than that of other inputs; an artefact need not.
+        broadcasts: dimensions that may also be 1 in eager mode, because a host's heads pass them so.
+        resizes: dimensions whose size may differ from that of other inputs in eager mode; an artefact need not allow
+            it.
         when: whether an instance takes this input at all.
-        aliases: further names that an error may call it by: those of the losses it is handed on to.
+        aliases: further names that an error may use for it: those in the losses it is passed on to.
         limit: the largest magnitude drawn, where the formula itself overflows beyond it.
-        state: whether the loss keeps it from call to call: an artefact also returns ``next_<name>``. In eager mode it
-            is a buffer of that name.
+        state: whether the loss keeps it between calls: an artefact also returns ``next_<name>``. In eager mode it is a
+            buffer of that name.
     """
 
     name: str
@@ -104,12 +105,12 @@ class Input:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """The symbolic shape, one entry a dimension."""
+        """The symbolic shape, one entry per dimension."""
         return tuple(self.shape.split())
 
 
 Argument: TypeAlias = str | tuple[str, ...] | list[str] | Mapping[str, str]
-"""What a parameter takes: an input by name, a tuple or list of them, or a dict of them."""
+"""The value of a parameter: an input by name, or a tuple, list or dict of inputs."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,20 @@ class Call:
     Attributes:
         name: its name, as in ``lossreg.export(..., call=name)``.
         inputs: the tensors, in exported order.
-        arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter and
-            the input, the tuple or list of inputs, or the dict of inputs by key, that it takes.
-        constants: ``forward`` parameters that are no inputs, and what this call gives them: a number, a bool, a text
-            or None.
-        when: whether an instance can be called so.
+        arguments: for ``forward`` parameters that are not simply the input of the same name: the parameter, and the
+            input, the tuple or list of inputs, or the dict of inputs that it takes.
+        constants: ``forward`` parameters that are not inputs, and their values in this call: a number, bool, string or
+            None.
+        when: whether an instance allows this call.
         outputs: what it returns, in order, all floating point; see :attr:`losses` for which are differentiated.
         returns_dict: whether it returns them as a dict.
-        method: what is called, where it is not ``forward``: a method, or a loss that this one holds. A loss with state
-            has a pure method, which takes the state and returns the next one last; ``forward`` calls it and keeps the
-            state in training mode.
+        method: what is called instead of ``forward``: a method, or a loss that this one holds. A loss with state has a
+            pure method that takes the state and returns the next state last; ``forward`` calls it and, in training
+            mode, keeps the state.
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
-        is_sum: whether it adds up terms of different inputs, or a constant: where nothing counts in one, the others
-            remain, and an illegal label spoils only the gradients of its own term.
-        consistent: given the instance and inputs drawn one by one, those that must be replaced to fit together.
+        is_sum: whether the loss is a sum of terms of different inputs, or contains a constant: if nothing counts in one
+            term, the others remain, and an illegal label makes only the gradients of its own term NaN.
+        consistent: given the instance and inputs drawn independently, replacements for those that must fit together.
     """
 
     name: str
@@ -149,7 +150,7 @@ class Call:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The outputs whose sum is differentiated: ``loss``, or else all whose names begin or end so."""
+        """The outputs whose sum is differentiated: ``loss``, or else all whose names begin or end with it."""
         named = tuple(n for n in self.outputs if n.startswith('loss') or n.endswith('_loss'))
         return ('loss',) if 'loss' in self.outputs else named
 
@@ -158,7 +159,7 @@ class Call:
         return next((p for p, value in self.arguments.items() if name in _names_in(value)), name)
 
     def arrange(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of the call for these values of inputs by name; those of absent inputs are left out."""
+        """The arguments of the call for the values of inputs by name; absent inputs are left out."""
         taken = {name for value in self.arguments.values() for name in _names_in(value)}
         direct = {name: name for name in values if name not in taken and name not in self.arguments}
         arranged = {
@@ -193,7 +194,7 @@ class HostClass:
         name: ``'mmdet.FocalLoss'``.
         defaults: constructor defaults of the host's class that differ from ours.
         call: the call the host's heads make; empty for the loss's first.
-        left_to_heads: arguments in configs that heads take out, and what they make of them.
+        left_to_heads: config arguments that heads remove, and how the heads use them.
     """
 
     name: str
@@ -204,7 +205,7 @@ class HostClass:
 
 @dataclass(frozen=True)
 class Difference:
-    """A deliberate difference from a host's class, with the test that pins it."""
+    """A deliberate difference from a host's class, with the test that shows it."""
 
     host: str
     what: str
@@ -223,20 +224,21 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """All that lossreg knows of a loss beyond its code.
+    """Everything that lossreg knows about a loss beyond its code.
 
     Attributes:
         functions: the functional forms.
         calls: the ways to call it; the first that an instance allows is the default.
-        variants: constructor arguments worth testing, by name; ``default`` first.
+        variants: sets of constructor arguments worth testing, by name; ``default`` first.
         references: the paper or source.
         stands_in_for: host classes whose numbers it returns.
-        differences: where it deliberately does not.
+        differences: where it deliberately differs from them.
         sizes: dimensions that an instance fixes (``{'C': 19}``).
-        at_least: dimensions that an instance needs to be that large or larger.
+        at_least: the minimum sizes of dimensions that an instance needs.
         tolerance: error allowed in float32.
-        oracle: ``'module:function'`` of the float64 reference; found by place where empty (``lossreg.oracles``).
-        constants: buffers that checkpoints hold, because those of the host do.
+        oracle: ``'module:function'`` of the float64 reference; if empty, it is found by its file name in
+            ``lossreg.oracles``.
+        constants: buffers that checkpoints hold because the host's checkpoints do.
         overrides: ``forward`` parameters that replace an option for one call, and the attribute that holds the option.
     """
 
@@ -254,7 +256,7 @@ class LossSpec:
     overrides: Mapping[str, str] = field(default_factory=lambda: REDUCTION_OVERRIDE)
 
     def overridden(self, constants: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that these arguments of the call replace, by name; None replaces nothing."""
+        """The options that these call arguments replace, by name; None replaces nothing."""
         return {self.overrides[n]: v for n, v in constants.items() if n in self.overrides and v is not None}
 
 
@@ -275,7 +277,7 @@ def spec_of(loss: nn.Module | type[nn.Module]) -> LossSpec:
 
 
 def calls_of(loss: nn.Module | type[nn.Module]) -> tuple[Call, ...]:
-    """All calls of a loss; of a class whose calls each instance makes up for itself, none."""
+    """All calls of a loss; none for a class whose calls depend on the instance."""
     calls = spec_of(loss).calls
     if isinstance(calls, tuple):
         return calls
@@ -283,5 +285,5 @@ def calls_of(loss: nn.Module | type[nn.Module]) -> tuple[Call, ...]:
 
 
 def family_of(cls: type[nn.Module]) -> str:
-    """The family a loss belongs to: the folder its file stands in."""
+    """The family of a loss: the folder that holds its file."""
     return cls.__module__.split('.')[-2] if '.' in cls.__module__ else cls.__module__

@@ -1,7 +1,7 @@
-"""Reads what others wrote: bounded, from regular files alone, and never executed.
+"""Reads untrusted files: bounded in size, only regular files, and never executed.
 
-Manifests, metadata, and configs in YAML and JSON are data. Whatever they hold, reading them gives plain values or a
-ConfigError of one line. Paths that data names lead to nothing outside a folder.
+Manifests, metadata, and configs in YAML and JSON are data. Whatever they contain, reading them gives plain values or a
+one-line ConfigError. Paths named in data must stay inside a folder.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import numpy as np
 from lossreg.errors import ConfigError
 
 MAX_TEXT = 64 << 20
-"""Bytes of a text file: the manifest of all losses in every form is a hundredth of it."""
+"""The limit in bytes of a text file, a hundred times the manifest of all losses in every form."""
 
 MAX_FILE = (2 << 30) - 1
-"""Bytes of any file: an ONNX file cannot be larger."""
+"""The limit in bytes of any file: an ONNX file cannot be larger."""
 
 MAX_DEPTH = 100
 """Dicts and lists inside each other."""
 
 MAX_VALUES = 1_000_000
-"""Values of one text, those that YAML repeats counted each time."""
+"""The limit on values of one text, counting those that YAML repeats each time."""
 
 MAX_INTEGER = 2**63
 
@@ -42,11 +42,11 @@ def read_file(path: Path, limit: int = MAX_FILE, what: str = '') -> bytes:
 
     Args:
         path: the file; a symlink is followed.
-        limit: more bytes are refused before any is read.
-        what: what the message calls it; its path by default.
+        limit: larger files are refused before anything is read.
+        what: the name in error messages; the path by default.
 
     Raises:
-        ConfigError: it is not there, is no regular file, cannot be read or is too large.
+        ConfigError: it does not exist, is not a regular file, cannot be read or is too large.
     """
     name = what or str(path)
     try:
@@ -72,10 +72,10 @@ def read_file(path: Path, limit: int = MAX_FILE, what: str = '') -> bytes:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of what a file in ``folder`` names, which must be in that folder or below, symlinks followed.
+    """The path that a file in ``folder`` names; it must be in that folder or below, with symlinks followed.
 
     Raises:
-        ConfigError: the name leads elsewhere, or cannot be one.
+        ConfigError: the name leads elsewhere, or is not a valid path.
     """
     shown = name if len(name) < 100 else f'{name[:100]}...'
     try:
@@ -93,8 +93,8 @@ def parse_json(data: bytes | str, what: str, finite: bool = True) -> Any:
 
     Args:
         data: the text, as UTF-8 where it is bytes.
-        what: for the message.
-        finite: whether ``NaN`` and ``Infinity``, which are no JSON, are refused.
+        what: the name in error messages.
+        finite: whether ``NaN`` and ``Infinity``, which are not JSON, are refused.
 
     Raises:
         ConfigError: it is not JSON, holds a key twice, is too large or too deep, or has an integer beyond 64 bits.
@@ -133,7 +133,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_values(value: Any, what: str) -> None:
-    """Raises ConfigError where values are too many, too deep or too large."""
+    """Raises ConfigError if there are too many values, they are nested too deep, or an integer is too large."""
     layer, count = [value], 0
     for _ in range(MAX_DEPTH + 1):
         count += len(layer)
@@ -152,11 +152,11 @@ def _check_values(value: Any, what: str) -> None:
 
 
 def parse_yaml(data: bytes, what: str) -> Any:
-    """Plain values of a YAML text: a tag that would make anything else is refused.
+    """Plain values of a YAML text; tags for anything else are refused.
 
     Raises:
-        ConfigError: it is not YAML, holds a key twice or a tag of Python's, is too large or too deep, or repeats itself
-            by aliases too often.
+        ConfigError: it is not YAML, holds a key twice or a Python tag, is too large or too deep, or expands too much
+            through aliases.
     """
     import yaml
 
@@ -185,7 +185,7 @@ def _place(error: Any) -> str:
 
 @cache
 def _yaml_loader() -> Any:
-    """PyYAML's loader of plain values, which also refuses a key that stands twice."""
+    """PyYAML's loader of plain values, which also refuses duplicate keys."""
     import yaml
 
     class Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
@@ -200,14 +200,14 @@ def _yaml_loader() -> Any:
 
 
 def _check_events(events: Iterator[Any], what: str) -> None:
-    """Raises ConfigError where YAML is too deep or, its aliases written out, too large, before anything is made of it.
+    """Raises ConfigError if YAML is too deep or, with aliases expanded, too large, before anything is constructed.
 
-    An alias counts as many values as what it repeats.
+    An alias counts as many values as it repeats.
     """
     import yaml
 
     sizes: dict[str, int] = {}
-    open_: list[tuple[str, int]] = []  # the anchor of each collection that is open, and the count before it
+    open_: list[tuple[str, int]] = []  # the anchor of each open collection, and the count before it
     count = 0
     for event in events:
         if isinstance(event, yaml.AliasEvent):
@@ -234,9 +234,9 @@ _folder_of_data: ContextVar[Path | None] = ContextVar('folder_of_data', default=
 
 @contextmanager
 def built_from_data(folder: Path | None) -> Iterator[None]:
-    """Where losses are built from data in a folder: files that their options name must be data in it too.
+    """A context in which losses are built from data in a folder: files named in options must be data in it too.
 
-    With None, or outside, options come from Python, and files are read as in the hosts.
+    With None, or outside this context, options come from Python, and files are read as in the hosts.
     """
     token = _folder_of_data.set(folder)
     try:
@@ -246,11 +246,11 @@ def built_from_data(folder: Path | None) -> Iterator[None]:
 
 
 def read_weight(path: str) -> Any:
-    """The numbers of a weight that a config names as a file: npy, json or yaml, and from Python also pkl.
+    """The numbers of a weight that a config names as a file: npy, json or yaml, or, from Python, also pkl.
 
     Raises:
-        ConfigError: data names it, and it is no data in its folder.
-        ValueError: it holds no numbers.
+        ConfigError: data names it, and it is not data in its folder.
+        ValueError: it does not hold numbers.
         OSError: it cannot be read.
     """
     folder = _folder_of_data.get()
@@ -282,7 +282,7 @@ def read_weight(path: str) -> Any:
 
 
 def _weight_of_data(folder: Path, path: str) -> Path:
-    """The file that training would read, from the working directory, or else the one beside what names it."""
+    """The file relative to the working directory, as training would read it, or else to the config that names it."""
     if not os.path.exists(path):
         return inside(folder, path)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
@@ -305,7 +305,7 @@ def field(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> 
     """A value of a JSON object.
 
     Raises:
-        ConfigError: it is missing or of another type; True is no integer.
+        ConfigError: it is missing or has another type; True is not an integer.
     """
     if name not in data:
         raise ConfigError(f'{name} is missing')

@@ -1,4 +1,4 @@
-"""Versions of what lossreg's results depend on."""
+"""Versions of the packages that lossreg's results depend on."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """The version of Python and of each package, None for what is not installed."""
+    """The versions of Python and of each package; None if not installed."""
     return {'python': platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 
 
