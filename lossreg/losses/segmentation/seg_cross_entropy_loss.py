@@ -313,7 +313,7 @@ SegCrossEntropyLoss.spec = LossSpec(
         ),
         Difference(
             HOST,
-            'class_weight with use_mask is refused; mmseg multiplies the columns of the mask by it',
+            'class_weight with use_mask is refused; mmseg multiplies it with the columns of the mask',
             'a weight for each class cannot mean a weight for each column',
             TEST,
         ),
