@@ -26,7 +26,7 @@ def tensor(numbers):
 
 def loss_of(unit, inputs):
     """The loss, or the sum of the losses of a call that returns several."""
-    results = FlatLoss(unit, grad=False)(*inputs.values())
+    results = FlatLoss(unit)(*inputs.values())
     first, *others = (results[unit.results.index(name)] for name in unit.call.losses)
     return sum(others, first)
 

@@ -31,10 +31,10 @@ IDENTIFIER = re.compile(r'\W')
 """What a Python name cannot hold, such as the dots of parameters' names."""
 
 
-def trace(unit: Unit, grad: bool) -> ExportedProgram:
+def trace(unit: Unit) -> ExportedProgram:
     """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
     examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
-    return trace_module(FlatLoss(unit, grad), examples, Signature.of(unit, grad), loss_decompositions())
+    return trace_module(FlatLoss(unit), examples, Signature.of(unit), loss_decompositions())
 
 
 def trace_module(
