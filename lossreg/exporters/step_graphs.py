@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError
+from lossreg.exporters.decompositions import student_decompositions
 from lossreg.exporters.onnx import to_onnx
 from lossreg.exporters.signature import Port, Signature
-from lossreg.exporters.student_ops import student_decompositions
 from lossreg.exporters.trace import trace_module
 from lossreg.exporters.train_step import EvalGraph, Plan, StepGraph
 
