@@ -23,9 +23,11 @@ from lossreg.untrusted import MAX_TEXT, field, parse_json, read_file
 METADATA_KEY = 'lossreg.json'
 MANIFEST = 'manifest.json'
 MANIFEST_SCHEMA = 1
+STEP_KIND = 'train_step'
+"""The ``kind`` of a training step's files in metadata and manifests; those of a loss have none."""
 
 
-def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
+def metadata(unit: Unit) -> dict[str, Any]:
     """What an artefact says of itself: the config, and the meaning of its inputs and outputs."""
     return {
         'schema': MANIFEST_SCHEMA,
@@ -35,7 +37,7 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
         'config': dict(unit.config),
         'variant': unit.variant,
         'call': unit.call.name,
-        'grad': grad,
+        'grad': unit.grad,
         'inputs': [
             {
                 'name': i.name,
@@ -45,7 +47,7 @@ def metadata(unit: Unit, grad: bool) -> dict[str, Any]:
             }
             for i in unit.taken
         ],
-        'outputs': list(unit.outputs(grad)),
+        'outputs': list(unit.outputs),
         **({'heads': list(unit.heads), 'constants': dict(unit.constants)} if unit.heads else {}),
         **({'fixed': dict(unit.fixed)} if unit.fixed else {}),
     }
@@ -63,12 +65,12 @@ def encode(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, default=str)
 
 
-def file_name(unit: Unit, format: str, grad: bool, several_calls: bool) -> str:
+def file_name(unit: Unit, format: str) -> str:
     """``<Loss>.<variant>[.<call>][.<optional inputs present>][.grad_output][.<fixed sizes>][.grad].<ext>``."""
-    call = [unit.call.name] if several_calls else []
+    call = [unit.call.name] if unit.has_other_calls else []
     added = [i.name for i in unit.taken if i.optional or i is unit.cotangent]
     added += [f'{dim}{size}' for dim, size in unit.fixed.items()]
-    return '.'.join([unit.name, unit.variant, *call, *added, *(['grad'] if grad else []), SUFFIXES[format]])
+    return '.'.join([unit.name, unit.variant, *call, *added, *(['grad'] if unit.grad else []), SUFFIXES[format]])
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:

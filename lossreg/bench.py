@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,14 +30,14 @@ def bench_loss(name: str, scale: int, rounds: int) -> list[dict[str, Any]]:
         scale: how many times larger the dimensions are than in checks.
         rounds: how many rounds.
     """
-    unit = list(variants_of(name)[0].units())[-1]
+    unit = replace(list(variants_of(name)[0].units())[-1], grad=True)
     sizes = {dim: size * scale if unit.is_dynamic(dim) else size for dim, size in unit.sizes(OTHER_SIZES).items()}
     inputs = draw(unit, sizes=sizes)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        built = build(unit, SUFFIXES, grad=True)
-        contenders: dict[str, Callable[..., Any]] = {'eager': Eager(unit, grad=True)}
+        built = build(unit, SUFFIXES)
+        contenders: dict[str, Callable[..., Any]] = {'eager': Eager(unit)}
         contenders |= {b: load(built[f], SUFFIXES[f]) for b in DEVICE_BACKENDS['cpu'] if (f := BACKENDS[b])}
         times = _rounds(contenders, inputs, rounds)
     finally:

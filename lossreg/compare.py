@@ -1,4 +1,4 @@
-"""Compares what two backends computed."""
+"""How far what two backends computed is apart."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ Outputs = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two results are apart; ``detail`` is empty where they agree.
+    """How far results are apart; ``detail`` is empty where they agree.
 
     Attributes:
         max_abs: the largest error.
         max_rel: the largest error of an output over that output's largest number, or over ``atol`` if that is larger.
         detail: what disagrees.
         share: the largest error of a number as a share of what is allowed for that number: results agree up to 1.
+        cases: how many sets of inputs this is the worst of.
     """
 
     max_abs: float
     max_rel: float
     detail: str = ''
     share: float = 0.0
+    cases: int = 1
 
     def __post_init__(self) -> None:
         if self.detail and not self.share > 1.0:
@@ -37,6 +39,20 @@ class Agreement:
 
     def __bool__(self) -> bool:
         return not self.detail
+
+    def joined(self, other: Agreement, cases: int) -> Agreement:
+        """The worst of both, of so many cases; what disagrees first is said."""
+        return Agreement(
+            max(self.max_abs, other.max_abs),
+            max(self.max_rel, other.max_rel),
+            self.detail or other.detail,
+            max(self.share, other.share),
+            cases,
+        )
+
+
+AGREED = Agreement(0.0, 0.0)
+"""Of results that do not differ at all."""
 
 
 def disagreement(detail: str) -> Agreement:
@@ -59,17 +75,12 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
     """
     if not expected:
         return disagreement('there is nothing to compare')
-    worst = Agreement(0.0, 0.0)
+    worst = AGREED
     for name, want in expected.items():
         if name not in actual:
             return disagreement(f'output {name} is missing')
         found = _compare_one(name, np.asarray(actual[name]), np.asarray(want), tolerance, scaled)
-        worst = Agreement(
-            max(worst.max_abs, found.max_abs),
-            max(worst.max_rel, found.max_rel),
-            worst.detail or found.detail,
-            max(worst.share, found.share),
-        )
+        worst = worst.joined(found, cases=1)
     return worst
 
 
@@ -83,7 +94,7 @@ def _compare_one(name: str, got: Array, want: Array, tolerance: Tolerance, scale
     if odd.any():
         return disagreement(f'{name} is {got[odd][0]}, expected {want[odd][0]}')
     if not finite.any():
-        return Agreement(0.0, 0.0)
+        return AGREED
     error = np.abs(got[finite] - want[finite])
     size = np.abs(want[finite])
     atol = tolerance.atol * max(1.0, float(size.max())) if scaled else tolerance.atol

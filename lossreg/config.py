@@ -27,7 +27,7 @@ LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
 
 
 @dataclass(frozen=True)
-class Found:
+class LossInConfig:
     """A loss dict in a config.
 
     Attributes:
@@ -36,7 +36,7 @@ class Found:
             ``mmdet.models.losses.FocalLoss``.
         options: the arguments written there.
         ours: the name of our class that training would build; empty for a host's.
-        host: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
+        host_class: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
         stand_in: ours for that class, if there is one.
         owners: the types of the dicts around it, the outermost first.
         data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
@@ -48,7 +48,7 @@ class Found:
     written: str
     options: Mapping[str, Any]
     ours: str = ''
-    host: str = ''
+    host_class: str = ''
     stand_in: StandIn | None = None
     owners: tuple[str, ...] = ()
     data: Path | None = None
@@ -58,7 +58,7 @@ class Found:
     @property
     def kept(self) -> str:
         """Why the host's own class must stand here; empty where ours can."""
-        hosts = [h.name for h in spec_of(load_losses()[self.ours]).stands_in_for] if self.ours else [self.host]
+        hosts = [h.name for h in spec_of(load_losses()[self.ours]).stands_in_for] if self.ours else [self.host_class]
         return why_kept(hosts, self.owners)
 
     @property
@@ -98,9 +98,9 @@ class Found:
         for name, reason in self.stand_in.host_class.left_to_heads.items():
             if name in self.options:
                 raise DeclinedError(reason)
-        options = self.stand_in.options(_translated(self.options, self.host.partition('.')[0]))
-        call = self.stand_in.host_class.call
-        return Request.of({'type': self.stand_in.loss, **options}, call=call, host=self.host)
+        options = self.stand_in.options(_translated(self.options, self.host_class.partition('.')[0]))
+        call_name = self.stand_in.host_class.call
+        return Request.of({'type': self.stand_in.loss, **options}, call_name=call_name, host_class=self.host_class)
 
     def requests(self) -> list[Request]:
         """What to export or check for it where it stands: one for each call that its head makes; none without ours.
@@ -114,9 +114,9 @@ class Found:
             return [] if request is None else [request]
         package, written = self.head.type.partition('.')[0], {'type': self.written, **self.options}
         hosts = spec_of(request.loss).stands_in_for
-        call = request.call or next((h.call for h in hosts if h.name.partition('.')[0] == package), '')
+        call_name = request.call_name or next((h.call for h in hosts if h.name.partition('.')[0] == package), '')
         try:
-            return [request.called_by(c) for c in head_calls(self.head, written, request.loss, call)]
+            return [request.called_by(c) for c in head_calls(self.head, written, request.loss, call_name)]
         except ConfigError as error:
             if self.ours:
                 raise
@@ -140,13 +140,13 @@ def _translated_value(value: Any, package: str) -> Any:
     name = _type_name(value)
     if not name or not _is_loss(name) or name.startswith('lossreg.'):
         return _translated(value, package)
-    found = _found('', dict(value), package, stand_ins(), unscoped=False)
+    found = _loss_in_config('', dict(value), package, stand_ins(), unscoped=False)
     if found.stand_in is None:
-        raise ConfigError(f'nothing stands in for {found.host or name}, which is part of this loss')
+        raise ConfigError(f'nothing stands in for {found.host_class or name}, which is part of this loss')
     return {'type': found.stand_in.name, **found.stand_in.options(_translated(found.options, package))}
 
 
-def find_losses(path: Path, host: str = '') -> list[Found]:
+def find_losses(path: Path, host: str = '') -> list[LossInConfig]:
     """All losses in one config file.
 
     Args:
@@ -166,7 +166,9 @@ def find_losses(path: Path, host: str = '') -> list[Found]:
     data = path.parent if is_data(path) else None
     known = stand_ins()
     found = [
-        replace(_found(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head, data=data)
+        replace(
+            _loss_in_config(f'{path}:{place}', dict(item), scope, known, unscoped), owners=owners, head=head, data=data
+        )
         for place, item, scope, owners, head in _loss_dicts(config, '', scope)
     ]
     unknown = _unknown(config, '', scope, KnownNames())
@@ -213,7 +215,7 @@ def _loss_dicts(
 
 def _unknown(
     node: Any, place: str, scope: str, names: KnownNames, is_expected: bool = False
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, LossInConfig]]:
     """Every dict that ought to be a loss and is none that is known: misspelt, or under a key of losses."""
     if isinstance(node, Mapping):
         name = _type_name(node)
@@ -235,7 +237,9 @@ def _unknown(
             yield from _unknown(value, f'{place}[{index}]', scope, names, is_expected)
 
 
-def _unknown_type(node: Mapping[str, Any], name: str, scope: str, names: KnownNames, is_expected: bool) -> Found | None:
+def _unknown_type(
+    node: Mapping[str, Any], name: str, scope: str, names: KnownNames, is_expected: bool
+) -> LossInConfig | None:
     plain = name.rpartition('.')[2]
     package = name.split('.')[0] if '.' in name else node.get('_scope_', '') or scope
     if names.holds(plain, package):
@@ -248,10 +252,10 @@ def _unknown_type(node: Mapping[str, Any], name: str, scope: str, names: KnownNa
     if not fault and not is_expected:
         return None
     options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
-    return Found('', name, options, host=f'{package}.{plain}' if package else '', fault=fault)
+    return LossInConfig('', name, options, host_class=f'{package}.{plain}' if package else '', fault=fault)
 
 
-def _with_unknown(found: Sequence[Found], unknown: Mapping[str, Found]) -> list[Found]:
+def _with_unknown(found: Sequence[LossInConfig], unknown: Mapping[str, LossInConfig]) -> list[LossInConfig]:
     """The losses found, those that are not known among them marked, and those that do not look like losses added."""
     places = {item.place for item in found}
     marked = [replace(item, fault=unknown[item.place].fault) if item.place in unknown else item for item in found]
@@ -272,7 +276,9 @@ def _is_loss(name: str) -> bool:
     return plain in load_losses() or LOSS_NAME.match(plain) is not None
 
 
-def _found(place: str, item: dict[str, Any], scope: str, known: Mapping[str, StandIn], unscoped: bool) -> Found:
+def _loss_in_config(
+    place: str, item: dict[str, Any], scope: str, known: Mapping[str, StandIn], unscoped: bool
+) -> LossInConfig:
     name = _type_name(item)
     options = {key: value for key, value in item.items() if key not in ('type', '_scope_')}
     plain = name.rpartition('.')[2]
@@ -283,28 +289,33 @@ def _found(place: str, item: dict[str, Any], scope: str, known: Mapping[str, Sta
     ours = plain if plain in load_losses() and (package in ('lossreg', '') or falls_back) else ''
     if ours:
         host = '' if f'{scope}.{plain}' not in known else f'{scope}.{plain}'
-    return Found(place, name, options, ours, host, known.get(host))
+    return LossInConfig(place, name, options, ours, host, known.get(host))
 
 
 @dataclass(frozen=True)
-class Left:
+class Skipped:
     """A loss found that cannot be exported or checked, and why.
 
     Attributes:
-        found: where it is.
+        loss: where it is.
         reason: why not, in one line.
         is_error: whether the config is wrong; otherwise there just is no class of ours for it.
     """
 
-    found: Found
+    loss: LossInConfig
     reason: str
     is_error: bool
 
 
-def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]]:
-    """What a command-line target asks for: a loss name (all its variants), a config file or a folder of them.
+def requests_for(target: str, host: str = '', variant: str = '') -> tuple[list[Request], list[Skipped]]:
+    """What a command-line target asks for: a loss name, a config file or a folder of them.
 
     A file that is not there is looked for among our own configs: ``pose/kl_discret_loss.py``.
+
+    Args:
+        target: as it was written.
+        host: the package whose registry resolves plain names in configs.
+        variant: the only variant wanted of a loss named by its name; all of them by default.
 
     Raises:
         ConfigError: the target is none of these, or a config cannot be read.
@@ -315,26 +326,26 @@ def requests_for(target: str, host: str = '') -> tuple[list[Request], list[Left]
     if not os.path.exists(path):  # unlike pathlib's, False for a name too long
         if path.suffix or '/' in target:
             raise ConfigError(f'{target} does not exist')
-        return variants_of(target), []
+        return variants_of(target, variant), []
     files = sorted(p for p in path.rglob('*.py') if not p.name.startswith('_')) if path.is_dir() else [path]
-    found: list[Found] = []
-    unread: list[Left] = []
+    found: list[LossInConfig] = []
+    unread: list[Skipped] = []
     for file in files:
         try:
             found += find_losses(file, host)
         except ConfigError as error:
             if not path.is_dir():
                 raise
-            unread.append(Left(Found(str(file), file.stem, {}), str(error), is_error=True))
+            unread.append(Skipped(LossInConfig(str(file), file.stem, {}), str(error), is_error=True))
     if not found and not unread:
         raise ConfigError(f'{target} holds no loss: no dict whose type is a loss')
-    requests, left = _split(found)
-    return requests, [*unread, *left]
+    requests, skipped = _split(found)
+    return requests, [*unread, *skipped]
 
 
-def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
+def _split(found: Sequence[LossInConfig]) -> tuple[list[Request], list[Skipped]]:
     requests: list[Request] = []
-    left: list[Left] = []
+    skipped: list[Skipped] = []
     within: tuple[str, ...] = ()
     for item in found:
         if item.place.startswith(within):  # a part of one of ours, which is one graph
@@ -342,19 +353,21 @@ def _split(found: Sequence[Found]) -> tuple[list[Request], list[Left]]:
         try:
             found_here = item.requests()
         except ConfigError as error:
-            left.append(Left(item, f'{item.place}: {error}', is_error=True))
+            skipped.append(Skipped(item, f'{item.place}: {error}', is_error=True))
             continue
         except DeclinedError as error:
-            left.append(Left(item, f'{item.place}: {error}', is_error=False))
+            skipped.append(Skipped(item, f'{item.place}: {error}', is_error=False))
             continue
         if not found_here:
-            left.append(Left(item, f'{item.place}: nothing stands in for {item.host or item.written}', is_error=False))
+            skipped.append(
+                Skipped(item, f'{item.place}: nothing stands in for {item.host_class or item.written}', is_error=False)
+            )
             continue
         if item.ours and found_here[0].is_callable:
             within += (f'{item.place}.',)
         for request in found_here:
             _add(requests, request)
-    return requests, left
+    return requests, skipped
 
 
 def _add(requests: list[Request], request: Request) -> None:

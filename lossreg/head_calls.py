@@ -705,13 +705,13 @@ class HeadCall:
 
     Attributes:
         place: the head and its option; after :data:`UNKNOWN`, if it is not in the table.
-        call: the name of the call; empty if that is not known.
+        call_name: the call; empty if that is not known.
         optional: the optional inputs given; None if they are not known.
         constants: the arguments that the artefact holds.
     """
 
     place: str
-    call: str = ''
+    call_name: str = ''
     optional: tuple[str, ...] | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
 
@@ -741,14 +741,14 @@ def _mapped(gives: Gives, head: Head) -> Gives:
     return replace(gives, named=tuple(names))
 
 
-def head_calls(head: Head, written: Config, loss: nn.Module, call: str = '') -> Iterator[HeadCall]:
+def head_calls(head: Head, written: Config, loss: nn.Module, call_name: str = '') -> Iterator[HeadCall]:
     """The calls that a head makes of a loss of ours.
 
     Args:
         head: where it stands.
         written: the loss's own dict.
         loss: ours for it.
-        call: the one of its calls that stands for the host's, if that is settled.
+        call_name: the one of its calls that stands for the host's, if that is settled.
 
     Raises:
         ConfigError: the loss does not take what the head gives.
@@ -757,10 +757,10 @@ def head_calls(head: Head, written: Config, loss: nn.Module, call: str = '') -> 
     if not given:
         yield HeadCall(f'{UNKNOWN}{head.place}')
     for gives in given:
-        yield _head_call(head, gives, loss, call)
+        yield _head_call(head, gives, loss, call_name)
 
 
-def _head_call(head: Head, gives: Gives, loss: nn.Module, call: str) -> HeadCall:
+def _head_call(head: Head, gives: Gives, loss: nn.Module, call_name: str) -> HeadCall:
     name, parameters = type(loss).__name__, list(inspect.signature(type(loss).forward).parameters)[1:]
     values = {n: v.of(head.config) if isinstance(v, Own) else v for n, v in gives.constants.items()}
     taken = [n for n in gives.if_taken if n in parameters]
@@ -773,7 +773,7 @@ def _head_call(head: Head, gives: Gives, loss: nn.Module, call: str) -> HeadCall
     tensors = passed - values.keys()
     view = as_called(loss, constants)
     allowed = [c for c in calls_of(loss) if c.when(view)]
-    allowed = _preferred(allowed, gives.shapes) or _preferred(allowed, (call,)) or allowed
+    allowed = _preferred(allowed, gives.shapes) or _preferred(allowed, (call_name,)) or allowed
     fitting = [c for c in allowed if _parameters(c, _needed(c, view)) <= tensors and _agrees(c, constants)]
     if not fitting:
         raise ConfigError(f'{head.type} gives {", ".join(sorted(passed))}; no call of {name} takes just these')

@@ -83,7 +83,7 @@ def check_names(terms: Sequence[Term]) -> None:
     inputs = {given: f'an input of term {term.name}' for term in terms for use in term.uses for given in use.values()}
     scales = {term.weight: f'the weight of term {term.name}' for term in terms if isinstance(term.weight, str)}
     differentiable = {
-        use[spec.name] for term in terms for use in term.uses for spec in term.inputs if spec.differentiable
+        use[declared.name] for term in terms for use in term.uses for declared in term.inputs if declared.differentiable
     }
     results = [
         ('loss', 'the sum'),
@@ -160,11 +160,11 @@ def _added(graph: fx.Graph, nodes: Sequence[fx.Node]) -> fx.Node:
 
 
 @dataclass(frozen=True)
-class Use:
+class TermInput:
     """One input of one call of a term's loss."""
 
     term: Term
-    spec: Input
+    declared: Input
     name: str
     number: int
 
@@ -182,13 +182,13 @@ class Dimensions:
 
     def __init__(self, terms: Sequence[Term]) -> None:
         self._uses = [
-            Use(term, spec, names[spec.name], number)
+            TermInput(term, declared, names[declared.name], number)
             for term in terms
             for number, names in enumerate(term.uses)
-            for spec in term.inputs
+            for declared in term.inputs
         ]
         self._same: dict[str, str] = {}
-        self._by_name: dict[str, list[Use]] = {}
+        self._by_name: dict[str, list[TermInput]] = {}
         for use in self._uses:
             self._share(use)
         self._names = self._chosen_names()
@@ -210,17 +210,17 @@ class Dimensions:
                 found[name] = max(found.get(name, 0), size)
         return found
 
-    def _share(self, use: Use) -> None:
+    def _share(self, use: TermInput) -> None:
         """Ties the dimensions of an input to those of its first use."""
         first = self._by_name.setdefault(use.name, [])
         first.append(use)
-        spec, other = use.spec, first[0].spec
-        if len(other.dims) != len(spec.dims) or other.role.is_integer != spec.role.is_integer:
+        declared, other = use.declared, first[0].declared
+        if len(other.dims) != len(declared.dims) or other.role.is_integer != declared.role.is_integer:
             raise ValueError(
                 f'{use.name} is {other.role.value} of shape ({" ".join(other.dims)}) in term {first[0].term.name}, '
-                f'but {spec.role.value} of shape ({" ".join(spec.dims)}) in term {use.term.name}'
+                f'but {declared.role.value} of shape ({" ".join(declared.dims)}) in term {use.term.name}'
             )
-        for ours, theirs in zip(spec.dims, other.dims, strict=True):
+        for ours, theirs in zip(declared.dims, other.dims, strict=True):
             self._tie(use.key(ours), first[0].key(theirs))
 
     def _root(self, key: str) -> str:
@@ -244,29 +244,29 @@ class Dimensions:
         """A name for each distinct dimension: the symbol of its first use, numbered where that is taken."""
         names: dict[str, str] = {}
         for use in self._uses:
-            for symbol in (*use.spec.dims, *spec_of(use.term.loss).sizes(use.term.loss)):
+            for symbol in (*use.declared.dims, *spec_of(use.term.loss).sizes(use.term.loss)):
                 root = self._root(use.key(symbol))
                 plain = root.rpartition('.')[2]
                 count = 1 + sum(name.rstrip('0123456789') == plain for name in names.values())
                 names.setdefault(root, plain if root.isdigit() or count == 1 else f'{plain}{count}')
         return names
 
-    def _name(self, use: Use, symbol: str) -> str:
+    def _name(self, use: TermInput, symbol: str) -> str:
         return self._names[self._root(use.key(symbol))]
 
-    def _joined(self, name: str, uses: Sequence[Use]) -> Input:
+    def _joined(self, name: str, uses: Sequence[TermInput]) -> Input:
         """An input of the objective: as its first use declares it, in the objective's dimensions."""
         first = uses[0]
-        spec, loss = first.spec, first.term.loss
+        declared, loss = first.declared, first.term.loss
         return replace(
-            spec,
+            declared,
             name=name,
-            shape=' '.join(self._name(first, symbol) for symbol in spec.dims),
-            classes=' '.join(self._name(first, symbol) for symbol in spec.classes.split()),
-            broadcasts=tuple(self._name(first, symbol) for symbol in spec.broadcasts),
+            shape=' '.join(self._name(first, symbol) for symbol in declared.dims),
+            classes=' '.join(self._name(first, symbol) for symbol in declared.classes.split()),
+            broadcasts=tuple(self._name(first, symbol) for symbol in declared.broadcasts),
             optional=False,
-            differentiable=any(use.spec.differentiable for use in uses),
-            ignore=lambda _: spec.ignore(loss),
+            differentiable=any(use.declared.differentiable for use in uses),
+            ignore=lambda _: declared.ignore(loss),
             when=lambda _: True,
-            aliases=tuple({known for use in uses for known in (use.spec.name, *use.spec.aliases)} - {name}),
+            aliases=tuple({known for use in uses for known in (use.declared.name, *use.declared.aliases)} - {name}),
         )

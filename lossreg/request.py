@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lossreg.errors import ConfigError, LossregError
 from lossreg.head_calls import UNKNOWN, HeadCall
 from lossreg.registry import build_loss, loss_class
-from lossreg.spec import Call, calls_of, spec_of
-from lossreg.unit import Unit, as_called
+from lossreg.spec import Call, spec_of
+from lossreg.unit import Unit, allowed_calls, as_called
 from lossreg.untrusted import read_weight
 
 
@@ -30,8 +30,8 @@ class Request:
         loss: the instance.
         config: ``type`` and the arguments given.
         variant: a short name for the config.
-        call: the call asked for; empty for all it allows.
-        host: the host class it stands in for, where a host's config asked for it.
+        call_name: the call asked for; empty for all it allows.
+        host_class: the host class it stands in for, where a host's config asked for it.
         heads: the places that call it, such as ``mmseg.FCNHead.loss_decode``, where it stands under heads in a config.
             One whose call is not known begins with ``unknown: ``.
         optional: the optional inputs that these heads give; None where nothing calls it, or it is not known how.
@@ -41,15 +41,15 @@ class Request:
     loss: nn.Module
     config: Mapping[str, Any]
     variant: str
-    call: str = ''
-    host: str = ''
+    call_name: str = ''
+    host_class: str = ''
     heads: tuple[str, ...] = ()
     optional: tuple[str, ...] | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, loss: nn.Module | Mapping[str, Any] | str, *, variant: str = '', call: str = '', host: str = ''
+        cls, loss: nn.Module | Mapping[str, Any] | str, *, variant: str = '', call_name: str = '', host_class: str = ''
     ) -> Request:
         """A request from a config dict, a name, or an instance.
 
@@ -65,7 +65,7 @@ class Request:
             built = _build_seeded(loss)
             given = {} if isinstance(loss, str) else {k: v for k, v in loss.items() if k not in ('type', '_scope_')}
         config = {'type': f'lossreg.{type(built).__name__}', **given}
-        return cls(built, config, variant or _variant_name(built, given), call, host)
+        return cls(built, config, variant or _variant_name(built, given), call_name, host_class)
 
     def called_by(self, head: HeadCall) -> Request:
         """This request, as a head calls the loss. Other constants are another variant: files need another name."""
@@ -74,7 +74,7 @@ class Request:
             variant = _hashed({'variant': variant, **head.constants})
         return replace(
             self,
-            call=head.call or self.call,
+            call_name=head.call_name or self.call_name,
             heads=(head.place,),
             optional=head.optional,
             constants=head.constants,
@@ -83,7 +83,7 @@ class Request:
 
     def is_same_call(self, other: Request) -> bool:
         """Whether the other comes to the same artefacts."""
-        mine, others = ((r.config, r.call, r.optional, r.constants) for r in (self, other))
+        mine, others = ((r.config, r.call_name, r.optional, r.constants) for r in (self, other))
         return mine == others
 
     @property
@@ -99,25 +99,27 @@ class Request:
     @property
     def is_callable(self) -> bool:
         """Whether this instance has a call that can be exported and checked: some wrappers have none."""
-        return any(call.when(self.as_called) for call in calls_of(self.loss))
+        return bool(allowed_calls(self.loss, self.constants))
 
-    def calls(self, any_call: bool = False) -> tuple[Call, ...]:
-        """The calls this instance allows; only the one asked for, unless ``any_call``.
+    def calls(self) -> tuple[Call, ...]:
+        """The calls this instance allows; where one was asked for, only that.
 
         Raises:
             ConfigError: the call asked for does not exist, or not for this instance, or it has none at all.
         """
-        allowed = tuple(c for c in calls_of(self.loss) if c.when(self.as_called))
+        allowed = allowed_calls(self.loss, self.constants)
         if not allowed:
             raise ConfigError(
                 f'{type(self.loss).__name__} with this config has no call that could be exported or checked'
             )
-        if any_call or not self.call:
+        if not self.call_name:
             return allowed
-        chosen = tuple(c for c in allowed if c.name == self.call)
+        chosen = tuple(c for c in allowed if c.name == self.call_name)
         if not chosen:
             names = ', '.join(c.name for c in allowed)
-            raise ConfigError(f'{type(self.loss).__name__} has no call {self.call!r} with this config; it has {names}')
+            raise ConfigError(
+                f'{type(self.loss).__name__} has no call {self.call_name!r} with this config; it has {names}'
+            )
         return chosen
 
     def units(self, every_set: bool = False) -> Iterator[Unit]:
@@ -137,14 +139,31 @@ class Request:
     def unit(self, call: Call, present: Iterable[str]) -> Unit:
         """The unit of one call with the optional inputs named present."""
         kept = tuple(i for i in call.inputs if i.when(self.as_called) and (not i.optional or i.name in present))
-        spec = spec_of(self.loss)
-        return Unit(self.loss, self.config, self.variant, call, kept, spec, constants=self.constants, heads=self.heads)
+        return Unit(
+            self.loss,
+            self.config,
+            self.variant,
+            call,
+            kept,
+            spec_of(self.loss),
+            host_class=self.host_class,
+            constants=self.constants,
+            heads=self.heads,
+        )
 
 
-def variants_of(name: str) -> list[Request]:
-    """One request for each variant a loss's spec declares."""
+def variants_of(name: str, variant: str = '') -> list[Request]:
+    """One request for each variant a loss's spec declares, or for the one asked for.
+
+    Raises:
+        ConfigError: it has no such loss, or no such variant.
+    """
     cls = loss_class(name)
-    return [Request.of({'type': cls, **options}, variant=variant) for variant, options in spec_of(cls).variants.items()]
+    declared = spec_of(cls).variants
+    if variant and variant not in declared:
+        raise ConfigError(f'{name} has no variant {variant!r}; see `lossreg show {name}`')
+    chosen = {variant: declared[variant]} if variant else declared
+    return [Request.of({'type': cls, **options}, variant=known) for known, options in chosen.items()]
 
 
 def _build_seeded(cfg: Mapping[str, Any] | str) -> nn.Module:

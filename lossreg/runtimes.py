@@ -27,7 +27,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """Anything that turns inputs by name into outputs by name.
+    """Anything that turns values of inputs, by name, into outputs by name.
 
     Attributes:
         metadata: what an artefact says of itself; empty where there is no artefact.
@@ -35,7 +35,7 @@ class Runtime(Protocol):
 
     metadata: Mapping[str, Any]
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         ...
 
@@ -45,16 +45,16 @@ class Eager:
 
     metadata: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, unit: Unit, grad: bool, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
+    def __init__(self, unit: Unit, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
         # a copy, because moving a module to a device moves it for everybody
-        self._flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss)), grad).to(device)
-        self._names = unit.outputs(grad)
+        self._flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss))).to(device)
+        self._names = unit.outputs
         self._dtype, self._device = dtype, device
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         tensors = [
-            t.to(self._device, self._dtype) if t.is_floating_point() else t.to(self._device) for t in inputs.values()
+            t.to(self._device, self._dtype) if t.is_floating_point() else t.to(self._device) for t in values.values()
         ]
         return _named(self._names, self._flat(*tensors))
 
@@ -64,22 +64,21 @@ class Compiled(Eager):
 
     Args:
         unit: what is called.
-        grad: whether gradients are outputs.
         compiler: torch's name of its backend, such as ``inductor``.
         device: where it runs.
     """
 
-    def __init__(self, unit: Unit, grad: bool, compiler: str, device: str = 'cpu') -> None:
-        super().__init__(unit, grad, device=device)
+    def __init__(self, unit: Unit, compiler: str, device: str = 'cpu') -> None:
+        super().__init__(unit, device=device)
         # what others have compiled counts towards the limit of graphs, and is guarded by their sizes
         torch._dynamo.reset()
-        self._compiled = self._flat = _CompiledLoss(self._flat.unit, grad, compiler)
+        self._compiled = self._flat = _CompiledLoss(self._flat.unit, compiler)
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         # sizes of 0, 1 and wrong ones are graphs of their own
         with torch._dynamo.config.patch(recompile_limit=64):
-            return super().__call__(inputs)
+            return super().__call__(values)
 
     @property
     def graphs(self) -> int:
@@ -88,8 +87,8 @@ class Compiled(Eager):
 
 
 class _CompiledLoss(FlatLoss):
-    def __init__(self, unit: Unit, grad: bool, compiler: str) -> None:
-        super().__init__(unit, grad)
+    def __init__(self, unit: Unit, compiler: str) -> None:
+        super().__init__(unit)
         self.graphs = 0
         compile_graph = torch._dynamo.lookup_backend(compiler)
 
@@ -117,10 +116,10 @@ class TorchScript:
         self.metadata: Mapping[str, Any] = parse_metadata(_text(extra[METADATA_KEY]))
         self._device = device
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         with torch.enable_grad():
-            outputs = self._module(**{name: t.to(self._device) for name, t in inputs.items()})
+            outputs = self._module(**{name: t.to(self._device) for name, t in values.items()})
         return _named(self.metadata['outputs'], outputs if isinstance(outputs, tuple) else (outputs,))
 
 
@@ -138,10 +137,10 @@ class Pt2:
                 self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
         self.metadata: Mapping[str, Any] = parse_metadata(_text(extra[METADATA_KEY]))
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
         order = [i['name'] for i in self.metadata['inputs']]
-        return _named(self.metadata['outputs'], self._module(*(inputs[name] for name in order)))
+        return _named(self.metadata['outputs'], self._module(*(values[name] for name in order)))
 
 
 class OnnxRuntime:
@@ -173,9 +172,9 @@ class OnnxRuntime:
         self.inputs = [i.name for i in self._session.get_inputs()]
         self._outputs = [o.name for o in self._session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Arrays:
+    def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
-        feeds = {name: t.numpy() for name, t in inputs.items()}
+        feeds = {name: t.numpy() for name, t in values.items()}
         return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
 
     def placement(self) -> dict[str, list[str]]:

@@ -43,10 +43,10 @@ class Expect(str, Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """A full set of inputs and what must come of it."""
+    """A value for each input, and what must come of them."""
 
     name: str
-    inputs: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
     expect: Expect
     smooth: bool = False  # whether finite differences are meaningful
     culprits: tuple[str, ...] = ()  # inputs that an error message must name
@@ -59,30 +59,30 @@ def draw(
     rng = np.random.default_rng(seed)
     sizes = unit.sizes() if sizes is None else sizes
     drawn = {}
-    for spec in unit.taken:
-        shape = tuple(int(d) if d.isdigit() else sizes[d] for d in spec.dims)
-        if spec.role in _INDEX_DRAWS:
-            values: Array = _INDEX_DRAWS[spec.role](rng, shape, spec, unit, _classes(spec, sizes), kind)
+    for declared in unit.taken:
+        shape = tuple(int(d) if d.isdigit() else sizes[d] for d in declared.dims)
+        if declared.role in _INDEX_DRAWS:
+            values: Array = _INDEX_DRAWS[declared.role](rng, shape, declared, unit, _classes(declared, sizes), kind)
         else:
-            values = _DRAWS[spec.role](rng, shape, kind).clip(-spec.limit, spec.limit)
-            if spec.role is Role.TARGETS and spec.ignores_negative and kind is Kind.ORDINARY:
+            values = _DRAWS[declared.role](rng, shape, kind).clip(-declared.limit, declared.limit)
+            if declared.role is Role.TARGETS and declared.ignores_negative and kind is Kind.ORDINARY:
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
-        dtype = torch.int64 if spec.role.is_integer else torch.float32
-        drawn[spec.name] = torch.tensor(values, dtype=dtype)
+        dtype = torch.int64 if declared.role.is_integer else torch.float32
+        drawn[declared.name] = torch.tensor(values, dtype=dtype)
     return {**drawn, **unit.call.consistent(unit.as_called, drawn)}
 
 
-def _classes(spec: Input, sizes: Mapping[str, int]) -> int:
+def _classes(declared: Input, sizes: Mapping[str, int]) -> int:
     """How many classes an input of labels chooses from."""
-    return math.prod(sizes[dim] for dim in spec.classes.split())
+    return math.prod(sizes[dim] for dim in declared.classes.split())
 
 
 def _labels(
-    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
+    rng: np.random.Generator, shape: Shape, declared: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    count = max(classes + spec.background, 1)  # of no classes, any label is wrong
+    count = max(classes + declared.background, 1)  # of no classes, any label is wrong
     labels = rng.integers(0, count, shape)
-    ignored = spec.ignore(unit.as_called)
+    ignored = declared.ignore(unit.as_called)
     if kind is Kind.COUNTED:
         return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
     if ignored is not None:
@@ -94,7 +94,7 @@ def _labels(
 
 
 def _label_sets(
-    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
+    rng: np.random.Generator, shape: Shape, declared: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
     sets = rng.integers(0, max(classes, 1), shape)
     ends = rng.integers(min(1, shape[-1]) if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
@@ -103,7 +103,7 @@ def _label_sets(
 
 
 def _lengths(
-    rng: np.random.Generator, shape: Shape, spec: Input, unit: Unit, classes: int, kind: Kind
+    rng: np.random.Generator, shape: Shape, declared: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
     return rng.integers(0 if kind is Kind.EXTREME else min(1, classes), classes + 1, shape)
 
@@ -335,12 +335,12 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
             yield Case('one identity', {**counted, name: torch.ones_like(counted[name])}, nothing)
         if role is Role.WEIGHTS:
             yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
-    for spec in unit.inputs:
-        ignored = spec.ignore(unit.as_called)
-        if spec.ignores_negative:
-            yield from _switched_off(unit, spec.name, counted, -3, 'negative')
-        elif spec.role is Role.LABELS and ignored is not None:
-            yield from _switched_off(unit, spec.name, counted, ignored, 'ignored')
+    for declared in unit.inputs:
+        ignored = declared.ignore(unit.as_called)
+        if declared.ignores_negative:
+            yield from _switched_off(unit, declared.name, counted, -3, 'negative')
+        elif declared.role is Role.LABELS and ignored is not None:
+            yield from _switched_off(unit, declared.name, counted, ignored, 'ignored')
 
 
 def _free_dimensions(unit: Unit, sizes: Mapping[str, int]) -> list[str]:
@@ -367,13 +367,13 @@ def _switched_off(unit: Unit, name: str, counted: Mapping[str, Tensor], value: f
         return
     for label, rows in (('half', torch.arange(batch) % 2 == 1), ('all', torch.ones(batch, dtype=torch.bool))):
         inputs = dict(counted)
-        for spec in unit.inputs:
-            tensor = counted[spec.name].clone()
-            if spec.name == name:
+        for declared in unit.inputs:
+            tensor = counted[declared.name].clone()
+            if declared.name == name:
                 tensor[rows] = value
-            elif unit.batch in spec.dims and tensor.is_floating_point() and spec.role is not Role.WEIGHTS:
+            elif unit.batch in declared.dims and tensor.is_floating_point() and declared.role is not Role.WEIGHTS:
                 tensor[rows] = torch.nan
-            inputs[spec.name] = tensor
+            inputs[declared.name] = tensor
         yield Case(f'{label} {what}', inputs, _nothing(unit) if label == 'all' else Expect.NUMBERS)
 
 
@@ -381,35 +381,37 @@ def invalid_cases(unit: Unit) -> Iterator[Case]:
     """Illegal labels and shapes that do not match (the numerical contract, points 4 and 5)."""
     other = unit.sizes(OTHER_SIZES)
     counted = draw(unit, Kind.COUNTED, other, seed=7)
-    for spec in unit.inputs:
-        if spec.role in _INDEX_DRAWS:
-            yield from _bad_labels(unit, spec, counted, _classes(spec, other))
-    for spec in unit.inputs:
-        for axis, dim in enumerate(spec.dims):
-            partners = tuple(i.name for i in unit.inputs if i is not spec and dim in i.dims and not dim.isdigit())
-            if not partners or dim in spec.resizes:
+    for declared in unit.inputs:
+        if declared.role in _INDEX_DRAWS:
+            yield from _bad_labels(unit, declared, counted, _classes(declared, other))
+    for declared in unit.inputs:
+        for axis, dim in enumerate(declared.dims):
+            partners = tuple(i.name for i in unit.inputs if i is not declared and dim in i.dims and not dim.isdigit())
+            if not partners or dim in declared.resizes:
                 continue
-            for size in (other[dim] + 1,) if dim in spec.broadcasts else (1, other[dim] + 1):
-                shape = list(counted[spec.name].shape)
+            for size in (other[dim] + 1,) if dim in declared.broadcasts else (1, other[dim] + 1):
+                shape = list(counted[declared.name].shape)
                 shape[axis] = size
-                wrong = {**counted, spec.name: torch.ones(shape, dtype=counted[spec.name].dtype)}
-                name = f'{spec.name} with {dim}={size}'
-                yield Case(name, wrong, Expect.BAD_SHAPE, culprits=(spec.name, *partners))
+                wrong = {**counted, declared.name: torch.ones(shape, dtype=counted[declared.name].dtype)}
+                name = f'{declared.name} with {dim}={size}'
+                yield Case(name, wrong, Expect.BAD_SHAPE, culprits=(declared.name, *partners))
 
 
-def _bad_labels(unit: Unit, spec: Input, counted: Mapping[str, Tensor], classes: int) -> Iterator[Case]:
+def _bad_labels(unit: Unit, declared: Input, counted: Mapping[str, Tensor], classes: int) -> Iterator[Case]:
     # the lowest and the highest legal value
-    low = {Role.LABEL_SETS: -1}.get(spec.role, 0)
-    high = classes - (spec.role is not Role.LENGTHS) + spec.background
-    illegal = [high + 1] if spec.ignores_negative else [high + 1, low - 1]
+    low = {Role.LABEL_SETS: -1}.get(declared.role, 0)
+    high = classes - (declared.role is not Role.LENGTHS) + declared.background
+    illegal = [high + 1] if declared.ignores_negative else [high + 1, low - 1]
     for value in illegal:
-        if value == spec.ignore(unit.as_called):
+        if value == declared.ignore(unit.as_called):
             continue
-        wrong = {**counted, spec.name: _with(counted[spec.name], value)}
-        yield Case(f'{spec.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(spec.name,))
+        wrong = {**counted, declared.name: _with(counted[declared.name], value)}
+        yield Case(f'{declared.name} = {value}', wrong, Expect.BAD_LABEL, culprits=(declared.name,))
         off = {i.name: _with(counted[i.name], 0.0) for i in unit.inputs if i.role is Role.WEIGHTS}
         if off:
-            yield Case(f'{spec.name} = {value}, weight 0', {**wrong, **off}, Expect.BAD_LABEL, culprits=(spec.name,))
+            yield Case(
+                f'{declared.name} = {value}, weight 0', {**wrong, **off}, Expect.BAD_LABEL, culprits=(declared.name,)
+            )
 
 
 def _with(tensor: Tensor, value: float) -> Tensor:

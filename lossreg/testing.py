@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -50,11 +51,12 @@ def assert_exportable(
     sets, arguments = _aligned(module, [inputs, *others])
     unit = _unit(module, sets, arguments)
     for grad in (False, True) if unit.differentiable else (False,):
-        eager = Eager(unit, grad)
+        unit = replace(unit, grad=grad)
+        eager = Eager(unit)
         for format in formats:
             name = f'{type(module).__name__} as {format}{" with gradient" if grad else ""}'
             try:
-                runtime = load(build(unit, [format], grad)[format], SUFFIXES[format])
+                runtime = load(build(unit, [format])[format], SUFFIXES[format])
             except Exception as error:
                 raise AssertionError(f'{name} cannot be exported: {type(error).__name__}: {error}') from error
             for at, tensors in enumerate(sets):
@@ -131,7 +133,7 @@ def _aligned(module: nn.Module, sets: Sequence[Inputs]) -> tuple[list[Tensors], 
 def _unit(module: nn.Module, sets: Sequence[Tensors], arguments: Mapping[str, Argument]) -> Unit:
     """A unit with just enough of a spec to be exported."""
     symbols: dict[tuple[int, ...], str] = {}
-    specs = []
+    declared = []
     for name, tensor in sets[0].items():
         dims = []
         for axis in range(tensor.dim()):
@@ -139,8 +141,8 @@ def _unit(module: nn.Module, sets: Sequence[Tensors], arguments: Mapping[str, Ar
             varies = len(set(sizes)) > 1
             dims.append(symbols.setdefault(sizes, f'D{len(symbols)}') if varies else str(sizes[0]))
         role = Role.FEATURES if tensor.is_floating_point() else Role.IDENTITIES
-        specs.append(Input(name, role, ' '.join(dims), differentiable=tensor.requires_grad))
-    call = Call('inputs', tuple(specs), arguments=arguments)
+        declared.append(Input(name, role, ' '.join(dims), differentiable=tensor.requires_grad))
+    call = Call('inputs', tuple(declared), arguments=arguments)
     spec = LossSpec(functions=(), calls=(call,), variants={'default': {}}, references=())
     examples = {name: tensor.detach() for name, tensor in sets[0].items()}
-    return Unit(module, {'type': type(module).__name__}, 'default', call, call.inputs, spec, examples)
+    return Unit(module, {'type': type(module).__name__}, 'default', call, call.inputs, spec, examples=examples)

@@ -1,4 +1,4 @@
-"""The unit of export: one loss instance x one call x one set of optional inputs present."""
+"""The unit of export: one loss instance x one call x one set of optional inputs present, alone or with its gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.errors import ConfigError, DeclinedError
-from lossreg.spec import Call, Input, LossSpec, Role, spec_of
+from lossreg.spec import Call, Input, LossSpec, Role, calls_of, spec_of
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
 """Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
@@ -32,6 +32,8 @@ class Unit:
         call: how it is called.
         inputs: the inputs present, in exported order.
         spec: what the loss says of itself.
+        grad: whether it also returns the gradient for every differentiable input.
+        host_class: the host class it stands in for, where a host's config asked for it.
         examples: what to trace with; drawn from the roles where None.
         cotangent: the input that gradients are multiplied by, where the artefact takes one: see :func:`with_cotangent`.
         constants: further arguments of the call, which a head gives: ``ignore_index`` or ``reduction_override``.
@@ -45,6 +47,8 @@ class Unit:
     call: Call
     inputs: tuple[Input, ...]
     spec: LossSpec
+    grad: bool = False
+    host_class: str = ''
     examples: Mapping[str, Tensor] | None = None
     cotangent: Input | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +59,11 @@ class Unit:
     def as_called(self) -> nn.Module:
         """The loss as its spec is to be asked about it: see :func:`as_called`."""
         return as_called(self.loss, self.constants)
+
+    @property
+    def has_other_calls(self) -> bool:
+        """Whether the instance also has another call."""
+        return len(allowed_calls(self.loss, self.constants)) > 1
 
     @property
     def taken(self) -> tuple[Input, ...]:
@@ -81,13 +90,31 @@ class Unit:
         """Names of what the call returns: its outputs, and the next state."""
         return (*self.call.outputs, *(f'next_{i.name}' for i in self.inputs if i.state))
 
-    def outputs(self, grad: bool) -> tuple[str, ...]:
+    @property
+    def outputs(self) -> tuple[str, ...]:
         """Names of an artefact's outputs."""
-        return (*self.results, *(f'grad_{i.name}' for i in self.differentiable if grad))
+        return (*self.results, *(f'grad_{i.name}' for i in self.differentiable if self.grad))
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the call for values of this unit's inputs, which may also be texts that stand for them."""
         return {**self.call.arrange({i.name: values[i.name] for i in self.inputs}), **self.constants}
+
+    def run(self, loss: nn.Module, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Calls a loss of this unit's class and returns its results, in order: the one place where a loss is called."""
+        function = attrgetter(self.call.method)(loss) if self.call.method else loss
+        returned = function(**self.arguments(values))
+        if self.call.returns_dict:
+            return tuple(returned[name] for name in self.results)
+        return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+
+    def run_source(self, loss: str, values: Mapping[str, str]) -> list[str]:
+        """The same as statements: the results of a loss, for texts that stand for it and for values, by their names."""
+        arguments = {**self.arguments(values), **{name: repr(value) for name, value in self.constants.items()}}
+        given = ', '.join(f'{parameter}={_text(value)}' for parameter, value in arguments.items())
+        called = f'{loss}{"." if self.call.method else ""}{self.call.method}({given})'
+        if self.call.returns_dict:
+            return [f'results = {called}', *(f"result_{name} = results['{name}']" for name in self.results)]
+        return [f'{", ".join(f"result_{name}" for name in self.results)} = {called}']
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
         """A size for every dimension symbol: the fixed one, else one of ``choices``, each once while they last."""
@@ -105,6 +132,15 @@ class Unit:
         return not dim.isdigit() and dim not in self.spec.sizes(self.loss) and dim not in self.fixed
 
 
+def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:
+    """The source text of one argument, made of those of inputs."""
+    if isinstance(value, dict):
+        return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
+    if isinstance(value, list):
+        return f'[{", ".join(value)}]'
+    return f'({", ".join(value)})' if isinstance(value, tuple) else str(value)
+
+
 def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
     """A loss with the options that these arguments of its call replace: what its spec's conditions are asked about.
 
@@ -119,6 +155,12 @@ def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
     return view
 
 
+def allowed_calls(loss: nn.Module, constants: Mapping[str, Any]) -> tuple[Call, ...]:
+    """The calls that an instance has, given these arguments."""
+    view = as_called(loss, constants)
+    return tuple(call for call in calls_of(loss) if call.when(view))
+
+
 def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
     """The unit whose artefact also takes ``grad_output``, of the loss's shape, and multiplies it into the gradients.
 
@@ -131,7 +173,7 @@ def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
     """
     if len(unit.call.losses) > 1:
         raise DeclinedError(f'{unit.name} returns several losses, {unit.call.losses}: one grad_output cannot fit all')
-    loss = FlatLoss(unit, grad=False)(*examples.values())[unit.results.index(unit.call.losses[0])]
+    loss = unit.run(unit.loss, examples)[unit.results.index(unit.call.losses[0])]
     symbols = {size: symbol for symbol, size in unit.sizes().items()}
     shape = ' '.join(symbols.get(size, str(size)) for size in loss.shape)
     return replace(unit, cotangent=Input('grad_output', Role.LOGITS, shape))
@@ -163,20 +205,19 @@ def with_fixed(unit: Unit, sizes: Mapping[str, int]) -> Unit:
 class FlatLoss(nn.Module):
     """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
 
-    Inputs come in exported order. Outputs are what the call returns and, with ``grad``, the gradient of the losses' sum
-    with respect to every differentiable input; with a cotangent, of the sum of its product with the loss.
+    Inputs come in exported order. Outputs are what the call returns and, of a unit with gradient, that of the losses'
+    sum with respect to every differentiable input; with a cotangent, of the sum of its product with the loss.
     """
 
-    def __init__(self, unit: Unit, grad: bool) -> None:
+    def __init__(self, unit: Unit) -> None:
         super().__init__()
         self.loss = unit.loss
         self.unit = unit
-        self.grad = grad
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Computes the outputs."""
         named = {i.name: t for i, t in zip(self.unit.taken, tensors, strict=True)}
-        if not self.grad:
+        if not self.unit.grad:
             return self._results(named)
         leaves = {i.name: named[i.name].detach().requires_grad_(True) for i in self.unit.differentiable}
         with torch.enable_grad():
@@ -189,9 +230,4 @@ class FlatLoss(nn.Module):
         return (*(result.detach() for result in results), *grads)
 
     def _results(self, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        call = self.unit.call
-        function = attrgetter(call.method)(self.loss) if call.method else self.loss
-        returned = function(**self.unit.arguments(named))
-        if call.returns_dict:
-            return tuple(returned[name] for name in self.unit.results)
-        return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+        return self.unit.run(self.loss, named)

@@ -8,6 +8,7 @@ too.
 import argparse
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ def hashes_of(name):
         for unit in request.units():
             for grad in [True, False] if not hashes else [True]:
                 title = f'{name} {request.variant} {unit.call.name} {",".join(i.name for i in unit.inputs)} grad={grad}'
-                for format, data in build(unit, FORMATS, grad).items():
+                for format, data in build(replace(unit, grad=grad), FORMATS).items():
                     hashes[f'{title} {format}'] = hashlib.sha256(data).hexdigest()
     return hashes
 

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -84,13 +85,13 @@ def run_with_mmengine(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def unit_of():
-    """``unit_of(name or config, variant, call, optional)``: one unit, without optional inputs unless named."""
+    """``unit_of(name or config, variant, call, optional, grad)``: one unit, without optional inputs unless named."""
 
-    def find(loss, variant='default', call='', optional=()):
+    def find(loss, variant='default', call='', optional=(), grad=False):
         if isinstance(loss, str):
             loss = next(request for request in variants_of(loss) if request.variant == variant).config
-        request = Request.of(loss, call=call)
-        return request.unit(request.calls()[0], optional)
+        request = Request.of(loss, call_name=call)
+        return replace(request.unit(request.calls()[0], optional), grad=grad)
 
     return find
 
@@ -98,13 +99,13 @@ def unit_of():
 class _Files(dict):
     """The bytes of a unit by format, built when first asked for; pt2 and ONNX together, as they come of one trace."""
 
-    def __init__(self, unit, grad):
+    def __init__(self, unit):
         super().__init__()
-        self._unit, self._grad = unit, grad
+        self._unit = unit
 
     def __missing__(self, format):
         together = {'torchscript': ['torchscript'], 'pt2': ['pt2', 'onnx'], 'onnx': ['pt2', 'onnx']}
-        self.update(build(self._unit, together[format], self._grad))
+        self.update(build(self._unit, together[format]))
         return self[format]
 
 
@@ -114,7 +115,7 @@ def exported(unit_of):
 
     @cache
     def files_of(name, grad=False, variant='default', call='', optional=()):
-        return _Files(unit_of(name, variant, call, optional), grad)
+        return _Files(unit_of(name, variant, call, optional, grad))
 
     return files_of
 

@@ -79,7 +79,7 @@ def problem(unit, device_of_numbers):
     try:
         with FakeTensorMode():
             move(unit.loss, device_of_numbers)
-            outputs = FlatLoss(unit, grad=False)(*map(fake, inputs.values()))
+            outputs = FlatLoss(unit)(*map(fake, inputs.values()))
     except Exception as error:  # of any type: it is what the losses raise there
         return f'{type(error).__name__}: {error}'.splitlines()[0]
     elsewhere = [name for name, output in zip(unit.results, outputs, strict=True) if output.device.type != 'cuda']

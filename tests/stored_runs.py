@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -113,7 +113,7 @@ def write_loss(folder: Path, fixed: bool, name: str) -> None:
         if fixed:
             dims = {dim for i in unit.taken for dim in i.dims if not dim.isdigit()}
             unit = with_fixed(unit, {dim: size for dim, size in unit.sizes(OTHER_SIZES).items() if dim in dims})
-        store(folder, stem, build(unit, ['onnx'], grad=True)['onnx'], list(runs_of(unit)))
+        store(folder, stem, build(replace(unit, grad=True), ['onnx'])['onnx'], list(runs_of(unit)))
 
 
 def runs_of(unit) -> Iterator[Run]:
@@ -121,10 +121,10 @@ def runs_of(unit) -> Iterator[Run]:
     from lossreg.runtimes import Eager
     from lossreg.samples import Expect, edge_cases, numeric_cases
 
-    eager, tolerance = Eager(unit, grad=True), unit.spec.tolerance
+    eager, tolerance = Eager(replace(unit, grad=True)), unit.spec.tolerance
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         try:
-            outputs = eager(case.inputs)
+            outputs = eager(case.values)
         except ValueError:
             if case.expect is Expect.DEFINED:
                 continue
@@ -137,7 +137,7 @@ def runs_of(unit) -> Iterator[Run]:
             outputs, rtol, atol = {name: np.zeros_like(outputs[name]) for name in kept}, 0.0, 0.0
         largest = {n: np.abs(a[np.isfinite(a)]).max(initial=1.0) for n, a in outputs.items()}
         allowed = {n: atol * (1.0 if case.smooth else float(largest[n])) for n in outputs}
-        inputs = {name: tensor.numpy() for name, tensor in case.inputs.items()}
+        inputs = {name: tensor.numpy() for name, tensor in case.values.items()}
         yield Run(case.name, inputs, outputs, rtol, allowed, case.expect is Expect.DEFINED)
 
 

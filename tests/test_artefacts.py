@@ -20,8 +20,8 @@ from interpreter import run_python
 import lossreg
 from lossreg import exporters
 from lossreg.artefact import METADATA_KEY, SUFFIXES
+from lossreg.compare import Agreement
 from lossreg.errors import CheckError, ConfigError
-from lossreg.exporters.verify import Verdict
 from lossreg.registry import build_loss
 from lossreg.runtimes import Pt2
 from lossreg.samples import draw
@@ -44,12 +44,14 @@ def members(data):
 
 EXPORT_IN_ANOTHER_ORDER = """
 import hashlib, json, sys
+from dataclasses import replace
 from lossreg.exporters import build
 from lossreg.request import Request
 digests = {}
 for name, call in reversed(json.loads(sys.argv[1]).items()):
-    request = Request.of(name, call=call)
-    built = build(request.unit(request.calls()[0], ()), ['onnx', 'pt2', 'torchscript'], True)
+    request = Request.of(name, call_name=call)
+    unit = replace(request.unit(request.calls()[0], ()), grad=True)
+    built = build(unit, ['onnx', 'pt2', 'torchscript'])
     digests[name] = {format: hashlib.sha256(data).hexdigest() for format, data in built.items()}
 print(json.dumps(digests))
 """
@@ -67,7 +69,7 @@ def test_same_bytes_in_another_process(exported, tmp_path):
 
 
 def test_same_bytes_again_in_one_process(exported, unit_of):
-    again = exporters.build(unit_of('GIoULoss', call='boxes'), FORMATS, grad=True)
+    again = exporters.build(unit_of('GIoULoss', call='boxes', grad=True), FORMATS)
     assert digests(again) == digests(exported('GIoULoss', grad=True, call='boxes'))
 
 
@@ -119,7 +121,7 @@ print(*outputs)
 
 @every_case
 def test_onnx_needs_onnxruntime_alone_and_takes_any_batch(exported, unit_of, tmp_path, name):
-    unit = unit_of(name, call=CASES[name])
+    unit = unit_of(name, call=CASES[name], grad=True)
     (tmp_path / 'loss.onnx').write_bytes(exported(name, grad=True, call=CASES[name])['onnx'])
     data = {}
     for n in (0, 1, 2, 9):
@@ -132,7 +134,7 @@ def test_onnx_needs_onnxruntime_alone_and_takes_any_batch(exported, unit_of, tmp
         data |= {f'{n}/{key}': narrow(t) for key, t in {**inputs, **results}.items()}
     np.savez(tmp_path / 'data.npz', **data)
     printed = run_python(RUN_WITHOUT_TORCH, tmp_path / 'loss.onnx', tmp_path / 'data.npz', cwd=tmp_path)
-    assert printed.split() == list(unit.outputs(grad=True))
+    assert printed.split() == list(unit.outputs)
 
 
 def narrow(t):
@@ -141,10 +143,10 @@ def narrow(t):
 
 @every_case
 def test_onnx_signature(exported, unit_of, name):
-    unit = unit_of(name, call=CASES[name])
+    unit = unit_of(name, call=CASES[name], grad=True)
     model = onnx.load_from_string(exported(name, grad=True, call=CASES[name])['onnx'])
     assert [(i.name, dims_of(i)) for i in model.graph.input] == [(i.name, list(i.dims)) for i in unit.inputs]
-    assert [o.name for o in model.graph.output] == list(unit.outputs(grad=True))
+    assert [o.name for o in model.graph.output] == list(unit.outputs)
     assert {node.domain for node in model.graph.node} == {''}
     assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
     assert model.ir_version == 8
@@ -275,7 +277,7 @@ def test_manifest(tmp_path):
 def test_failed_verification_leaves_the_good_file(tmp_path, monkeypatch):
     path = exporters.export('DiceLoss', tmp_path, format='torchscript')
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr(exporters, 'verify', lambda *arguments: Verdict(1.0, 1.0, 0, 'planted'))
+    monkeypatch.setattr(exporters, 'verify', lambda *arguments: Agreement(1.0, 1.0, 'planted'))
     with pytest.raises(CheckError, match=rf'{path.name} was not written: planted'):
         exporters.export('DiceLoss', tmp_path, format='torchscript')
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
@@ -289,7 +291,7 @@ def test_a_file_that_cannot_run_is_not_written(tmp_path, monkeypatch):
         def __call__(self, inputs):
             raise AssertionError('Guard failed: N != 1')
 
-    monkeypatch.setattr(sys.modules['lossreg.exporters.verify'], 'load', Refuses)
+    monkeypatch.setattr(exporters, 'load', Refuses)
     with pytest.raises(CheckError, match=r'on ordinary.* inputs it fails: Guard failed: N != 1$'):
         exporters.export('DiceLoss', tmp_path, format='torchscript')
     assert not list(tmp_path.iterdir())

@@ -19,10 +19,10 @@ def traced_once(monkeypatch):
     """Both formats come from one trace, where ``assert_exportable`` would trace for each."""
     built = {}
 
-    def build_both(unit, formats, grad):
-        if grad not in built:
-            built[grad] = exporters.build(unit, INLINE, grad)
-        return {format: built[grad][format] for format in formats}
+    def build_both(unit, formats):
+        if unit.grad not in built:
+            built[unit.grad] = exporters.build(unit, INLINE)
+        return {format: built[unit.grad][format] for format in formats}
 
     monkeypatch.setattr(testing, 'build', build_both)
 

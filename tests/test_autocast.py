@@ -61,7 +61,7 @@ class RoundedByAutocast(TorchDispatchMode):
 
 def rounded_operators(unit):
     with RoundedByAutocast() as seen:
-        computed(unit, FlatLoss(unit, grad=False), draw(unit))
+        computed(unit, FlatLoss(unit), draw(unit))
     return seen.operators
 
 
@@ -69,7 +69,7 @@ def rounded_operators(unit):
 def test_eager_is_the_same_to_the_bit(units):
     with Failures() as failures:
         for unit in units:
-            function = FlatLoss(unit, grad=False)
+            function = FlatLoss(unit)
             # autocast cannot even join tensors of the other half precision
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 inputs = cast(unit, draw(unit), dtype)
@@ -114,7 +114,7 @@ def assert_scripted_is_the_same(unit):
     function = flat_script(unit)
     for dtype in (torch.float32, torch.bfloat16):
         inputs = cast(unit, draw(unit), dtype)
-        plain = computed(unit, FlatLoss(unit, grad=False), inputs)
+        plain = computed(unit, FlatLoss(unit), inputs)
         # a backward pass in a region, for results of outside, must not change what comes after it
         for forward, backward in ((False, False), (False, True), (False, False), (True, True), (True, False)):
             found = computed(unit, function, inputs, forward, backward)

@@ -133,7 +133,7 @@ def off_by(unit, factor, dtype):
 def test_eager_is_as_exact_as_it_says(unit, dtype, bound):
     """Of a value near 2: an error three times what is allowed is found, one of a third is not."""
     for factor, is_found in ((1.0 + 3 * bound, True), (1.0 + bound / 3, False)):
-        rows = [row for row in eager.eager_rows(off_by(unit, factor, dtype), 'cpu', '') if row.check == 'ordinary']
+        rows = [row for row in eager.eager_rows(off_by(unit, factor, dtype), 'cpu') if row.check == 'ordinary']
         failed = {row.dtype for row in rows if row.status is Status.FAIL}
         assert failed == ({str(dtype).removeprefix('torch.')} if is_found else set())
         assert all((row.share > 1.0) == (row.status is Status.FAIL) for row in rows)
@@ -178,13 +178,13 @@ def test_zero_means_every_output_that_is_expected(unit):
 # Rows
 
 
-def row(status, share=0.0, **fields):
-    plain = {'loss': 'XLoss', 'variant': '', 'call': '', 'host': '', 'inputs': (), 'backend': 'eager'}
-    return Row(**{**plain, 'dtype': 'float32', 'grad': False, 'check': 'c', 'status': status, 'share': share, **fields})
+def row(status, share=0.0, dtype='float32'):
+    agreement = Agreement(0.0, 0.0, share=share)
+    return Row(loss='XLoss', backend='eager', dtype=dtype, check='c', status=status, agreement=agreement)
 
 
 def test_a_row_fails_exactly_where_its_share_is_above_1(unit):
-    maker = RowMaker(unit, 'eager', grad=False)
+    maker = RowMaker(unit, 'eager')
     for found in (Agreement(0.1, 0.1, '', 1.0), Agreement(0.1, 0.1, 'x', 1.5), Agreement(0.1, 0.1, 'x')):
         made = maker.judge('c', lambda found=found: found)
         assert (made.status is Status.FAIL) == (made.share > 1.0)

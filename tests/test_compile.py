@@ -110,6 +110,6 @@ def test_it_is_asked_for_by_name(monkeypatch, capsys):
         assert name in BACKENDS
         assert not any(name in backends for backends in DEVICE_BACKENDS.values())
     seen = []
-    monkeypatch.setattr('lossreg.commands.check.check_unit', lambda unit, backends, *how, **more: seen.append(backends))
+    monkeypatch.setattr('lossreg.commands.tasks.check_unit', lambda unit, backends, *how, **more: seen.append(backends))
     main(['check', 'TorchL1Loss', '--backend', 'compile-inductor', '--backend', 'eager'])
     assert set(seen) == {('eager', 'compile-inductor')}

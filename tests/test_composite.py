@@ -178,7 +178,9 @@ def test_losses_inside_a_hosts_are_those_that_stand_in_for_its_own(tmp_path, typ
     inner = requests[0].config['losses']
     types = [loss['type'] for loss in (inner if isinstance(inner, list) else inner.values())]
     assert types == ['lossreg.PoseBCELoss', 'lossreg.JSDiscretLoss']
-    assert [request.host for request in requests] == [f'mmpose.{name}' for name in (type, 'BCELoss', 'JSDiscretLoss')]
+    assert [request.host_class for request in requests] == [
+        f'mmpose.{name}' for name in (type, 'BCELoss', 'JSDiscretLoss')
+    ]
 
 
 def test_a_loss_inside_a_hosts_that_nothing_stands_in_for_is_an_error(tmp_path):

@@ -62,8 +62,8 @@ def test_a_scope_holds_for_what_is_inside(tmp_path):
     """As in mmocr's detectors of mmdet: mmengine builds the parts of a model in its scope."""
     text = "default_scope = 'mmocr'\nmodel = dict(type='MMDetWrapper', cfg=dict(type='MaskRCNN', {scope}{loss}))\n"
     loss = "head=dict(loss=dict(type='CrossEntropyLoss'))"
-    assert found_in(tmp_path, text.format(scope='', loss=loss)).host == 'mmocr.CrossEntropyLoss'
-    assert found_in(tmp_path, text.format(scope="_scope_='mmdet', ", loss=loss)).host == 'mmdet.CrossEntropyLoss'
+    assert found_in(tmp_path, text.format(scope='', loss=loss)).host_class == 'mmocr.CrossEntropyLoss'
+    assert found_in(tmp_path, text.format(scope="_scope_='mmdet', ", loss=loss)).host_class == 'mmdet.CrossEntropyLoss'
 
 
 def test_without_unscoped_a_name_that_the_host_lacks_is_the_hosts(tmp_path):
@@ -75,7 +75,7 @@ def test_without_unscoped_a_name_that_the_host_lacks_is_the_hosts(tmp_path):
 
 def test_with_unscoped_the_hosts_own_name_still_wins(tmp_path):
     text = f"{SEG}custom_imports = dict(imports=['lossreg.unscoped'])\nloss = dict(type='DiceLoss')\n"
-    assert found_in(tmp_path, text).host == 'mmseg.DiceLoss'
+    assert found_in(tmp_path, text).host_class == 'mmseg.DiceLoss'
 
 
 def test_a_class_of_a_pure_python_config_is_migrated_too(tmp_path):

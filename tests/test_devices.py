@@ -16,7 +16,7 @@ NOT_ON_META = {'CTCLoss': r'aten::_ctc_loss\.Tensor: attempted to run this opera
 
 def on_meta(unit):
     """The outputs, gradients among them, of a unit whose tensors are all on 'meta'."""
-    flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss)), grad=True).to('meta')
+    flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss), grad=True)).to('meta')
     return flat(*(tensor.to('meta') for tensor in draw(unit).values()))
 
 

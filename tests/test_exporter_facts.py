@@ -140,7 +140,7 @@ def test_double_constants_pass_through_float(unit_of):
     run, _ = exported_by_torch(lambda x: (x.double() * 0.7).floor(), torch.zeros(2))
     assert run(floats(10.0))[0] == 6.0, mended('float64 constants', 'the translation of scalar_tensor in onnx.py')
     unit = unit_of({'type': 'BalanceCrossEntropyLoss', 'logits': True, 'negative_ratio': 0.7})
-    ours = OnnxRuntime(build(unit, ['onnx'], grad=False)['onnx'])
+    ours = OnnxRuntime(build(unit, ['onnx'])['onnx'])
     x = np.linspace(-3, 3, 30)
     losses = np.log1p(np.exp(np.where(np.arange(30) < 10, -x, x)))
     inputs = torch.tensor(x, dtype=torch.float32), (torch.arange(30) < 10).float()
@@ -198,7 +198,7 @@ def test_small_additions_are_dropped(unit_of):
     run, _ = exported_by_torch(lambda x: torch.log(x + 1e-8), torch.zeros(2))
     assert run(floats(0.0, 0.0))[0][0] == -INF, mended('small additions', 'onnx_graph.tidy')
     unit = unit_of({'type': 'PoissonNLLLoss', 'log_input': False, 'reduction': 'none'})
-    ours = OnnxRuntime(build(unit, ['onnx'], grad=False)['onnx'])
+    ours = OnnxRuntime(build(unit, ['onnx'])['onnx'])
     loss = ours({'input': torch.zeros(2, 3), 'target': torch.ones(2, 3)})['loss']
     np.testing.assert_allclose(loss, -np.log(1e-8), rtol=1e-6)
 
@@ -231,7 +231,7 @@ def test_clip_cuts_infinity(unit_of):
     """Without an upper bound it is float32's largest number. onnx_graph.mend_open_clips gives it one."""
     clipped = run_node('Clip', floats(INF, -1.0), np.array(0.0, np.float32))
     assert clipped.tolist() == [np.finfo(np.float32).max, 0.0], mended('Clip', 'mend_open_clips')
-    ours = OnnxRuntime(build(unit_of('HingeLoss'), ['onnx'], grad=False)['onnx'])
+    ours = OnnxRuntime(build(unit_of('HingeLoss'), ['onnx'])['onnx'])
     assert ours({'input': torch.full((2,), -INF), 'target': torch.ones(2)})['loss'] == INF
 
 

@@ -29,7 +29,7 @@ def dims_of(value):
 def assert_as_eager(run, unit, sizes, seed=0):
     """Values and gradients against eager in float64."""
     inputs = draw(unit, sizes={**unit.sizes(), **sizes}, seed=seed)
-    expected = Eager(unit, grad=True, dtype=torch.float64)(inputs)
+    expected = Eager(unit, dtype=torch.float64)(inputs)
     found = run(inputs)
     assert found.keys() == expected.keys()
     for name, want in expected.items():
@@ -45,7 +45,7 @@ def test_the_numbers_at_that_size_and_a_refusal_at_another(tmp_path, unit_of, fo
     path = exporters.export('GIoULoss', tmp_path, format=format, grad=True, fixed={'N': 6})
     assert path.name == f'GIoULoss.default.boxes.N6.grad.{format}'
     run = {'onnx': OnnxRuntime, 'pt2': Pt2}[format](path.read_bytes())
-    unit = unit_of('GIoULoss')
+    unit = unit_of('GIoULoss', grad=True)
     for seed in range(3):
         assert_as_eager(run, unit, {'N': 6}, seed)
     for size in (0, 1, 5, 12):
@@ -59,19 +59,19 @@ def test_the_numbers_at_that_size_and_a_refusal_at_another(tmp_path, unit_of, fo
 @pytest.mark.parametrize(('name', 'sizes'), ALL_OF.items(), ids=ALL_OF)
 def test_sizes_that_are_all_fixed_are_constants(unit_of, name, sizes):
     """Nothing computes a shape, so nothing can compute a wrong one."""
-    unit = with_fixed(unit_of(name), sizes)
-    data = build(unit, ['onnx'], grad=True)['onnx']
+    unit = with_fixed(unit_of(name, grad=True), sizes)
+    data = build(unit, ['onnx'])['onnx']
     model = onnx.load_from_string(data)
     assert not {'Shape', 'Size', 'ConstantOfShape', 'Range'} & {node.op_type for node in model.graph.node}
     assert all(isinstance(dim, int) and dim > 0 for i in model.graph.input for dim in dims_of(i))
     assert json.loads({p.key: p.value for p in model.metadata_props}[METADATA_KEY])['fixed'] == sizes
     assert_as_eager(OnnxRuntime(data), unit, sizes, seed=1)
-    assert build(unit, ['onnx'], grad=True)['onnx'] == data
+    assert build(unit, ['onnx'])['onnx'] == data
 
 
 def test_other_dimensions_stay_dynamic(unit_of):
-    unit = with_fixed(unit_of('KLDiscretLoss'), {'K': 17, 'W': 20})
-    data = build(unit, ['onnx'], grad=True)['onnx']
+    unit = with_fixed(unit_of('KLDiscretLoss', grad=True), {'K': 17, 'W': 20})
+    data = build(unit, ['onnx'])['onnx']
     inputs = {i.name: dims_of(i) for i in onnx.load_from_string(data).graph.input}
     assert inputs['output_x'] == ['N', 17, 20]
     assert inputs['output_y'] == ['N', 17, 'H']

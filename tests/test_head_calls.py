@@ -34,7 +34,7 @@ def calls_in(tmp_path, scope, model):
     """What each request of a config gives: the head, the call, its optional inputs and constants."""
     requests, left = requests_for(config_of(tmp_path, scope, model))
     assert not left
-    return [(r.heads, r.call, r.optional, dict(r.constants)) for r in requests]
+    return [(r.heads, r.call_name, r.optional, dict(r.constants)) for r in requests]
 
 
 FCN = "dict(type='FCNHead', num_classes=4, {}loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))"
@@ -94,7 +94,7 @@ def test_a_list_of_losses_of_which_each_is_called_otherwise(tmp_path):
 def test_a_loss_that_stands_alone_is_called_as_ever(tmp_path):
     (tmp_path / 'config.py').write_text("default_scope = 'mmdet'\nloss = dict(type='L1Loss')\n")
     ((heads, call, optional, constants),) = [
-        (r.heads, r.call, r.optional, r.constants) for r in requests_for(str(tmp_path / 'config.py'))[0]
+        (r.heads, r.call_name, r.optional, r.constants) for r in requests_for(str(tmp_path / 'config.py'))[0]
     ]
     assert (heads, call, optional, constants) == ((), '', None, {})
 
@@ -245,7 +245,7 @@ def test_a_constant_of_the_call_is_the_option_that_it_replaces(name):
             inputs = draw(one, seed=3)
             for input_name, drawn in draw(other, seed=3).items():
                 torch.testing.assert_close(inputs[input_name], drawn)
-            found, want = (Eager(unit, grad=True)(inputs) for unit in (one, other))
+            found, want = (Eager(replace(unit, grad=True))(inputs) for unit in (one, other))
             for output, array in want.items():
                 np.testing.assert_array_equal(found[output], array)
             if (oracle := oracle_of(cls)) is not None:

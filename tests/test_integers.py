@@ -1,5 +1,7 @@
 """Integers of every dtype: the numbers and errors of int64, in eager mode and in TorchScript."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from failures import Failures
@@ -80,7 +82,7 @@ def test_every_dtype_is_as_int64(name):
     """Values, gradients and messages; illegal labels among them."""
     compared = 0
     for unit in calls_of(name):
-        flat = FlatLoss(unit, grad=bool(unit.differentiable))
+        flat = FlatLoss(replace(unit, grad=bool(unit.differentiable)))
         for dtype in DTYPES if integers_of(unit) else ():
             for inputs in with_integers(unit, dtype):
                 expected = flat(*inputs.values())
@@ -98,8 +100,8 @@ def test_every_dtype_is_as_int64(name):
 @pytest.mark.parametrize('name', TAKES_INTEGERS)
 def test_every_dtype_is_as_int64_in_torchscript(name):
     unit = next(unit for unit in calls_of(name) if integers_of(unit))
-    grad = bool(unit.differentiable)
-    scripted = load(build(unit, ['torchscript'], grad)['torchscript'], 'pt')
+    unit = replace(unit, grad=bool(unit.differentiable))
+    scripted = load(build(unit, ['torchscript'])['torchscript'], 'pt')
     with torch.jit.optimized_execution(False):
         for dtype in DTYPES:
             for inputs in with_integers(unit, dtype):
@@ -113,7 +115,7 @@ def test_every_dtype_is_as_int64_in_torchscript(name):
 def test_no_number_beyond_int64_is_legal(name):
     """As int64 they would be -1 and -100, which many losses ignore."""
     unit = next(unit for unit in calls_of(name) if integers_of(unit))
-    flat, seen = FlatLoss(unit, grad=False), 0
+    flat, seen = FlatLoss(unit), 0
     for spec in (i for i in integers_of(unit) if i.role in PLACED):
         for value in (-1, -100):
             (inputs, *_) = with_integers(unit, torch.uint64)
@@ -162,6 +164,6 @@ def assert_integers_are_as_floats(unit, dtype):
     least = 0 if torch.iinfo(dtype).min == 0 else -100
     floats = {n: t.round().clamp(least, 100) if n in chosen else t for n, t in inputs.items()}
     integers = {n: t.to(dtype) if n in chosen else t for n, t in floats.items()}
-    flat = FlatLoss(unit, grad=bool(unit.differentiable))
+    flat = FlatLoss(replace(unit, grad=bool(unit.differentiable)))
     expected = outcome(flat, *floats.values())
     assert_equal(outcome(flat, *integers.values()), expected, (unit.call.name, chosen))

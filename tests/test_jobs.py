@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lossreg.__main__ import main
-from lossreg.commands import check, workers
+from lossreg.commands import tasks, workers
 from lossreg.commands.workers import in_processes
 
 PLUGIN = """
@@ -98,7 +98,7 @@ def test_a_process_that_dies_fails_its_unit_alone(plugin):
 
 
 def test_an_exception_outside_the_checks_is_a_failed_row(monkeypatch, capsys):
-    monkeypatch.setattr(check, 'check_unit', lambda unit, *how, **options: 1 / (unit.name == 'GIoULoss'))
+    monkeypatch.setattr(tasks, 'check_unit', lambda unit, *how, **options: 1 / (unit.name == 'GIoULoss'))
     assert main(['check', 'TorchL1Loss', '--json']) == 1
     rows = json.loads(capsys.readouterr().out)['rows']
     assert {(row['loss'], row['status'], row['detail']) for row in rows} == {

@@ -10,8 +10,7 @@ from failures import Failures
 from units import LOSSES, REQUESTS, UNITS, label
 
 from lossreg.checks import Status, check_unit
-from lossreg.exporters import build
-from lossreg.exporters.verify import verify
+from lossreg.exporters import build, verify
 from lossreg.request import Request
 from lossreg.runtimes import Eager
 from lossreg.samples import draw
@@ -76,12 +75,12 @@ def float_options(name):
 def test_options_may_be_integers(name):
     """Configs say ``beta=10`` as well as ``beta=10.0``; TorchScript would tell them apart."""
     unit = next(iter(Request.of({**REQUESTS[name][0].config, **float_options(name)}).units()))
-    assert verify(unit, build(unit, ['torchscript'], grad=False)['torchscript'], 'pt', grad=False)
+    assert verify(unit, build(unit, ['torchscript'])['torchscript'], 'torchscript')
 
 
 def test_eager_elsewhere_leaves_the_loss_where_it_was():
     unit = next(iter(Request.of({'type': 'CrossEntropyLoss', 'class_weight': [0.5, 2.0]}).units()))
-    Eager(unit, grad=False, device='meta')
+    Eager(unit, device='meta')
     assert unit.loss.class_weight.device.type == 'cpu'
 
 
@@ -129,7 +128,7 @@ def test_forward_keeps_the_next_state_in_training_mode_only(name):
 
 def assert_keeps_the_next_state_in_training_mode_only(unit):
     inputs = draw(unit)
-    results = dict(zip(unit.results, FlatLoss(unit, grad=False)(*inputs.values()), strict=True))
+    results = dict(zip(unit.results, FlatLoss(unit)(*inputs.values()), strict=True))
     state = {i.name: inputs.pop(i.name) for i in unit.inputs if i.state}
     for training in (False, True):
         loss = deepcopy(unit.loss).train(training)

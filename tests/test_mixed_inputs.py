@@ -15,7 +15,7 @@ from lossreg.unit import FlatLoss
 def values_and_gradients(unit, inputs):
     """The losses, and the gradient of their sum in the dtype of each differentiable input."""
     leaves = {i.name: inputs[i.name].clone().requires_grad_() for i in unit.differentiable}
-    results = FlatLoss(unit, grad=False)(*{**inputs, **leaves}.values())
+    results = FlatLoss(unit)(*{**inputs, **leaves}.values())
     losses = [results[unit.results.index(name)] for name in unit.call.losses]
     gradients = torch.autograd.grad([x.sum() for x in losses], list(leaves.values()), materialize_grads=True)
     return losses, dict(zip(leaves, gradients, strict=True))

@@ -9,7 +9,7 @@ from failures import Failures
 from lossreg.__main__ import main
 from lossreg.checks import check_unit, oracle
 from lossreg.checks.rows import RowMaker, Status
-from lossreg.config import Found, _unknown, requests_for
+from lossreg.config import LossInConfig, _unknown, requests_for
 from lossreg.errors import ConfigError
 from lossreg.misnamed import KnownNames
 from lossreg.registry import load_losses
@@ -171,9 +171,9 @@ def test_a_manifest_without_artefacts(folder, capsys):
 
 def test_backends_that_are_all_missing(monkeypatch, capsys):
     def missing(unit, *how, **options):
-        yield RowMaker(unit, 'ort-cuda', grad=False).row('load', Status.MISSING, 'no CUDA here')
+        yield RowMaker(unit, 'ort-cuda').row('load', Status.MISSING, 'no CUDA here')
 
-    monkeypatch.setattr('lossreg.commands.check.check_unit', missing)
+    monkeypatch.setattr('lossreg.commands.tasks.check_unit', missing)
     code = main(['check', 'TorchL1Loss', '--backend', 'ort-cuda', '--json'])
     rows = json.loads(capsys.readouterr().out)['rows']
     assert code == 1
@@ -274,7 +274,7 @@ def test_waivers_are_names_of_losses(capsys):
 
 def test_a_found_loss_with_a_fault_is_no_request():
     with pytest.raises(ConfigError, match='no such'):
-        Found('c.py:loss', 'FocalLos', {}, fault='no such').request()
+        LossInConfig('c.py:loss', 'FocalLos', {}, fault='no such').request()
 
 
 def test_places_are_printed_as_they_are(folder, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lossreg.checks.oracle import HELD, oracle_of, run_oracle
+from lossreg.checks.oracle import HELD_PREFIX, oracle_of, run_oracle
 from lossreg.registry import load_losses
 from lossreg.request import variants_of
 from lossreg.samples import draw
@@ -71,7 +71,7 @@ def difference_of_gradients(flat, inputs, directions, step):
 def curvature_of_oracle(unit, inputs, directions, step=1e-3):
     """The second derivative of the oracle along ``directions``, with what it calls held as it is at this point."""
     oracle = oracle_of(type(unit.loss))
-    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, inputs).items() if n.startswith(HELD)}
+    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, inputs).items() if n.startswith(HELD_PREFIX)}
     if not held:
         return None
     values = []
@@ -118,7 +118,7 @@ def units_of(cls):
 def test_second_derivatives_are_right_or_raise(cls):
     raising = []
     for unit in units_of(cls):
-        flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss).double()), grad=False)
+        flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss).double()))
         for inputs in points(unit):
             found = judge(unit, flat, inputs)
             where = f'{unit.variant}, {unit.call.name}, {[i.name for i in unit.inputs]}: {found}'
@@ -129,6 +129,6 @@ def test_second_derivatives_are_right_or_raise(cls):
                 assert NAMED_AS_RAISING.search(docstrings(cls)), where
                 raising.append((unit, inputs))
     for unit, inputs in raising[:1]:
-        scripted = FlatLoss(replace(unit, loss=torch.jit.script(deepcopy(unit.loss).double())), grad=False)
+        scripted = FlatLoss(replace(unit, loss=torch.jit.script(deepcopy(unit.loss).double())))
         # the first runs of a scripted module are not those of the optimised graph
         assert [judge(unit, scripted, inputs) for _ in range(3)] == ['raises'] * 3

@@ -16,7 +16,6 @@ from lossreg.checks.backends import compare_rows, expected_cases, placement_row
 from lossreg.checks.manifest import manifest_rows
 from lossreg.checks.rows import RowMaker
 from lossreg.errors import CheckError, MissingBackendError
-from lossreg.exporters.verify import verify
 from lossreg.registry import load_losses
 from lossreg.request import Request
 from lossreg.runtimes import Eager, OnnxRuntime
@@ -240,7 +239,7 @@ IN_ARTEFACTS = {
 
 @pytest.fixture(scope='module')
 def unit():
-    return unit_of(type('Control', (CrossEntropyLoss,), {}), CrossEntropyLoss, 'labels')
+    return replace(unit_of(type('Control', (CrossEntropyLoss,), {}), CrossEntropyLoss, 'labels'), grad=True)
 
 
 @pytest.fixture(scope='module')
@@ -249,12 +248,12 @@ def artefact(exported):
 
 
 def artefact_failures(unit, run):
-    return failed(compare_rows(RowMaker(unit, 'ort-cpu', grad=True), run, expected_cases(unit, Eager(unit, grad=True))))
+    return failed(compare_rows(RowMaker(unit, 'ort-cpu'), run, expected_cases(unit, Eager(unit))))
 
 
 def test_a_good_artefact_passes(unit, artefact):
     assert artefact_failures(unit, OnnxRuntime(artefact)) == set()
-    assert verify(unit, artefact, 'onnx', grad=True)
+    assert exporters.verify(unit, artefact, 'onnx')
 
 
 @pytest.mark.parametrize(('fault', 'found_by'), IN_ARTEFACTS.values(), ids=IN_ARTEFACTS)
@@ -266,9 +265,9 @@ def test_fault_in_an_artefact(unit, artefact, fault, found_by):
 
 def test_stale_artefact(unit, exported, unit_of):
     """A file of another config with the same inputs and outputs."""
-    stale = exporters.build(unit_of({'type': 'CrossEntropyLoss', 'loss_weight': 1.001}), ['onnx'], grad=True)['onnx']
+    stale = exporters.build(unit_of({'type': 'CrossEntropyLoss', 'loss_weight': 1.001}, grad=True), ['onnx'])['onnx']
     assert {'ordinary', 'extreme 1'} <= artefact_failures(unit, OnnxRuntime(stale))
-    verdict = verify(unit, stale, 'onnx', grad=True)
+    verdict = exporters.verify(unit, stale, 'onnx')
     assert not verdict
     assert verdict.max_rel == pytest.approx(1e-3, rel=0.1)
 
@@ -358,6 +357,6 @@ CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
     ],
 )
 def test_placement(unit, placement, status, detail):
-    row = placement_row(RowMaker(unit, 'ort-cuda', grad=False), placement)
+    row = placement_row(RowMaker(unit, 'ort-cuda'), placement)
     assert row.status is status
     assert detail in row.detail

@@ -36,7 +36,7 @@ def cast(inputs, dtype):
 
 def loss_of(unit, inputs):
     """The loss, or the sum of the losses of a call that returns several."""
-    results = FlatLoss(unit, grad=False)(*inputs.values())
+    results = FlatLoss(unit)(*inputs.values())
     first, *others = (results[unit.results.index(name)] for name in unit.call.losses)
     return sum(others, first)
 
@@ -111,7 +111,7 @@ def test_float64_is_the_oracle_at_any_size(units, choices, seed):
         for unit in units:
             with failures.of(label(unit)):
                 inputs = draw(unit, sizes=unit.sizes([*choices, 6, 7, 8, 9, 10]), seed=seed)
-                results = FlatLoss(unit, grad=False)(*cast(inputs, torch.float64).values())
+                results = FlatLoss(unit)(*cast(inputs, torch.float64).values())
                 expected = run_oracle(oracle_of(type(unit.loss)), unit, inputs)
                 for name in unit.call.losses:
                     value = results[unit.results.index(name)].detach().numpy()

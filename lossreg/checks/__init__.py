@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from lossreg.checks.backends import artefact_rows
 from lossreg.checks.compiled import compiled_rows
@@ -18,24 +19,22 @@ def check_unit(
     unit: Unit,
     backends: Sequence[str] = DEVICE_BACKENDS['cpu'],
     device: str = 'cpu',
-    host: str = '',
     gradients: Sequence[bool] = (False, True),
     waived: Collection[str] = (),
 ) -> Iterator[Row]:
     """All rows of one unit.
 
     Args:
-        unit: what to check.
+        unit: what to check, alone and with its gradient.
         backends: which of :data:`lossreg.formats.BACKENDS` to check.
         device: where eager and TorchScript run.
-        host: the host class the unit stands in for, noted in the rows.
         gradients: whether artefacts without gradient, with it, or both are checked.
         waived: the names of losses that need no float64 oracle.
     """
     if 'eager' in backends:
-        yield from eager_rows(unit, device, host, waived)
+        yield from eager_rows(unit, device, waived)
     for compiler in (b for b in backends if b in COMPILERS):
-        yield from compiled_rows(unit, compiler, max(gradients), device, host)  # values come with gradients
+        yield from compiled_rows(replace(unit, grad=max(gradients)), compiler, device)  # values come with gradients
     artefacts = [b for b in backends if BACKENDS[b]]
     for grad in gradients:
-        yield from artefact_rows(unit, artefacts, grad, device, host)
+        yield from artefact_rows(replace(unit, grad=grad), artefacts, device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lossreg.checks.eager import exactly_zero, losses_of
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, Outputs, compare, disagreement
+from lossreg.compare import AGREED, Agreement, Outputs, compare, disagreement
 from lossreg.errors import LossregError, MissingBackendError, first_line
 from lossreg.exporters import build
 from lossreg.formats import BACKENDS, SUFFIXES
@@ -24,23 +24,24 @@ SHAPE_OPERATORS = frozenset(
 """Operators that ONNX Runtime may keep on the CPU because they compute sizes, not numbers."""
 
 
-def artefact_rows(unit: Unit, backends: Sequence[str], grad: bool, device: str, host: str) -> Iterator[Row]:
+def artefact_rows(unit: Unit, backends: Sequence[str], device: str) -> Iterator[Row]:
     """All rows of one unit on the backends that run artefacts."""
     built: dict[str, bytes] = {}
-    cases = expected_cases(unit, Eager(unit, grad, device=device))
+    cases = expected_cases(unit, Eager(unit, device=device))
     for backend in backends:
-        maker = RowMaker(unit, backend, grad, host)
+        maker = RowMaker(unit, backend)
         try:
             format = BACKENDS[backend]
             if format not in built:
-                built.update(build(unit, sorted({BACKENDS[b] for b in backends}), grad))
+                built.update(build(unit, sorted({BACKENDS[b] for b in backends})))
             runtime = load(built[format], SUFFIXES[format], _device(backend, device))
         except MissingBackendError as error:
             yield maker.row('load', Status.MISSING, str(error))
             continue
         except Exception as error:  # whatever an exporter raises is a finding
             name = '' if isinstance(error, LossregError) else f'{type(error).__name__}: '
-            yield maker.row('export', Status.FAIL, f'{name}{first_line(error)}', max_abs=math.inf, max_rel=math.inf)
+            found = disagreement(f'{name}{first_line(error)}')
+            yield maker.row('export', Status.FAIL, found.detail, found)
             continue
         yield from compare_rows(maker, runtime, cases)
         if backend == 'ort-cuda' and isinstance(runtime, OnnxRuntime):
@@ -57,7 +58,7 @@ Expected = tuple[Case, Callable[[], Outputs]]
 
 def expected_cases(unit: Unit, eager: Runtime) -> list[Expected]:
     """All cases of a unit with numbers; eager runs when they are first asked for, once a case."""
-    return [(case, cache(partial(eager, case.inputs))) for case in (*numeric_cases(unit), *edge_cases(unit))]
+    return [(case, cache(partial(eager, case.values))) for case in (*numeric_cases(unit), *edge_cases(unit))]
 
 
 def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -> Iterator[Row]:
@@ -74,10 +75,10 @@ def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs
             eager()
         except ValueError:
             # a file compares sizes with each other, not with 0: what it gives where eager raises is not defined
-            return Agreement(0.0, 0.0)
-    found, expected = runtime(case.inputs), eager()
+            return AGREED
+    found, expected = runtime(case.values), eager()
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, expected, case.inputs)
+        return exactly_zero(unit, found, expected, case.values)
     if case.expect is Expect.VALUE:
         expected = losses_of(unit, expected)
     return compare(found, expected, unit.spec.tolerance, scaled=not case.smooth)
@@ -86,9 +87,9 @@ def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs
 def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
     """An artefact refuses invalid inputs by an error, or by NaN in the loss and in the gradient."""
     try:
-        found = runtime(case.inputs)
+        found = runtime(case.values)
     except Exception:  # each runtime has errors of its own
-        return Agreement(0.0, 0.0)
+        return AGREED
     # of a sum, an illegal label spoils one term's loss and gradient
     spoiled = 1 if unit.call.is_sum and case.expect is Expect.BAD_LABEL else math.inf
     for group in (unit.call.losses, [name for name in found if name not in unit.results]):
@@ -97,7 +98,7 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
         if len(sound) > max(len(group) - spoiled, 0):
             value = found[sound[0]].ravel()[:1]
             return disagreement(f'{sound[0]} is {value} instead of NaN or an error')
-    return Agreement(0.0, 0.0)
+    return AGREED
 
 
 def placement_row(maker: RowMaker, placement: dict[str, list[str]]) -> Row:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, disagreement
+from lossreg.compare import AGREED, Agreement, disagreement
 from lossreg.errors import MissingBackendError
 from lossreg.formats import COMPILERS
 from lossreg.runtimes import Compiled, Eager
@@ -18,16 +18,16 @@ LATER_SIZES = (4, 9, 6, 8, 10)
 """Sizes that no case has: graphs compiled for the cases must do for them."""
 
 
-def compiled_rows(unit: Unit, backend: str, grad: bool, device: str, host: str) -> Iterator[Row]:
+def compiled_rows(unit: Unit, backend: str, device: str) -> Iterator[Row]:
     """All rows of one unit under torch.compile: one graph of symbolic sizes, without breaks."""
-    maker = RowMaker(unit, backend, grad, host)
+    maker = RowMaker(unit, backend)
     try:
         require_export_layer('torch.compile of every loss')
     except MissingBackendError as error:
         yield maker.row('load', Status.MISSING, str(error))
         return
-    runtime = Compiled(unit, grad, COMPILERS[backend], device)
-    yield from compare_rows(maker, runtime, expected_cases(unit, Eager(unit, grad, device=device)))
+    runtime = Compiled(unit, COMPILERS[backend], device)
+    yield from compare_rows(maker, runtime, expected_cases(unit, Eager(unit, device=device)))
     yield maker.judge('no more graphs', _no_more_graphs, unit, runtime)
 
 
@@ -36,4 +36,4 @@ def _no_more_graphs(unit: Unit, runtime: Compiled) -> Agreement:
     before = runtime.graphs
     runtime(draw(unit, sizes=unit.sizes(LATER_SIZES), seed=8))
     more = runtime.graphs - before
-    return disagreement(f'{more} more compiled for sizes not met before') if more else Agreement(0.0, 0.0)
+    return disagreement(f'{more} more compiled for sizes not met before') if more else AGREED

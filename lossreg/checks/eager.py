@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lossreg.checks.oracle import HELD, MissingOracleError, Oracle, finite_differences, oracle_of, run_oracle
+from lossreg.checks.oracle import HELD_PREFIX, MissingOracleError, Oracle, finite_differences, oracle_of, run_oracle
 from lossreg.checks.rows import Row, RowMaker, Status
-from lossreg.compare import Agreement, Outputs, compare, disagreement
+from lossreg.compare import AGREED, Agreement, Outputs, compare, disagreement
 from lossreg.errors import ConfigError, first_line
 from lossreg.runtimes import Eager, Runtime
 from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
@@ -26,7 +27,7 @@ FEW = (3, 4, 2, 3, 2)
 """Sizes for finite differences, which run the oracle twice for every number."""
 
 
-def eager_rows(unit: Unit, device: str, host: str, waived: Collection[str] = ()) -> Iterator[Row]:
+def eager_rows(unit: Unit, device: str, waived: Collection[str] = ()) -> Iterator[Row]:
     """All eager rows of one unit: values, gradients, edges, and what must be refused.
 
     A loss that has no oracle, and is not ``waived``, fails; the rest is checked against float64 eager all the same.
@@ -38,11 +39,11 @@ def eager_rows(unit: Unit, device: str, host: str, waived: Collection[str] = ())
         fault = '' if unit.name in waived else f'{error}; write it, or waive it by name: --no-oracle {unit.name}'
     except ConfigError as error:
         fault = str(error)
+    unit, with_gradient = replace(unit, grad=False), replace(unit, grad=True)
     makers = {
-        dtype: RowMaker(unit, 'eager', grad=False, host=host, dtype=str(dtype).removeprefix('torch.'))
-        for dtype in (torch.float32, torch.float64)
+        dtype: RowMaker(unit, 'eager', str(dtype).removeprefix('torch.')) for dtype in (torch.float32, torch.float64)
     }
-    runs = {dtype: Eager(unit, grad=True, dtype=dtype, device=device) for dtype in makers}
+    runs = {dtype: Eager(with_gradient, dtype=dtype, device=device) for dtype in makers}
     if oracle is None:
         waiver = f'{unit.name} has no float64 oracle, which is waived'
         yield makers[torch.float64].row('oracle', Status.FAIL if fault else Status.SKIP, fault or waiver)
@@ -52,8 +53,9 @@ def eager_rows(unit: Unit, device: str, host: str, waived: Collection[str] = ())
             tolerance = FLOAT64 if dtype == torch.float64 else unit.spec.tolerance
             yield maker.judge(case.name, _values, unit, case, runs[dtype], expected, tolerance)
     if oracle is not None and unit.differentiable:
-        maker = RowMaker(unit, 'eager', grad=True, host=host, dtype='float64')
-        yield maker.judge('finite differences', _gradient, unit, oracle, draw(unit, sizes=unit.sizes(FEW), seed=1))
+        maker = RowMaker(with_gradient, 'eager', 'float64')
+        values = draw(unit, sizes=unit.sizes(FEW), seed=1)
+        yield maker.judge('finite differences', _gradient, with_gradient, oracle, values)
     for case in invalid_cases(unit):
         yield makers[torch.float32].judge(case.name, _refused, unit, case, device)
 
@@ -61,17 +63,17 @@ def eager_rows(unit: Unit, device: str, host: str, waived: Collection[str] = ())
 def _expected(unit: Unit, oracle: Oracle | None, case: Case) -> Outputs:
     """The oracle's numbers; without one, those of float64 eager."""
     if oracle is None:
-        return losses_of(unit, Eager(unit, grad=False, dtype=torch.float64)(case.inputs))
-    return {n: a for n, a in run_oracle(oracle, unit, case.inputs).items() if not n.startswith(HELD)}
+        return losses_of(unit, Eager(unit, dtype=torch.float64)(case.values))
+    return {n: a for n, a in run_oracle(oracle, unit, case.values).items() if not n.startswith(HELD_PREFIX)}
 
 
 def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
     """The loss against what is expected; gradients finite, or 0 where they must be."""
     if case.expect is Expect.DEFINED:
         return _defined(unit, case, run, oracle, tolerance)
-    found, expected = run(case.inputs), oracle()
+    found, expected = run(case.values), oracle()
     if case.expect is Expect.ZERO:
-        return exactly_zero(unit, found, expected, case.inputs)
+        return exactly_zero(unit, found, expected, case.values)
     if case.expect is Expect.NUMBERS:
         for name, value in found.items():
             if not np.isfinite(value).all():
@@ -87,26 +89,26 @@ def _defined(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs]
     NumPy has no maximum of nothing, and makes NaN of its mean.
     """
     try:
-        found = run(case.inputs)
+        found = run(case.values)
     except ValueError as error:
         named = any(known in first_line(error) for i in unit.inputs for known in (i.name, *i.aliases))
         return Agreement(0.0, 0.0, '' if named else f'the message names no input: {first_line(error)}')
     for name, value in found.items():
         if not np.isfinite(value).all():
-            return Agreement(np.inf, np.inf, f'{name} is not finite')
+            return disagreement(f'{name} is not finite')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', RuntimeWarning)
             expected = losses_of(unit, oracle())
     except (ValueError, IndexError, ZeroDivisionError):
-        return Agreement(0.0, 0.0)
+        return AGREED
     known = {name: value for name, value in expected.items() if np.isfinite(value).all()}
-    return compare({name: found[name] for name in known}, known, tolerance) if known else Agreement(0.0, 0.0)
+    return compare({name: found[name] for name in known}, known, tolerance) if known else AGREED
 
 
-def _gradient(unit: Unit, oracle: Oracle, inputs: Mapping[str, Tensor]) -> Agreement:
-    found = Eager(unit, grad=True, dtype=torch.float64)(inputs)
-    expected = {f'grad_{i.name}': finite_differences(oracle, unit, inputs, i.name) for i in unit.differentiable}
+def _gradient(unit: Unit, oracle: Oracle, values: Mapping[str, Tensor]) -> Agreement:
+    found = Eager(unit, dtype=torch.float64)(values)
+    expected = {f'grad_{i.name}': finite_differences(oracle, unit, values, i.name) for i in unit.differentiable}
     return compare(found, expected, FINITE_DIFFERENCES)
 
 
@@ -114,7 +116,7 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     """What eager must raise for invalid inputs, naming them. On CUDA an illegal label gives NaN instead."""
     wanted = IndexError if case.expect is Expect.BAD_LABEL else ValueError
     try:
-        found = Eager(unit, grad=False, device=device)(case.inputs)
+        found = Eager(unit, device=device)(case.values)
     except (IndexError, ValueError) as error:
         message = first_line(error)
         if not isinstance(error, wanted):
@@ -128,7 +130,7 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
     # of a sum, an illegal label spoils one term
     is_spoiled = (any if unit.call.is_sum else all)(np.isnan(loss).any() for loss in losses.values())
     if device != 'cpu' and case.expect is Expect.BAD_LABEL and is_spoiled:
-        return Agreement(0.0, 0.0)
+        return AGREED
     return disagreement(f'returned {losses} instead of raising {wanted.__name__}')
 
 
@@ -137,10 +139,10 @@ def losses_of(unit: Unit, outputs: Outputs) -> Outputs:
     return {name: outputs[name] for name in unit.call.losses}
 
 
-def exactly_zero(unit: Unit, found: Outputs, expected: Outputs, inputs: Mapping[str, Tensor]) -> Agreement:
+def exactly_zero(unit: Unit, found: Outputs, expected: Outputs, values: Mapping[str, Tensor]) -> Agreement:
     """Whether loss and gradients are exactly 0, and of their shapes: an empty array of another would be 0 as well."""
     shapes = {name: loss.shape for name, loss in losses_of(unit, expected).items()}
-    shapes |= {f'grad_{i.name}': tuple(inputs[i.name].shape) for i in unit.differentiable}
+    shapes |= {f'grad_{i.name}': tuple(values[i.name].shape) for i in unit.differentiable}
     for name, shape in shapes.items():
         if name not in found:
             if name in expected:
@@ -151,4 +153,4 @@ def exactly_zero(unit: Unit, found: Outputs, expected: Outputs, inputs: Mapping[
             return disagreement(f'{name} has shape {list(value.shape)}, expected {list(shape)}')
         if value.any():
             return Agreement(float(np.abs(value).max()), np.inf, f'{name} is not exactly 0')
-    return Agreement(0.0, 0.0)
+    return AGREED

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lossreg.archive import refuse_other_files
-from lossreg.artefact import metadata, parameters_hash, read_manifest, sha256
+from lossreg.artefact import STEP_KIND, metadata, parameters_hash, read_manifest, sha256
 from lossreg.checks.backends import compare_rows, expected_cases
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.errors import ConfigError, MissingBackendError, first_line
-from lossreg.exporters.train_step import KIND
 from lossreg.formats import BACKENDS, SUFFIXES
 from lossreg.request import Request
 from lossreg.runtimes import Eager, load
@@ -44,7 +43,7 @@ def manifest_rows(path: Path) -> Iterator[Row]:
             yield _failed(name, f'{_short(name)} {error}', entry)
             continue
         yield listed.row('hash', Status.PASS, name)
-        if listed.kind != KIND:
+        if listed.kind != STEP_KIND:
             yield from _artefact_rows(path.parent, name, listed, data)
 
 
@@ -53,14 +52,14 @@ def _artefact_rows(folder: Path, name: str, listed: _Listed, data: bytes) -> Ite
     try:
         with built_from_data(folder):
             unit = _unit(listed)
-        maker = RowMaker(unit, listed.backend, listed.grad)
+        maker = RowMaker(unit, listed.backend)
         if listed.format == 'onnx':
             refuse_other_files(data)
         runtime = load(data, SUFFIXES[listed.format])
         _compare_with_entry(listed, runtime.metadata, 'the file says')
-        _compare_with_entry(listed, metadata(unit, listed.grad), 'its config makes')
+        _compare_with_entry(listed, metadata(unit), 'its config makes')
         trained = listed.entry.get('parameters', '') != parameters_hash(unit)
-        cases = [] if trained else expected_cases(unit, Eager(unit, listed.grad))
+        cases = [] if trained else expected_cases(unit, Eager(unit))
     except MissingBackendError as error:
         yield listed.row('load', Status.MISSING, str(error))
         return
@@ -97,10 +96,10 @@ def _unit(listed: _Listed) -> Unit:
     Raises:
         ConfigError: nothing of this version is described so.
     """
-    request = Request.of(listed.config, variant=listed.variant, call=listed.call)
+    request = Request.of(listed.config, variant=listed.variant, call_name=listed.call)
     request = replace(request, heads=listed.heads, constants=listed.constants)
-    unit = request.unit(request.calls()[0], listed.inputs)
-    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in listed.inputs else unit
+    unit = replace(request.unit(request.calls()[0], listed.input_names), grad=listed.grad)
+    unit = with_cotangent(unit, draw(unit)) if 'grad_output' in listed.input_names else unit
     return with_fixed(unit, listed.fixed)
 
 
@@ -112,7 +111,7 @@ class _Listed:
         entry: all of it.
         kind: ``train_step`` for a file of one, which has a hash but no config that would bring it back.
         format: of the file.
-        inputs: their names.
+        input_names: of what it takes.
         heads: the places of a model that call the loss so.
         constants: what else they give.
         fixed: the sizes of dimensions that are constant.
@@ -126,7 +125,7 @@ class _Listed:
     variant: str
     call: str
     grad: bool
-    inputs: tuple[str, ...]
+    input_names: tuple[str, ...]
     heads: tuple[str, ...]
     constants: Mapping[str, float | str | None]
     fixed: Mapping[str, int]
@@ -146,10 +145,10 @@ class _Listed:
             if field(entry, 'bytes', int) < 0:
                 raise ConfigError('bytes is negative')
             kind = field(entry, 'kind', str) if 'kind' in entry else ''
-            if kind not in ('', KIND):
+            if kind not in ('', STEP_KIND):
                 raise ConfigError(f'kind {kind[:40]!r} is unknown')
             loss, format = field(entry, 'loss', str), field(entry, 'format', str)
-            if kind == KIND:
+            if kind == STEP_KIND:
                 return cls(entry, kind, loss, format, {}, '', '', True, (), (), {}, {})
             if format not in SUFFIXES:
                 raise ConfigError(f'format {format[:40]!r} is unknown; known are {", ".join(SUFFIXES)}')
@@ -199,18 +198,24 @@ class _Listed:
     def row(self, check: str, status: Status, detail: str) -> Row:
         """A row of one check."""
         return Row(
-            self.loss, self.variant, self.call, '', self.inputs, self.backend, 'float32', self.grad, check, status,
+            loss=self.loss,
+            variant=self.variant,
+            call=self.call,
+            inputs=self.input_names,
+            backend=self.backend,
+            dtype='float32',
+            grad=self.grad,
+            check=check,
+            status=status,
             detail=detail,
-        )  # fmt: skip
+        )
 
 
 def _failed(name: str, detail: str, entry: Any = None) -> Row:
     """The row of an entry that cannot be used."""
     loss = entry.get('loss') if isinstance(entry, dict) else None
-    return Row(
-        loss if isinstance(loss, str) else _short(name), '', '', '', (), 'ort-cpu', 'float32', False, 'hash',
-        Status.FAIL, detail=detail,
-    )  # fmt: skip
+    title = loss if isinstance(loss, str) else _short(name)
+    return Row(loss=title, backend='ort-cpu', dtype='float32', check='hash', status=Status.FAIL, detail=detail)
 
 
 def _short(name: str) -> str:

@@ -19,8 +19,8 @@ from lossreg.unit import Unit
 Array = NDArray[np.float64]
 Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], Array | Mapping[str, Array]]
 
-HELD = 'held_'
-"""How the names of what an oracle returns begin that is no output, but has no gradient in the loss."""
+HELD_PREFIX = 'held_'
+"""The prefix of the constants that an oracle returns besides outputs: values through which the loss has no gradient."""
 
 
 class MissingOracleError(ConfigError):
@@ -67,12 +67,12 @@ def _by_place(module: str) -> str:
     return f'{".".join([*packages, file])}:{file}'
 
 
-def run_oracle(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
+def run_oracle(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor]) -> dict[str, Array]:
     """What the call returns, in float64, by name: ``loss`` and whatever else the oracle knows.
 
     A parameter of the loss that is not among the inputs is given to the oracle like one.
     """
-    tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **inputs}
+    tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **values}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
     options = {**_with_defaults(type(unit.loss), unit.config), **unit.spec.overridden(unit.constants)}
     with np.errstate(all='ignore'):
@@ -96,14 +96,14 @@ def _filled(value: Any) -> Any:
     return [_filled(v) for v in value] if isinstance(value, list) else value
 
 
-def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor], name: str) -> Array:
+def finite_differences(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor], name: str) -> Array:
     """The gradient of the oracle's sum with respect to one input, by central differences.
 
     What the oracle returns as ``held_<name>`` is given to it as it is at this point, because the loss has no gradient
     through it.
     """
-    point = inputs[name].to(torch.float64)
-    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, inputs).items() if n.startswith(HELD)}
+    point = values[name].to(torch.float64)
+    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, values).items() if n.startswith(HELD_PREFIX)}
     gradient = np.zeros(point.numel())
     for at in range(point.numel()):
         # balances truncation against rounding in float64
@@ -112,7 +112,7 @@ def finite_differences(oracle: Oracle, unit: Unit, inputs: Mapping[str, Tensor],
         for sign in (1.0, -1.0):
             moved = point.clone()
             moved.view(-1)[at] += sign * step
-            found = run_oracle(oracle, unit, {**inputs, **held, name: moved})
+            found = run_oracle(oracle, unit, {**values, **held, name: moved})
             ends.append(sum(float(found[loss].sum()) for loss in unit.call.losses))
         gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
     return gradient.reshape(tuple(point.shape))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from lossreg.compare import Agreement, disagreement
+from lossreg.compare import AGREED, Agreement, disagreement
 from lossreg.errors import first_line
 from lossreg.unit import Unit
 
@@ -23,35 +23,49 @@ class Status(str, Enum):
     MISSING = 'missing'  # the backend is not there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """The result of one check; the fields are those of ``lossreg check --json``."""
+    """The result of one check: what was checked, how it ended, and how far the results were apart."""
 
     loss: str
-    variant: str
-    call: str
-    host: str
-    inputs: tuple[str, ...]
+    variant: str = ''
+    call: str = ''
+    host: str = ''
+    inputs: tuple[str, ...] = ()
     backend: str
-    dtype: str
-    grad: bool
+    dtype: str = ''
+    grad: bool = False
     check: str
     status: Status
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    share: float = 0.0  # the largest error as a share of what is allowed: above 1 in every row that fails
+    agreement: Agreement = AGREED
     seconds: float = 0.0
     detail: str = ''
 
-    def __post_init__(self) -> None:
-        if self.status is Status.FAIL and not self.share > 1.0:
-            object.__setattr__(self, 'share', math.inf)  # what failed without a number
+    @property
+    def share(self) -> float:
+        """The largest error as a share of what is allowed: above 1 in every row that fails."""
+        without_number = self.status is Status.FAIL and not self.agreement.share > 1.0
+        return math.inf if without_number else self.agreement.share
 
     def as_json(self) -> dict[str, Any]:
-        """A dict for JSON, in which non-finite numbers are strings."""
-        row = asdict(self)
-        row['status'] = self.status.value
-        row['inputs'] = list(self.inputs)
+        """A row of ``lossreg check --json``, in which non-finite numbers are strings."""
+        row = {
+            'loss': self.loss,
+            'variant': self.variant,
+            'call': self.call,
+            'host': self.host,
+            'inputs': list(self.inputs),
+            'backend': self.backend,
+            'dtype': self.dtype,
+            'grad': self.grad,
+            'check': self.check,
+            'status': self.status.value,
+            'max_abs': self.agreement.max_abs,
+            'max_rel': self.agreement.max_rel,
+            'share': self.share,
+            'seconds': self.seconds,
+            'detail': self.detail,
+        }
         return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
@@ -61,18 +75,28 @@ class RowMaker:
 
     unit: Unit
     backend: str
-    grad: bool
-    host: str = ''
     dtype: str = 'float32'
 
-    def row(self, check: str, status: Status, detail: str = '', **numbers: float) -> Row:
+    def row(
+        self, check: str, status: Status, detail: str = '', agreement: Agreement = AGREED, seconds: float = 0.0
+    ) -> Row:
         """A row of the given outcome."""
         unit = self.unit
-        inputs = tuple(i.name for i in unit.inputs)
         return Row(
-            unit.name, unit.variant, unit.call.name, self.host, inputs, self.backend, self.dtype, self.grad,
-            check, status, detail=detail, **numbers,
-        )  # fmt: skip
+            loss=unit.name,
+            variant=unit.variant,
+            call=unit.call.name,
+            host=unit.host_class,
+            inputs=tuple(i.name for i in unit.inputs),
+            backend=self.backend,
+            dtype=self.dtype,
+            grad=unit.grad,
+            check=check,
+            status=status,
+            agreement=agreement,
+            seconds=seconds,
+            detail=detail,
+        )
 
     def judge(self, check: str, run: Callable[..., Agreement], *arguments: Any) -> Row:
         """The row of a check that returns how far things agree; an exception in it is a failure."""
@@ -81,12 +105,5 @@ class RowMaker:
             found = run(*arguments)
         except Exception as error:  # whatever a backend raises is a finding, not a crash
             found = disagreement(f'{type(error).__name__}: {first_line(error)}')
-        return self.row(
-            check,
-            Status.PASS if found else Status.FAIL,
-            found.detail,
-            max_abs=found.max_abs,
-            max_rel=found.max_rel,
-            share=found.share,
-            seconds=time.perf_counter() - start,
-        )
+        status = Status.PASS if found else Status.FAIL
+        return self.row(check, status, found.detail, found, time.perf_counter() - start)

@@ -13,7 +13,7 @@ from lossreg import report
 from lossreg.commands.console import console, say_unknown_heads, track
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
-from lossreg.exporters import export_request, refuse_fixed
+from lossreg.exporters import export_unit, refuse_fixed, unit_asked
 from lossreg.formats import SUFFIXES
 from lossreg.registry import load_losses
 from lossreg.request import Request
@@ -31,20 +31,17 @@ def run(options: argparse.Namespace) -> int:
     refuse_fixed(fixed, formats)  # before anything is written
     chosen: Any = 'all' if 'all' in options.optional else options.optional
     rows = []
-    jobs = [(request, format) for request in _requests(options) for format in formats]
-    for request, format in track(jobs, 'exporting'):
-        path = export_request(
-            replace(request, call=options.call or request.call),
-            out,
-            format=format,
+    for request in track(_requests(options), 'exporting'):
+        unit = unit_asked(
+            replace(request, call_name=options.call or request.call_name),
+            chosen or (() if options.call else request.optional or ()),
             grad=options.grad,
             cotangent=options.cotangent,
-            optional=chosen or (() if options.call else request.optional or ()),
             fixed=fixed,
-            opset=options.opset,
         )
-        row = {'loss': str(request.config['type']), 'format': format, 'path': str(path)}
-        rows.append({**row, 'heads': list(request.heads)} if request.heads else row)
+        for format, path in zip(formats, export_unit(unit, out, formats, options.opset), strict=True):
+            row = {'loss': str(request.config['type']), 'format': format, 'path': str(path)}
+            rows.append({**row, 'heads': list(request.heads)} if request.heads else row)
     if options.json:
         print(report.as_json(rows))
     for row in [] if options.json else rows:
@@ -56,12 +53,8 @@ def _requests(options: argparse.Namespace) -> list[Request]:
     """What the targets ask for: of a loss named by its name one variant."""
     requests: list[Request] = []
     for target in options.targets:
-        found, left = requests_for(target, options.host)
-        if target.removeprefix('lossreg.') in load_losses():
-            found = [r for r in found if r.variant == (options.variant or 'default')]
-            if not found:
-                raise ConfigError(f'{target} has no variant {options.variant!r}; see `lossreg show {target}`')
-        for item in left:
+        found, skipped = requests_for(target, options.host, options.variant or 'default')
+        for item in skipped:
             if item.is_error:
                 raise ConfigError(item.reason)
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from lossreg.artefact import (
-    file_name,
-    metadata,
-    parameters_hash,
-    publish,
-    read_manifest,
-    sha256,
-)
+from lossreg.archive import ArchiveError
+from lossreg.artefact import file_name, metadata, parameters_hash, publish, read_manifest, sha256
+from lossreg.compare import AGREED, Agreement, compare, disagreement
 from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError, first_line
 from lossreg.exporters.signature import Signature
 from lossreg.exporters.torchscript import to_torchscript
-from lossreg.exporters.verify import Verdict, verify
 from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME, OLDEST_ONNXRUNTIME_EMPTY_BATCH, SUFFIXES
 from lossreg.request import Request
-from lossreg.samples import draw
+from lossreg.runtimes import Eager, load
+from lossreg.samples import draw, numeric_cases
 from lossreg.spec import EMPTY
 from lossreg.unit import Unit, with_cotangent, with_fixed
 from lossreg.versions import require_export_layer, versions
@@ -71,49 +67,75 @@ def export(
         MissingBackendError: a package the format needs is not installed.
         CheckError: the file does not give eager's numbers. An earlier file stays as it was.
     """
-    request = Request.of(loss, call=call)
-    return export_request(
-        request, path, format=format, grad=grad, cotangent=cotangent, optional=optional, fixed=fixed, opset=opset
-    )
+    refuse_fixed(fixed, [format])
+    request = Request.of(loss, call_name=call)
+    unit = unit_asked(request, optional, grad=grad, cotangent=cotangent, fixed=fixed)
+    (written,) = export_unit(unit, path, [format], opset)
+    return written
 
 
-def export_request(
+def unit_asked(
     request: Request,
-    path: str | Path,
+    optional: Sequence[str] | Literal['all'] = (),
     *,
-    format: Format = 'onnx',
     grad: bool = False,
     cotangent: bool = False,
-    optional: Sequence[str] | Literal['all'] = (),
     fixed: Mapping[str, int] = EMPTY,
-    opset: int = DEFAULT_OPSET,
-) -> Path:
-    """Exports what somebody asked for: :func:`export`, with all that a request says of the call."""
-    unit = request.unit(request.calls()[0], _chosen(request, optional))
+) -> Unit:
+    """The unit of a loss that the options of :func:`export` describe, in the first call that the request allows."""
+    call = request.calls()[0]
+    unit = replace(request.unit(call, _chosen(request, optional)), grad=grad)
     if cotangent:
         if not grad:
             raise ConfigError('cotangent is for files with gradient; give grad=True too')
         unit = with_cotangent(unit, draw(unit))
-    refuse_fixed(fixed, [format])
-    unit = with_fixed(unit, fixed)
-    target = _target(Path(path), unit, format, grad, several_calls=len(request.calls(any_call=True)) > 1)
-    read_manifest(target.parent)  # one that cannot be read is found before anything is written
+    return with_fixed(unit, fixed)
+
+
+def export_unit(unit: Unit, path: str | Path, formats: Sequence[str], opset: int = DEFAULT_OPSET) -> list[Path]:
+    """Exports a unit to one file a format: :func:`export`, with all that a unit says. It is traced once.
+
+    The files are written once all of them are verified.
+    """
+    targets = {format: _target(Path(path), unit, format) for format in formats}
+    for folder in {target.parent for target in targets.values()}:
+        read_manifest(folder)  # one that cannot be read is found before anything is written
+    files: dict[str, bytes] = {}
+    entries: dict[str, dict[str, Any]] = {}
     try:
-        data = build(unit, [format], grad, opset)[format]
-        verdict = verify(unit, data, SUFFIXES[format], grad)
+        for format, data in build(unit, formats, opset).items():
+            found = verify(unit, data, format)
+            if not found:
+                raise CheckError(f'{targets[format].name} was not written: {found.detail}')
+            files[targets[format].name] = data
+            entries[targets[format].name] = _manifest_entry(unit, data, format, opset, found)
     except LossregError:
         raise
     except Exception as error:  # an option of a strange type may make anything raise
         reason = f'{type(error).__name__}: {first_line(error)}'
         raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
-    if not verdict:
-        raise CheckError(f'{target.name} was not written: {verdict.detail}')
-    publish(
-        target.parent,
-        {target.name: data},
-        {target.name: _manifest_entry(unit, data, format, grad, opset, verdict)},
-    )
-    return target
+    publish(targets[formats[0]].parent, files, entries)
+    return list(targets.values())
+
+
+def verify(unit: Unit, data: bytes, format: str) -> Agreement:
+    """Holds an artefact against eager before anyone sees it: at other shapes than the traced one, on extreme inputs."""
+    eager = Eager(unit)
+    try:
+        runtime = load(data, SUFFIXES[format])
+    except ArchiveError as error:
+        return disagreement(f'it cannot be loaded again: {error}')
+    worst = AGREED
+    for number, case in enumerate(numeric_cases(unit), 1):
+        try:
+            outputs = runtime(case.values)
+        except Exception as error:  # each runtime has errors of its own
+            return disagreement(f'on {case.name} inputs it fails: {first_line(error)}')
+        found = compare(outputs, eager(case.values), unit.spec.tolerance, scaled=not case.smooth)
+        if not found:
+            return replace(found, detail=f'on {case.name} inputs {found.detail}')
+        worst = worst.joined(found, cases=number)
+    return worst
 
 
 def refuse_fixed(fixed: Mapping[str, int], formats: Iterable[str]) -> None:
@@ -122,21 +144,21 @@ def refuse_fixed(fixed: Mapping[str, int], formats: Iterable[str]) -> None:
         raise DeclinedError('TorchScript takes every size, so none can be fixed; fix sizes in onnx or pt2')
 
 
-def build(unit: Unit, formats: Iterable[str], grad: bool, opset: int = DEFAULT_OPSET) -> dict[str, bytes]:
+def build(unit: Unit, formats: Iterable[str], opset: int = DEFAULT_OPSET) -> dict[str, bytes]:
     """The bytes of a unit in several formats, traced once, not verified."""
     built: dict[str, bytes] = {}
     program = None
-    signature = Signature.of(unit, grad)
+    signature = Signature.of(unit)
     # the ONNX exporter changes the program it is given, so it comes last
     for format in sorted(formats, key=lambda format: format == 'onnx'):
         if format == 'torchscript':
-            built[format] = to_torchscript(unit, grad)
+            built[format] = to_torchscript(unit)
             continue
         require_export_layer()  # an older torch cannot even import what follows
         from lossreg.exporters import onnx, pt2
         from lossreg.exporters.trace import trace
 
-        program = trace(unit, grad) if program is None else program
+        program = trace(unit) if program is None else program
         if format == 'pt2':
             built[format] = pt2.to_pt2(program, signature)
         else:
@@ -154,25 +176,25 @@ def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[
     return chosen
 
 
-def _target(path: Path, unit: Unit, format: str, grad: bool, several_calls: bool) -> Path:
+def _target(path: Path, unit: Unit, format: str) -> Path:
     if format not in SUFFIXES:
         raise ConfigError(f'unknown format {format!r}; use {", ".join(SUFFIXES)}')
     if os.path.isdir(path) or not path.suffix:  # a name too long makes pathlib raise
-        return path / file_name(unit, format, grad, several_calls)
+        return path / file_name(unit, format)
     if path.suffix != f'.{SUFFIXES[format]}':
         raise ConfigError(f'{path.name} does not end in .{SUFFIXES[format]}, as {format} files do')
     return path
 
 
-def _manifest_entry(unit: Unit, data: bytes, format: str, grad: bool, opset: int, verdict: Verdict) -> dict[str, Any]:
+def _manifest_entry(unit: Unit, data: bytes, format: str, opset: int, found: Agreement) -> dict[str, Any]:
     entry = {
-        **metadata(unit, grad),
+        **metadata(unit),
         'format': format,
         'parameters': parameters_hash(unit),
         'sha256': sha256(data),
         'bytes': len(data),
         'tolerance': {'rtol': unit.spec.tolerance.rtol, 'atol': unit.spec.tolerance.atol},
-        'measured': {'max_abs': verdict.max_abs, 'max_rel': verdict.max_rel, 'cases': verdict.cases},
+        'measured': {'max_abs': found.max_abs, 'max_rel': found.max_rel, 'cases': found.cases},
         'versions': versions(),
     }
     if format == 'onnx':

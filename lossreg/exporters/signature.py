@@ -49,7 +49,7 @@ class Signature:
     batch: str = ''
 
     @classmethod
-    def of(cls, unit: Unit, grad: bool) -> Signature:
+    def of(cls, unit: Unit) -> Signature:
         """The signature of a unit's artefact."""
         sizes = unit.sizes()
         ports = tuple(
@@ -57,8 +57,7 @@ class Signature:
             for i in unit.taken
         )
         batch = '' if unit.batch in unit.fixed else unit.batch
-        batch = '' if unit.batch in unit.fixed else unit.batch
-        return cls(unit.name, ports, unit.outputs(grad), metadata(unit, grad), batch=batch)
+        return cls(unit.name, ports, unit.outputs, metadata(unit), batch=batch)
 
     def shared_dimensions(self) -> Iterator[list[tuple[str, int]]]:
         """The places, by symbol, that must have one size."""

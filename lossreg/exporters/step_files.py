@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from lossreg.artefact import publish, read_manifest, sha256
+from lossreg.artefact import STEP_KIND, publish, read_manifest, sha256
 from lossreg.errors import ConfigError, MissingBackendError
 from lossreg.exporters.step_verify import verify_step
-from lossreg.exporters.train_step import KIND, EvalGraph, Options, Plan, StepGraph
+from lossreg.exporters.train_step import EvalGraph, Options, Plan, StepGraph
 from lossreg.formats import DEFAULT_OPSET, OLDEST_ONNXRUNTIME
 from lossreg.request import Request
 from lossreg.runtimes import OnnxRuntime, import_onnxruntime
@@ -111,7 +111,7 @@ def export_train_step(
     state = {name: np.asarray(tensor.numpy(), order='C') for name, tensor in plan.state().items()}
     data = safetensors.save(state, metadata=state_metadata(state, sha256(built[''])))
     files[f'{target.stem}.safetensors'] = data
-    entries[f'{target.stem}.safetensors'] = {'kind': KIND, 'loss': plan.unit.name, 'format': 'safetensors'}
+    entries[f'{target.stem}.safetensors'] = {'kind': STEP_KIND, 'loss': plan.unit.name, 'format': 'safetensors'}
     for name, entry in entries.items():
         entry |= {'sha256': sha256(files[name]), 'bytes': len(files[name]), 'versions': versions()}
     files['device.py'] = (Path(__file__).parents[1] / 'device.py').read_bytes()

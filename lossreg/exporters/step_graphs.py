@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lossreg.errors import CheckError, ConfigError, DeclinedError, LossregError
+from lossreg.exporters.decompositions import student_decompositions
 from lossreg.exporters.onnx import to_onnx
 from lossreg.exporters.signature import Port, Signature
-from lossreg.exporters.student_ops import student_decompositions
 from lossreg.exporters.trace import trace_module
 from lossreg.exporters.train_step import EvalGraph, Plan, StepGraph
 
@@ -94,13 +94,13 @@ def _why_not(graph: StepGraph | EvalGraph, error: BaseException, opset: int) -> 
     return _culprit(graph.plan, opset) or f'the student cannot be traced: {reason}'
 
 
-def _refusal(operator: Any, use: Use) -> str:
+def _refusal(operator: Any, use: OperatorUse) -> str:
     return f'{operator}, which {use.module} uses, cannot be exported with its gradient; write it with other operators'
 
 
 def _module_in(plan: Plan, error: BaseException) -> str:
     """The innermost module of the student that an error came through; empty where it came through none."""
-    names = {id(module): _named(name, module) for name, module in plan.objective.student.named_modules() if name}
+    names = {id(module): _named(name, module) for name, module in plan.model.student.named_modules() if name}
     found = ''
     frames = error.__traceback__
     while frames is not None:
@@ -127,7 +127,7 @@ def _culprit(plan: Plan, opset: int) -> str:
 class _Alone(nn.Module):
     """One operator as it was called, and the gradient of what it returns."""
 
-    def __init__(self, operator: Any, use: Use) -> None:
+    def __init__(self, operator: Any, use: OperatorUse) -> None:
         super().__init__()
         self.operator = operator
         self.values, self.tree = tree_flatten((use.arguments, use.options))
@@ -156,7 +156,7 @@ class _Alone(nn.Module):
 
 
 @dataclass(frozen=True)
-class Use:
+class OperatorUse:
     """Where a student uses an operator.
 
     Attributes:
@@ -174,17 +174,17 @@ def _named(name: str, module: nn.Module) -> str:
     return f'{name} ({type(module).__name__})'
 
 
-def operators_of(plan: Plan) -> dict[Any, Use]:
+def operators_of(plan: Plan) -> dict[Any, OperatorUse]:
     """The operators that the student's modules use, the longest names first, each with its first use."""
-    found: dict[Any, Use] = {}
+    found: dict[Any, OperatorUse] = {}
     inside: list[str] = ['the student']
 
     class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            found.setdefault(func, Use(inside[-1], args, kwargs or {}))
+            found.setdefault(func, OperatorUse(inside[-1], args, kwargs or {}))
             return func(*args, **(kwargs or {}))
 
-    student = deepcopy(plan.objective.student)
+    student = deepcopy(plan.model.student)
     for name, module in student.named_modules():
         if name:
             module.register_forward_pre_hook(lambda m, a, n=name: inside.append(_named(n, m)))

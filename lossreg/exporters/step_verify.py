@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lossreg.errors import CheckError
-from lossreg.exporters.train_step import LR, Objective, Plan, student_outputs
+from lossreg.exporters.train_step import LR, Plan, StudentWithLoss, student_outputs
 from lossreg.runtimes import OnnxRuntime
 
 Arrays = dict[str, NDArray[Any]]
@@ -123,8 +123,8 @@ class Reference:
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self._plan = plan
         self._dtype = dtype
-        self._objective: Objective = deepcopy(plan.objective).to(dtype)
-        self._parameters = {n.removeprefix('student.'): p for n, p in self._objective.named_parameters()}
+        self._model: StudentWithLoss = deepcopy(plan.model).to(dtype)
+        self._parameters = {n.removeprefix('student.'): p for n, p in self._model.named_parameters()}
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in plan.trained)
         options = plan.rule_and_options[1]
@@ -141,20 +141,20 @@ class Reference:
     @property
     def _buffers(self) -> dict[str, Tensor]:
         """Those of now: a forward pass may assign new ones."""
-        return {n.removeprefix('student.'): b for n, b in self._objective.named_buffers()}
+        return {n.removeprefix('student.'): b for n, b in self._model.named_buffers()}
 
     def step(self, plan: Plan, optimize: bool) -> Arrays:
         """Runs a batch, and the optimizer where it is its turn. Returns losses and state by name."""
         unit = plan.unit
         with AllIn(self._dtype):
-            returned = self._objective(tuple(self._cast(plan.batch).values()), self._cast(plan.targets))
+            returned = self._model(tuple(self._cast(plan.batch).values()), self._cast(plan.targets))
         results = dict(zip(unit.results, returned, strict=True))
         torch.stack([results[name].sum() for name in unit.call.losses]).sum().backward()  # type: ignore[no-untyped-call]
         found = {name: results[name].detach().numpy() for name in unit.call.outputs}
         with torch.no_grad():
-            for spec in unit.inputs:
-                if spec.state:
-                    getattr(self._objective.loss, spec.name).copy_(results[f'next_{spec.name}'])
+            for declared in unit.inputs:
+                if declared.state:
+                    getattr(self._model.loss, declared.name).copy_(results[f'next_{declared.name}'])
         if optimize:
             found |= self._optimized()
         return {**found, **{f'buffer.{name}': self._buffers[name].numpy().copy() for name in plan.buffers}}
@@ -193,12 +193,12 @@ class Reference:
 
     def inference(self, plan: Plan, with_loss: bool) -> Arrays:
         """What the student returns in evaluation mode, and the loss of it."""
-        objective = deepcopy(self._objective).eval()
+        model = deepcopy(self._model).eval()
         batch = tuple(self._cast(plan.batch).values())
         with torch.no_grad(), AllIn(self._dtype):
-            returned = student_outputs(plan.unit, objective.student(*batch)).values()
+            returned = student_outputs(plan.unit, model.student(*batch)).values()
             outputs = {name: tensor.numpy() for name, tensor in zip(plan.output_names, returned, strict=True)}
             if not with_loss:
                 return outputs
-            results = dict(zip(plan.unit.results, objective(batch, self._cast(plan.targets)), strict=True))
+            results = dict(zip(plan.unit.results, model(batch, self._cast(plan.targets)), strict=True))
         return {**{name: results[name].numpy() for name in plan.unit.call.outputs}, **outputs}

@@ -15,17 +15,17 @@ from lossreg.spec import Role
 from lossreg.unit import Unit
 
 
-def to_torchscript(unit: Unit, grad: bool) -> bytes:
+def to_torchscript(unit: Unit) -> bytes:
     """The unit as a TorchScript archive.
 
-    With ``grad``, ``forward`` runs autograd inside, so its caller must not be under ``torch.no_grad``.
+    With gradient, ``forward`` runs autograd inside, so its caller must not be under ``torch.no_grad``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         scripted = torch.jit.script(_holder(unit.loss))
-        scripted.define(forward_source(unit, grad))
+        scripted.define(forward_source(unit))
         buffer = io.BytesIO()
-        torch.jit.save(scripted, buffer, _extra_files={METADATA_KEY: encode(metadata(unit, grad))})
+        torch.jit.save(scripted, buffer, _extra_files={METADATA_KEY: encode(metadata(unit))})
     return canonical(buffer.getvalue())
 
 
@@ -43,15 +43,15 @@ def _holder(loss: nn.Module) -> nn.Module:
     return Holder()
 
 
-def forward_source(unit: Unit, grad: bool) -> str:
+def forward_source(unit: Unit) -> str:
     """The source of ``forward`` for one unit."""
     names = [i.name for i in unit.taken]
-    leaves = [i.name for i in unit.differentiable] if grad else []
+    leaves = [i.name for i in unit.differentiable] if unit.grad else []
     lines = [f'{name} = {name}.detach().requires_grad_(True)' for name in leaves]
-    lines.append(f'{_targets(unit)} = self.loss{"." if unit.call.method else ""}{unit.call.method}({_arguments(unit)})')
-    if unit.call.returns_dict:
-        lines += [f"result_{name} = results['{name}']" for name in unit.results]
-    if grad:
+    # losses take avg_factor as Optional[float]
+    values = {i.name: f'float({i.name})' if i.role is Role.AVG_FACTOR else i.name for i in unit.inputs}
+    lines += unit.run_source('self.loss', values)
+    if unit.grad:
         factor = '' if unit.cotangent is None else f' * {unit.cotangent.name}'
         losses = ', '.join(f'(result_{name}{factor}).sum()' for name in unit.call.losses)
         lines.append(f'grads = torch.autograd.grad([{losses}], [{", ".join(leaves)}], allow_unused=True)')
@@ -61,31 +61,10 @@ def forward_source(unit: Unit, grad: bool) -> str:
             f'if grad_{name} is None:',
             f'    grad_{name} = torch.zeros_like({name})',
         ]
-    results = [f'result_{name}{".detach()" if grad else ""}' for name in unit.results]
+    results = [f'result_{name}{".detach()" if unit.grad else ""}' for name in unit.results]
     lines.append(f'return {", ".join([*results, *(f"grad_{name}" for name in leaves)])}')
     head = f'def forward(self, {", ".join(f"{name}: Tensor" for name in names)}):\n'
     return head + ''.join(f'    {line}\n' for line in lines)
-
-
-def _targets(unit: Unit) -> str:
-    """What the call's result is assigned to."""
-    return 'results' if unit.call.returns_dict else ', '.join(f'result_{name}' for name in unit.results)
-
-
-def _arguments(unit: Unit) -> str:
-    """The source text of the call's arguments."""
-    # losses take avg_factor as Optional[float]
-    texts = {i.name: f'float({i.name})' if i.role is Role.AVG_FACTOR else i.name for i in unit.inputs}
-    arguments = {**unit.arguments(texts), **{name: repr(value) for name, value in unit.constants.items()}}
-    return ', '.join(f'{parameter}={_text(value)}' for parameter, value in arguments.items())
-
-
-def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:
-    if isinstance(value, dict):
-        return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
-    if isinstance(value, list):
-        return f'[{", ".join(value)}]'
-    return f'({", ".join(value)})' if isinstance(value, tuple) else str(value)
 
 
 _MANGLED = re.compile(rb'(__torch__(?:\.\w+)*?)\.___torch_mangle_(\d+)(?=[.\n](\w+))')

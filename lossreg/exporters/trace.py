@@ -10,12 +10,10 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import get_decompositions
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
@@ -23,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from lossreg.errors import DeclinedError
+from lossreg.exporters.decompositions import loss_decompositions
 from lossreg.exporters.signature import Signature
 from lossreg.samples import draw
 from lossreg.unit import FlatLoss, Unit
@@ -31,10 +30,10 @@ IDENTIFIER = re.compile(r'\W')
 """What a Python name cannot hold, such as the dots of parameters' names."""
 
 
-def trace(unit: Unit, grad: bool) -> ExportedProgram:
+def trace(unit: Unit) -> ExportedProgram:
     """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
     examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
-    return trace_module(FlatLoss(unit, grad), examples, Signature.of(unit, grad), loss_decompositions())
+    return trace_module(FlatLoss(unit), examples, Signature.of(unit), loss_decompositions())
 
 
 def trace_module(
@@ -86,45 +85,6 @@ def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor
         source = ConstantSource(f'input{number}')
         made.append(mode.from_tensor(example, source=source, symbolic_context=context))
     return made
-
-
-@cache
-def loss_decompositions() -> dict[Any, Any]:
-    """Operators of gradients that ONNX has no translation for, or a wrong one.
-
-    What is left of those without makes the exporter trace again. Those of networks' layers serve the losses of other
-    packages: ours have none of them.
-    """
-    from lossreg.exporters.student_ops import layer_decompositions
-
-    aten = torch.ops.aten
-    operators = [
-        aten._log_softmax_backward_data,
-        aten._softmax_backward_data,
-        aten.index_add,
-        aten.rsub,
-        aten.select_backward,
-        aten.sgn,
-        aten.sigmoid_backward,
-        aten.slice_backward,
-        aten.smooth_l1_loss,
-        aten.smooth_l1_loss_backward,
-        aten.huber_loss,
-        aten.huber_loss_backward,
-        aten.mse_loss_backward,
-        aten.softplus_backward,
-        aten.tanh_backward,
-        aten.threshold_backward,
-        # torch's own translation returns 1 for the sum of weights that a mean's gradient is divided by
-        aten.nll_loss_forward,
-        aten.nll_loss_backward,
-        aten.nll_loss2d_forward,
-        aten.nll_loss2d_backward,
-        aten.mish_backward,
-        aten.silu_backward,
-        aten._trilinear,
-    ]
-    return {**get_decompositions(operators), **layer_decompositions()}
 
 
 def dimension_names(signature: Signature) -> tuple[dict[int, Any] | None, ...]:

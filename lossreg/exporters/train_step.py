@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossreg.artefact import STEP_KIND
 from lossreg.errors import ConfigError, LossregError
 from lossreg.exporters.signature import Port, Signature
 from lossreg.optimizers import Rule, optimizer
 from lossreg.request import Request
 from lossreg.unit import Unit
 
-KIND = 'train_step'
 STEP = 'step'
 LR = 'lr'
 
 
-class Objective(nn.Module):
+class StudentWithLoss(nn.Module):
     """The student and the loss, whose parameters are trained together."""
 
     def __init__(self, student: nn.Module, unit: Unit) -> None:
@@ -42,11 +42,7 @@ class Objective(nn.Module):
         unit = self._unit
         state = {i.name: getattr(self.loss, i.name) for i in unit.inputs if i.state}
         given = {**student_outputs(unit, self.student(*batch)), **targets, **state}
-        function = getattr(self.loss, unit.call.method) if unit.call.method else self.loss
-        returned = function(**unit.arguments(given))
-        if unit.call.returns_dict:
-            return tuple(returned[name] for name in unit.results)
-        return tuple(returned) if isinstance(returned, tuple) else (returned,)
+        return unit.run(self.loss, given)
 
 
 def student_outputs(unit: Unit, returned: Any) -> dict[str, Tensor]:
@@ -107,14 +103,14 @@ class Plan:
     """A training step about to be exported.
 
     Attributes:
-        objective: student and loss.
+        model: student and loss.
         unit: the loss, in one call with the inputs present.
         options: what is trained, and how.
         batch: examples of the student's inputs, by name.
         targets: examples of the loss's further inputs, by name.
     """
 
-    objective: Objective
+    model: StudentWithLoss
     unit: Unit
     options: Options
     batch: Mapping[str, Tensor]
@@ -140,10 +136,10 @@ class Plan:
             raise ConfigError(f'the student must be an nn.Module, got {type(student).__name__}')
         if any(isinstance(given, Tensor) for given in (example_inputs, example_targets)):
             raise ConfigError('example_inputs and example_targets are sequences of tensors; write (tensor,)')
-        unit = _unit(Request.of(loss_cfg, call=call), example_targets)
+        unit = _unit(Request.of(loss_cfg, call_name=call), example_targets)
         batch = dict(zip(_input_names(student, len(example_inputs)), example_inputs, strict=True))
         targets = _targets(unit, example_targets)
-        plan = cls(Objective(deepcopy(student).cpu(), unit), unit, options, batch, targets)
+        plan = cls(StudentWithLoss(deepcopy(student).cpu(), unit), unit, options, batch, targets)
         plan._check()
         return plan
 
@@ -154,7 +150,7 @@ class Plan:
             raise ConfigError(
                 f'two inputs or outputs of the step would be called {twice!r}; rename an input of the student'
             )
-        if any(name.startswith('student.loss.') for name in self.objective.state_dict()):
+        if any(name.startswith('student.loss.') for name in self.model.state_dict()):
             raise ConfigError("a part of the student is called 'loss', as what the loss trains is in files; rename it")
         for name, t in {**self.batch, **self.parameters, **self.buffers}.items():
             if t.is_floating_point() and t.dtype != torch.float32:
@@ -193,33 +189,33 @@ class Plan:
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
         """All parameters by the names they have in files: the student's own, and the loss's behind ``loss.``."""
-        return {_file_name(name): p.detach() for name, p in self.objective.named_parameters()}
+        return {_file_name(name): p.detach() for name, p in self.model.named_parameters()}
 
     @cached_property
     def buffers(self) -> dict[str, Tensor]:
         """What is kept besides: running statistics, and the loss's state."""
-        return {_file_name(name): b.detach() for name, b in self.objective.named_buffers() if self._is_kept(name)}
+        return {_file_name(name): b.detach() for name, b in self.model.named_buffers() if self._is_kept(name)}
 
     def _is_kept(self, name: str) -> bool:
         """The student's persistent buffers, and what the loss's spec calls state; options are held by the graph."""
         if name.startswith('loss.'):
             return name.removeprefix('loss.') in {i.name for i in self.unit.inputs if i.state}
-        return name in self.objective.state_dict()
+        return name in self.model.state_dict()
 
     @cached_property
     def tied(self) -> dict[str, str]:
         """The further names of shared parameters and buffers, each with the one it has in files."""
-        kept = {id(t): _file_name(name) for name, t in _tensors(self.objective, remove_duplicate=True)}
-        every = {_file_name(name): kept[id(t)] for name, t in _tensors(self.objective, remove_duplicate=False)}
+        kept = {id(t): _file_name(name) for name, t in _tensors(self.model, remove_duplicate=True)}
+        every = {_file_name(name): kept[id(t)] for name, t in _tensors(self.model, remove_duplicate=False)}
         return {name: first for name, first in every.items() if name != first}
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
         """The parameters that are not frozen and that the loss depends on: ``torch.optim`` leaves the others alone."""
-        objective = deepcopy(self.objective)
-        found = {_file_name(name): p for name, p in objective.named_parameters() if p.requires_grad}
+        model = deepcopy(self.model)
+        found = {_file_name(name): p for name, p in model.named_parameters() if p.requires_grad}
         wanted = {name: p for name, p in found.items() if re.search(self.options.trainable, name)}
-        returned = dict(zip(self.unit.results, _tried(objective, (self.batch_values, self.targets)), strict=True))
+        returned = dict(zip(self.unit.results, _tried(model, (self.batch_values, self.targets)), strict=True))
         losses = [returned[name].sum() for name in self.unit.call.losses if returned[name].requires_grad]
         if not wanted or not losses:
             return ()
@@ -258,10 +254,10 @@ class Plan:
     def batched_axes(self) -> dict[str, int]:
         """The batch dimension of each input and target that has one."""
         axes = {
-            spec.name: axis
-            for spec in self.unit.inputs
-            for axis, symbol in enumerate(spec.dims)
-            if spec.name in self.targets and symbol in self.batch_symbols
+            declared.name: axis
+            for declared in self.unit.inputs
+            for axis, symbol in enumerate(declared.dims)
+            if declared.name in self.targets and symbol in self.batch_symbols
         }
         return {**axes, **dict.fromkeys(self.batch, 0)}
 
@@ -269,12 +265,12 @@ class Plan:
     def batch_symbols(self) -> set[str]:
         """The loss's dimensions that are the batch: the first ones of those outputs of the student that have it."""
         with torch.no_grad():
-            returned = _tried(deepcopy(self.objective.student), self.batch_values)
+            returned = _tried(deepcopy(self.model.student), self.batch_values)
         outputs = student_outputs(self.unit, returned)
         return {
-            spec.dims[0]
-            for spec in self.unit.differentiable
-            if spec.dims and outputs[spec.name].dim() and outputs[spec.name].shape[0] == self.size
+            declared.dims[0]
+            for declared in self.unit.differentiable
+            if declared.dims and outputs[declared.name].dim() and outputs[declared.name].shape[0] == self.size
         }
 
 
@@ -304,8 +300,7 @@ def _tried(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
 def _unit(request: Request, targets: Sequence[Tensor] | Mapping[str, Tensor]) -> Unit:
     """The loss in its first call, with the optional inputs that targets name."""
     call = request.calls()[0]
-    optional = {i.name for i in call.inputs if i.optional and i.when(request.loss)}
-    return request.unit(call, optional & set(targets) if isinstance(targets, Mapping) else ())
+    return request.unit(call, targets if isinstance(targets, Mapping) else ())
 
 
 def _targets(unit: Unit, given: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -314,11 +309,11 @@ def _targets(unit: Unit, given: Sequence[Tensor] | Mapping[str, Tensor]) -> dict
     found = dict(given) if isinstance(given, Mapping) else dict(zip(names, given, strict=False))
     if set(found) != set(names) or len(found) != len(given):
         raise ConfigError(f'{unit.name} needs the targets {names}, got {sorted(found)} of {len(given)} given')
-    for spec in unit.inputs:
-        if spec.name in found and found[spec.name].dim() != len(spec.dims):
-            shape = list(found[spec.name].shape)
+    for declared in unit.inputs:
+        if declared.name in found and found[declared.name].dim() != len(declared.dims):
+            shape = list(found[declared.name].shape)
             raise ConfigError(
-                f'target {spec.name} has shape {shape}, but {unit.name} takes ({" ".join(spec.dims)}) '
+                f'target {declared.name} has shape {shape}, but {unit.name} takes ({" ".join(declared.dims)}) '
                 f'in its call {unit.call.name}; call= chooses another'
             )
     return {name: found[name] for name in names}
@@ -415,13 +410,13 @@ class StepGraph(nn.Module):
         leaves |= {n: leaves[n].requires_grad_(True) for n in plan.trained}
         # copies, because a forward pass writes running statistics in place
         buffers = {n: given[f'buffer.{n}'].clone() for n in plan.buffers}
-        names = {_file_name(name): name for name, _ in plan.objective.named_parameters()}
-        names |= {_file_name(name): name for name, _ in plan.objective.named_buffers()}
+        names = {_file_name(name): name for name, _ in plan.model.named_parameters()}
+        names |= {_file_name(name): name for name, _ in plan.model.named_buffers()}
         held = {names[n]: t for n, t in {**leaves, **buffers}.items()}
         batch = tuple(given[name] for name in plan.batch)
         with torch.enable_grad():
             returned = torch.func.functional_call(
-                plan.objective, held, (batch, {name: given[name] for name in plan.targets})
+                plan.model, held, (batch, {name: given[name] for name in plan.targets})
             )
             results = dict(zip(plan.unit.results, returned, strict=True))
             losses = [results[name].sum() for name in call.losses]
@@ -473,7 +468,7 @@ class EvalGraph(nn.Module):
 
     def __init__(self, plan: Plan, with_loss: bool) -> None:
         super().__init__()
-        self.plan = replace(plan, objective=deepcopy(plan.objective).eval())
+        self.plan = replace(plan, model=deepcopy(plan.model).eval())
         self.with_loss = with_loss
         state = plan.state()
         self.state = {name: state[name] for name in state if name.partition('.')[0] in ('parameter', 'buffer')}
@@ -502,14 +497,12 @@ class EvalGraph(nn.Module):
         values = {name.partition('.')[2]: given[name] for name in self.state}
         student = {name: t for name, t in values.items() if not name.startswith('loss.')}
         batch = tuple(given[name] for name in plan.batch)
-        outputs = student_outputs(plan.unit, torch.func.functional_call(plan.objective.student, student, batch))
+        outputs = student_outputs(plan.unit, torch.func.functional_call(plan.model.student, student, batch))
         if not self.with_loss:
             return tuple(outputs.values())
         held = {f'student.{n}': t for n, t in student.items()}
         held |= {n: t for n, t in values.items() if n.startswith('loss.')}
-        returned = torch.func.functional_call(
-            plan.objective, held, (batch, {name: given[name] for name in plan.targets})
-        )
+        returned = torch.func.functional_call(plan.model, held, (batch, {name: given[name] for name in plan.targets}))
         results = dict(zip(plan.unit.results, returned, strict=True))
         return (*(results[name] for name in plan.unit.call.outputs), *outputs.values())
 
@@ -523,7 +516,7 @@ def metadata_of(graph: StepGraph | EvalGraph, ports: Sequence[Port], outputs: Se
     return {
         'schema': 1,
         'lossreg': version('lossreg'),
-        'kind': KIND,
+        'kind': STEP_KIND,
         'loss': plan.unit.name,
         'config': dict(plan.unit.config),
         'call': plan.unit.call.name,

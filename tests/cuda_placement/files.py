@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +29,7 @@ def write_loss(folder: Path, name: str) -> None:
 
     torch.set_num_threads(1)
     for stem, unit in units_of(name).items():
-        (folder / f'{stem}.onnx').write_bytes(build(unit, ['onnx'], grad=True)['onnx'])
+        (folder / f'{stem}.onnx').write_bytes(build(replace(unit, grad=True), ['onnx'])['onnx'])
 
 
 def units_of(name: str) -> dict[str, Any]:

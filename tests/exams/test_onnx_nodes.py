@@ -51,7 +51,7 @@ class Case:
         """Our unit for scores of that many dimensions, or one made here."""
         request = Request.of(self.config)
         if self.dims in CALLS:
-            (call,) = (c for c in request.calls(any_call=True) if c.name == CALLS[self.dims])
+            (call,) = (c for c in request.calls() if c.name == CALLS[self.dims])
             return request.unit(call, ())
         places = ' '.join(f'D{i}' for i in range(self.dims - 2))
         role = request.calls()[0].inputs[0].role
@@ -112,7 +112,7 @@ SESSIONS = {}
 def _session(key, case):
     """ONNX Runtime with the file of a case's unit: many cases share one."""
     if key not in SESSIONS:
-        SESSIONS[key] = OnnxRuntime(build(case.unit, ['onnx'], False)['onnx'])
+        SESSIONS[key] = OnnxRuntime(build(case.unit, ['onnx'])['onnx'])
     return SESSIONS[key]
 
 

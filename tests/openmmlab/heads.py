@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lossreg.config import Found, _found, _loss_dicts
+from lossreg.config import LossInConfig, _loss_dicts, _loss_in_config
 from lossreg.head_calls import Head
 from lossreg.hosts import StandIn, stand_ins
 from lossreg.spec import Role
@@ -100,7 +100,7 @@ def called_as_the_table_says(head: nn.Module) -> Iterator[None]:
     assert right or not cfg, 'no loss was called'
 
 
-def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[Found]:
+def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[LossInConfig]:
     """The losses that a head's own config names."""
     plain = ConfigDict(cfg).to_dict()
     known = stand_ins()
@@ -108,7 +108,7 @@ def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[Found]:
     for place, node, scope, _, head in _loss_dicts(plain, '', package):
         if head is None or head.config is not plain:
             continue
-        loss = replace(_found(place, dict(node), scope, known, unscoped=False), head=head)
+        loss = replace(_loss_in_config(place, dict(node), scope, known, unscoped=False), head=head)
         if loss.stand_in and loss.stand_in.host_class.left_to_heads.keys() & loss.options.keys():
             loss = replace(loss, options={n: v for n, v in loss.options.items() if 'weight' not in n})
         found.append(loss)
@@ -125,7 +125,7 @@ def modules_of(head: nn.Module, place: Head) -> list[nn.Module]:
 
 
 def _compare(
-    found: Found, wrong: list[str], right: set[str], module: nn.Module, positional: tuple, named: dict
+    found: LossInConfig, wrong: list[str], right: set[str], module: nn.Module, positional: tuple, named: dict
 ) -> None:
     """Notes what is wrong with one call: the arguments, the constants, or the shapes that our call is meant for."""
     names = list(inspect.signature(getattr(module, '_forward', module.forward)).parameters)

@@ -83,7 +83,7 @@ def pairs() -> Iterator[Pair]:
         for variant, options in cls.spec.variants.items():
             if not set(needed) <= options.keys() <= accepted.keys() or (host.name, variant) in FAILS | BY_HAND:
                 continue
-            request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call=host.call)
+            request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call_name=host.call)
             for unit in request.units(every_set=True):
                 pair = paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
                 if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
@@ -264,7 +264,7 @@ def pair_of(name: str, call: str, **options: Any) -> Pair:
     """A pair by name, with the first host's class, without optional inputs."""
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
-    unit, *_ = Request.of({'type': name, **host.defaults, **options}, call=call).units()
+    unit, *_ = Request.of({'type': name, **host.defaults, **options}, call_name=call).units()
     return paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
 
 

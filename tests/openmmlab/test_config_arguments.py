@@ -14,7 +14,7 @@ from pairs import Pair, assert_agree, comparable, ordinary_inputs, paired
 from quirks import BY_HAND, FAILS, adapted
 from torch import Tensor
 
-from lossreg.config import Found
+from lossreg.config import LossInConfig
 from lossreg.errors import DeclinedError
 from lossreg.hosts import stand_ins
 
@@ -45,7 +45,7 @@ def pairs_of(host: str, arguments: dict[str, Any]) -> Iterator[Pair]:
     arguments = {key: value for key, value in arguments.items() if key not in LEFT_OUT.get(host, ())}
     if 'class_weight' in arguments:
         arguments['class_weight'] = held_in_float32(arguments['class_weight'])
-    request = Found(host, host, arguments, host=host, stand_in=stand_ins()[host]).request()
+    request = LossInConfig(host, host, arguments, host_class=host, stand_in=stand_ins()[host]).request()
     with DefaultScope.overwrite_default_scope(host.partition('.')[0]):
         theirs = adapted(host, host_loss(host, arguments))
     by_hand = {host, (host, request.variant)} & (FAILS | BY_HAND)

@@ -1,6 +1,6 @@
-"""Operators of a network's training step that the ONNX exporter lacks or gets wrong, written with ones that it has.
+"""Operators that the ONNX exporter lacks or gets wrong, in a loss or a network, written with ones that it has.
 
-All sizes but the batch's are fixed in a training step, so that they may be looked at here.
+All sizes but the batch's are fixed in a training step, so that those of layers may be looked at here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,43 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 
-from lossreg.exporters.trace import loss_decompositions
-
 aten = torch.ops.aten
+
+
+@cache
+def loss_decompositions() -> dict[Any, Any]:
+    """Operators of gradients that ONNX has no translation for, or a wrong one.
+
+    What is left of those without makes the exporter trace again. Those of networks' layers serve the losses of other
+    packages: ours have none of them.
+    """
+    operators = [
+        aten._log_softmax_backward_data,
+        aten._softmax_backward_data,
+        aten.index_add,
+        aten.rsub,
+        aten.select_backward,
+        aten.sgn,
+        aten.sigmoid_backward,
+        aten.slice_backward,
+        aten.smooth_l1_loss,
+        aten.smooth_l1_loss_backward,
+        aten.huber_loss,
+        aten.huber_loss_backward,
+        aten.mse_loss_backward,
+        aten.softplus_backward,
+        aten.tanh_backward,
+        aten.threshold_backward,
+        # torch's own translation returns 1 for the sum of weights that a mean's gradient is divided by
+        aten.nll_loss_forward,
+        aten.nll_loss_backward,
+        aten.nll_loss2d_forward,
+        aten.nll_loss2d_backward,
+        aten.mish_backward,
+        aten.silu_backward,
+        aten._trilinear,
+    ]
+    return {**get_decompositions(operators), **layer_decompositions()}
 
 
 @cache

@@ -1,0 +1,148 @@
+"""The units that ``lossreg check`` is asked to check, in this process or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+
+from lossreg import report
+from lossreg.checks import Row, Status, check_unit
+from lossreg.checks.rows import RowMaker
+from lossreg.commands.console import Bar
+from lossreg.commands.workers import Died, in_processes
+from lossreg.config import Skipped, requests_for
+from lossreg.errors import ConfigError, first_line
+from lossreg.registry import load_losses
+from lossreg.request import Request, variants_of
+from lossreg.unit import Unit
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one target of the command line stands for: a loss with all its variants, or a path.
+
+    It can be sent to another process, which requests cannot: specs hold functions, configs whatever they like.
+    """
+
+    target: str
+    host: str
+    is_name: bool
+
+    def requests(self) -> list[Request]:
+        """The losses to check; always the same, in the same order."""
+        return _read(self)[0]
+
+    def skipped(self) -> list[Skipped]:
+        """The losses that cannot be checked."""
+        return _read(self)[1]
+
+    @staticmethod
+    def forget() -> None:
+        """Reads all sources again when they are next asked for."""
+        _read.cache_clear()
+
+
+@cache
+def _read(source: Source) -> tuple[list[Request], list[Skipped]]:
+    if source.is_name:
+        return variants_of(source.target), []
+    return requests_for(source.target, source.host)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit to check: the ``number``-th of the ``request``-th loss of a source; ``title`` is what it was there."""
+
+    source: Source
+    request: int
+    number: int
+    title: str
+
+
+@dataclass(frozen=True)
+class How:
+    """How every unit is checked."""
+
+    backends: tuple[str, ...]
+    device: str
+    every_set: bool
+    waived: frozenset[str]
+
+    def unit(self, task: Task) -> Unit:
+        """The unit of a task."""
+        request = task.source.requests()[task.request]
+        return list(request.units(self.every_set))[task.number]
+
+    def rows(self, task: Task) -> list[Row]:
+        """All rows of a unit; an exception that no check catches is one more.
+
+        Raises:
+            ConfigError: the source is another one now.
+        """
+        unit = self.unit(task)
+        if _title(unit) != task.title:
+            raise ConfigError(f'it is {_title(unit)} now: the config is another one each time it is read')
+        rows = []
+        try:
+            for row in check_unit(unit, self.backends, self.device, waived=self.waived):
+                rows.append(row)
+        except Exception as error:  # a loss or an oracle of somebody else's may raise anything
+            rows.append(_failed(unit, f'{type(error).__name__}: {first_line(error)}'))
+        return rows
+
+
+def _title(unit: Unit) -> str:
+    return f'{unit.name} {unit.variant}, {unit.call.name} ({", ".join(i.name for i in unit.inputs)})'
+
+
+def _failed(unit: Unit, detail: str) -> Row:
+    """The row of a unit that could not be checked to its end."""
+    return RowMaker(unit, report.UNIT, dtype='').row('run', Status.FAIL, detail)
+
+
+def tasks_of(source: Source, every_set: bool) -> list[Task]:
+    """A task for each unit of a source."""
+    units = [(number, list(request.units(every_set))) for number, request in enumerate(source.requests())]
+    return [Task(source, number, n, _title(unit)) for number, found in units for n, unit in enumerate(found)]
+
+
+def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
+    """The rows of each task, in the order of the tasks, whichever is ready first."""
+    with Bar('checking', len(tasks)) as bar:
+        if jobs == 1:
+            for task in tasks:
+                bar.at_work([task.title])
+                yield how.rows(task)
+                bar.done()
+            return
+        early: dict[int, list[Row]] = {}
+        following = 0
+        run = partial(_rows_in_process, how)
+        begin = partial(_begin, tuple(imports))
+        names = [task.title.partition(' ')[0] for task in tasks]
+        for place, result in in_processes(
+            run, tasks, jobs, begin, lambda places: bar.at_work(dict.fromkeys(names[p] for p in places))
+        ):
+            bar.done()
+            if isinstance(result, Died):
+                result = [_failed(how.unit(tasks[place]), f'the process that checked it {result.reason}')]
+            early[place] = result
+            while following in early:
+                yield early.pop(following)
+                following += 1
+
+
+def _begin(imports: tuple[str, ...]) -> None:
+    """What a process does before its first task."""
+    torch.set_num_threads(1)  # the processes share the cores
+    load_losses(*imports)
+
+
+def _rows_in_process(how: How, task: Task) -> list[Row] | Died:
+    try:
+        return how.rows(task)
+    except Exception as error:  # a config is code, which is run once more here
+        return Died(f'could not read it again: {type(error).__name__}: {first_line(error)}')
