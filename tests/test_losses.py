@@ -5,7 +5,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from cuda_placement.kernels import unknown_nodes
 from failures import Failures
 from units import LOSSES, REQUESTS, UNITS, label
 
@@ -54,17 +53,13 @@ def test_eager(name):
 
 @pytest.mark.filterwarnings('error')
 @each_loss
-def test_artefacts(name, onnx_files):
+def test_artefacts(name):
     with Failures() as failures:
         for unit, gradients in EXPORTED[name]:
             with failures.of(label(unit)):
-                onnx_files.clear()
                 rows = list(check_unit(unit, ARTEFACTS, gradients=gradients))
                 assert_all_pass(rows)
                 assert {(row.backend, row.grad) for row in rows} == {(b, grad) for b in ARTEFACTS for grad in gradients}
-                assert len(onnx_files) == len(gradients)
-                unknown = [node for data in onnx_files for node in unknown_nodes(data)]
-                assert not unknown, f'{unknown}: no CUDA kernel was seen; `make test-cuda-placement` looks, and records'
 
 
 def float_options(name):
