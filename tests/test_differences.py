@@ -131,7 +131,7 @@ def test_negative_variance(ours, host):
     assert ours(reduction='none')(*call).isnan().tolist() == [False, True]
 
 
-@shows_from_torch('scores (N, 1) beside targets (M)', 'MarginRankingLoss')
+@shows_from_torch('scores (N, 1) with targets (M)', 'MarginRankingLoss')
 def test_scores_in_a_column(ours, host):
     first, second, target = real(3, 1), real(3, 1, seed=1), torch.tensor([1.0, -1.0])
     with pytest.raises(RuntimeError, match='size'):

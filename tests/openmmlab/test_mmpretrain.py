@@ -184,7 +184,7 @@ def test_float_label_of_one_class(ours, host):
     torch.testing.assert_close(ours(**options)(x, absent), expected)
 
 
-@shows('scores (N, C) only', 'LabelSmoothLoss')
+@shows('scores must be (N, C)', 'LabelSmoothLoss')
 def test_scores_of_more_dimensions(ours, host):
     scores, target = real(2, 3, 4).float(), torch.rand(2, 3, 4).softmax(1)
     assert host(0.1)(scores, target).isfinite()
