@@ -150,6 +150,7 @@ def _check(commands: Commands) -> None:
         help='fail (exit 3) unless this backend really ran',
     )
     command.add_argument('--every-set', action='store_true', help='every set of optional inputs, not just none and all')
+    command.add_argument('--thorough', action='store_true', help='export every unit, without and with its gradient')
     command.add_argument(
         '--jobs', type=_count, default=1, metavar='N', help='check in N processes, of one thread each (default: 1)'
     )

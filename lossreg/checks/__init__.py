@@ -28,12 +28,13 @@ def check_unit(
         unit: what to check, alone and with its gradient.
         backends: which of :data:`lossreg.formats.BACKENDS` to check.
         device: where eager and TorchScript run.
-        gradients: whether artefacts without gradient, with it, or both are checked.
+        gradients: whether artefacts without gradient, with it, both or neither are checked. Under a compiler the loss
+            counts as one.
         waived: the names of losses that need no float64 oracle.
     """
     if 'eager' in backends:
         yield from eager_rows(unit, device, waived)
-    for compiler in (b for b in backends if b in COMPILERS):
+    for compiler in (b for b in backends if b in COMPILERS and gradients):
         yield from compiled_rows(replace(unit, grad=max(gradients)), compiler, device)  # values come with gradients
     artefacts = [b for b in backends if BACKENDS[b]]
     for grad in gradients:

@@ -14,7 +14,7 @@ from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status
 from lossreg.checks.manifest import manifest_rows
 from lossreg.commands.console import console, say_unknown_heads
-from lossreg.commands.tasks import How, Source, checked, tasks_of
+from lossreg.commands.tasks import How, Source, Task, checked, tasks_of
 from lossreg.config import Skipped
 from lossreg.environment import describe, require_cuda
 from lossreg.errors import CheckError, ConfigError, MissingBackendError
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     for source in sources:
         say_unknown_heads(source.requests())
     of_configs = {source: [_skipped_row(item, options.strict) for item in source.skipped()] for source in sources}
-    tasks = [task for source in sources for task in tasks_of(source, options.every_set)]
+    tasks = [task for source in sources for task in tasks_of(source, options.every_set, options.thorough)]
     of_manifests = _manifest_rows(options)
     of_units: dict[Source, list[Row]] = {source: [] for source in sources}
     for task, found in zip(tasks, checked(tasks, how, options.jobs, options.imports), strict=True):
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     of_targets = [(source.target, [*of_configs[source], *of_units[source]]) for source in sources]
     of_targets += of_manifests.items()
     rows += [_nothing_row(target, found) for target, found in of_targets if not _checked_something(found)]
+    rows += _left_out(tasks, backends)
     _report(options, rows, describe(options.device))
     return _verdict(options, rows)
 
@@ -79,6 +80,18 @@ def _nothing_row(target: str, rows: Sequence[Row]) -> Row:
     why = f'no backend is there: {missing[0]}' if missing else f'all is skipped: {skipped[0]}' if skipped else ''
     detail = f'{target}: nothing was checked, because {why or "nothing in it can be"}'
     return Row(loss=target, backend=report.CONFIG, check='nothing checked', status=Status.FAIL, detail=detail)
+
+
+def _left_out(tasks: Sequence[Task], backends: Sequence[str]) -> list[Row]:
+    """The row that says what was not exported, if anything."""
+    without = sum(not task.gradients for task in tasks)
+    if set(backends) <= {'eager'} or all(len(task.gradients) == 2 for task in tasks):
+        return []
+    detail = (
+        f'{without} of {len(tasks)} units ran in eager mode alone, and most files only with gradient; '
+        '--thorough exports all of them, without and with gradient'
+    )
+    return [Row(loss='', backend=report.CONFIG, check='left out', status=Status.SKIP, detail=detail)]
 
 
 def _sources(options: argparse.Namespace) -> Iterator[Source]:

@@ -54,12 +54,21 @@ def _read(source: Source) -> tuple[list[Request], list[Skipped]]:
 
 @dataclass(frozen=True)
 class Task:
-    """One unit to check: the ``number``-th of the ``request``-th loss of a source; ``title`` is what it was there."""
+    """One unit to check.
+
+    Attributes:
+        source: where it comes from.
+        request: which loss of the source it belongs to.
+        number: which unit of that loss it is.
+        title: what it was there when the source was first read.
+        gradients: whether its artefacts without gradient, with it, both or neither are checked.
+    """
 
     source: Source
     request: int
     number: int
     title: str
+    gradients: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class How:
             raise ConfigError(f'it is {_title(unit)} now: the config is another one each time it is read')
         rows = []
         try:
-            for row in check_unit(unit, self.backends, self.device, waived=self.waived):
+            for row in check_unit(unit, self.backends, self.device, task.gradients, self.waived):
                 rows.append(row)
         except Exception as error:  # a loss or an oracle of somebody else's may raise anything
             rows.append(_failed(unit, f'{type(error).__name__}: {first_line(error)}'))
@@ -103,10 +112,28 @@ def _failed(unit: Unit, detail: str) -> Row:
     return RowMaker(unit, report.UNIT, dtype='').row('run', Status.FAIL, detail)
 
 
-def tasks_of(source: Source, every_set: bool) -> list[Task]:
-    """A task for each unit of a source."""
-    units = [(number, list(request.units(every_set))) for number, request in enumerate(source.requests())]
-    return [Task(source, number, n, _title(unit)) for number, found in units for n, unit in enumerate(found)]
+def tasks_of(source: Source, every_set: bool, thorough: bool) -> list[Task]:
+    """A task for each unit of a source.
+
+    Unless ``thorough``, exporting is what takes time: then the first unit of a loss is exported without and with its
+    gradient, and any other, with its gradient, only where it is the first to show a call, a set of inputs or a variant.
+    """
+    tasks, seen = [], set[tuple[str, ...]]()
+    for place, request in enumerate(source.requests()):
+        units = list(request.units(every_set))
+        fullest = max(units, key=lambda unit: len(unit.inputs), default=None)
+        for number, unit in enumerate(units):
+            gradients: tuple[bool, ...] = (False, True)
+            if not thorough:
+                inputs = (unit.name, unit.host_class, unit.call.name, *(i.name for i in unit.inputs))
+                variant = (unit.name, unit.host_class, str(unit.config))
+                gradients = (False, True) if (unit.name,) not in seen else (True,)
+                if inputs in seen and not (unit is fullest and variant not in seen):
+                    gradients = ()
+                else:
+                    seen |= {(unit.name,), inputs, variant}
+            tasks.append(Task(source, place, number, _title(unit), gradients))
+    return tasks
 
 
 def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
