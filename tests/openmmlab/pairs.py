@@ -33,10 +33,17 @@ AVG_FACTORS = (2.5, 3, torch.tensor(7.25, dtype=torch.float64))
 
 @dataclass(frozen=True)
 class Pair:
-    """A unit of ours, and the host's loss built from the same arguments, with the same parameters."""
+    """A unit of ours, and the host's loss built from the same arguments, with the same parameters.
+
+    Attributes:
+        ours: the unit.
+        host: the host's loss.
+        stands_in_for: the name of the host's class.
+    """
 
     ours: Unit
     host: nn.Module
+    stands_in_for: str = ''
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -85,7 +92,7 @@ def pairs() -> Iterator[Pair]:
                 continue
             request = Request.of({'type': cls, **host.defaults, **options}, variant=variant, call_name=host.call)
             for unit in request.units(every_set=True):
-                pair = paired(unit, adapted(host.name, host_loss(host.name, theirs(options))))
+                pair = paired(unit, adapted(host.name, host_loss(host.name, theirs(options))), host.name)
                 if (host.name, unit.call.name) not in FAILS and pair.is_callable and comparable(unit, unit.loss):
                     yield pair
 
@@ -105,11 +112,11 @@ def with_reduction(loss: nn.Module, reduction: str) -> nn.Module:
     return changed
 
 
-def paired(unit: Unit, host: nn.Module) -> Pair:
+def paired(unit: Unit, host: nn.Module, stands_in_for: str = '') -> Pair:
     """A pair of one set of parameters, which bear the same names. The host need not keep the state that ours does."""
     state = {i.name for i in unit.inputs if i.state} - host.state_dict().keys()
     host.load_state_dict({name: x for name, x in unit.loss.state_dict().items() if name not in state})
-    return Pair(unit, host)
+    return Pair(unit, host, stands_in_for)
 
 
 def evaluate(loss: Callable[..., Any], arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
