@@ -8,7 +8,8 @@ import pytest
 import torch
 from failures import Failures
 
-from lossreg.arith import binary_cross_entropy_with_logits, log_of_rest, negative_log_of_rest
+from lossreg.arith import log_of_rest, negative_log_of_rest
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.registry import build_loss, load_losses
 from lossreg.spec import Role, calls_of, family_of, spec_of
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(lossreg.__file__).parent
 LOSS_FILES = [path for path in sorted((PACKAGE / 'losses').rglob('*.py')) if path.name != '__init__.py']
 SHARED_FILES = [*sorted((PACKAGE / 'ops').glob('*.py')), PACKAGE / 'arith.py']
-ROOMS = ('arith', 'options', 'metainfo', 'ops', 'spec', 'spec_parts', 'losses')
+ROOMS = ('arith', 'fused', 'options', 'metainfo', 'ops', 'spec', 'spec_parts', 'losses')
 
 METHODS = {'masked_select', 'nonzero', 'item', 'tolist', 'new_tensor'}
 BANNED_CALLS = METHODS | {
@@ -248,7 +248,8 @@ MAY_IMPORT = {
     'engine.py': {'errors'},
     'untrusted.py': {'engine', 'errors'},
     'spec.py': {'errors'},
-    'ops': {'arith', 'options', 'ops'},
+    'fused': {'arith', 'fused'},
+    'ops': {'arith', 'fused', 'options', 'ops'},
     'spec_parts': {'ops', 'spec', 'spec_parts'},
     'objective.py': {'registry', 'spec'},
     'losses': {

@@ -15,6 +15,7 @@ from lossreg.checks.oracle import HELD_PREFIX, MissingOracleError, Oracle, finit
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.compare import AGREED, Agreement, Outputs, compare, disagreement
 from lossreg.errors import ConfigError, first_line
+from lossreg.fused.switch import portable_forms
 from lossreg.runtimes import Eager, Runtime
 from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance
@@ -68,6 +69,18 @@ def _expected(unit: Unit, oracle: Oracle | None, case: Case) -> Outputs:
 
 
 def _values(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
+    """The loss against what is expected, by its fast forms and by its portable ones."""
+    fast = _values_of_form(unit, case, run, oracle, tolerance)
+    if not fast or tolerance is FLOAT64:  # artefacts compute in float32, which is enough for the second form
+        return fast
+    with portable_forms():
+        portable = _values_of_form(unit, case, run, oracle, tolerance)
+    return fast.joined(portable if portable else disagreement(f'portable form: {portable.detail}'), cases=1)
+
+
+def _values_of_form(
+    unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance
+) -> Agreement:
     """The loss against what is expected; gradients finite, or 0 where they must be."""
     if case.expect is Expect.DEFINED:
         return _defined(unit, case, run, oracle, tolerance)

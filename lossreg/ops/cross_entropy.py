@@ -19,6 +19,8 @@ from lossreg.arith import (
     poison,
     upcast,
 )
+from lossreg.fused import cross_entropy as fused
+from lossreg.fused.switch import unmasked
 from lossreg.ops.reductions import average, total
 
 
@@ -31,27 +33,41 @@ def accuracy(scores: Tensor, label: Tensor, counted: Tensor) -> Tensor:
 def label_cross_entropy(
     scores: Tensor,
     label: Tensor,
-    legal: Tensor,
     weight: Optional[Tensor],
     class_weight: Optional[Tensor],
     ignore_index: int,
     label_smoothing: float = 0.0,
     normalised: bool = False,
+    label_name: str = 'label',
 ) -> Tuple[Tensor, Tensor]:
-    """Cross-entropy of each sample, and which samples are not ignored; shapes and labels must have been checked.
+    """Cross-entropy of each sample, and which samples are not ignored; shapes must have been checked.
 
-    ``legal`` marks the legal labels; ``normalised`` says that the scores are log-probabilities.
+    Args:
+        scores: logits, (N, C, d1, ..., dk), or log-probabilities if ``normalised``.
+        label: from :func:`indices`, (N, d1, ..., dk).
+        weight: of each sample, of the same shape. Where it is 0, NaN is ignored.
+        class_weight: of each class, (C).
+        ignore_index: the label of samples that do not count.
+        label_smoothing: the share of the loss that all classes have alike.
+        normalised: see ``scores``.
+        label_name: for error messages.
+
+    Raises:
+        IndexError: a label out of range (eager on the CPU; elsewhere that sample's loss is NaN).
     """
-    valid = label != ignore_index
-    index = torch.where(legal & valid, label, 0)
     logits = upcast(scores)
-    if weight is not None:
-        weight = upcast(weight)
-    if class_weight is not None:
-        class_weight = class_weight.to(logits)
-        if label_smoothing == 0.0:
-            # c_y is a further weight of the sample
-            weight = class_weight[index] if weight is None else weight * class_weight[index]
+    weight = None if weight is None else upcast(weight)
+    class_weight = None if class_weight is None else class_weight.to(logits)
+    valid = label != ignore_index
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = fused.of_labels(logits, label, valid, weight, class_weight, ignore_index, label_smoothing, normalised)
+        if fast is not None:
+            return fast, valid
+    legal = check_labels(label, scores.size(1), ignore_index, label_name)
+    index = torch.where(legal & valid, label, 0)
+    if class_weight is not None and label_smoothing == 0.0:
+        # c_y is a further weight of the sample
+        weight = class_weight[index] if weight is None else weight * class_weight[index]
     counted = valid if weight is None else (valid & (weight != 0)) | ~legal
     log_p = keep(logits, counted.unsqueeze(1))
     if not normalised:
@@ -83,8 +99,7 @@ def softmax_cross_entropy(
     if class_weight is not None:
         check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
     label = indices(label, 'label')
-    legal = check_labels(label, cls_score.size(1), ignore_index, 'label')
-    return label_cross_entropy(cls_score, label, legal, weight, class_weight, ignore_index, label_smoothing)
+    return label_cross_entropy(cls_score, label, weight, class_weight, ignore_index, label_smoothing)
 
 
 def torch_label_losses(
@@ -109,12 +124,13 @@ def torch_label_losses(
     if weight is not None:
         check_size(scores, 1, weight.numel(), input_name, 'class weights')
     label = indices(label, target_name)
-    legal = check_labels(label, scores.size(1), ignore_index, target_name)
-    loss, valid = label_cross_entropy(scores, label, legal, None, weight, ignore_index, label_smoothing, normalised)
+    loss, valid = label_cross_entropy(
+        scores, label, None, weight, ignore_index, label_smoothing, normalised, target_name
+    )
     share = valid.to(loss.dtype)
     if weight is not None:
-        # w_y
-        share = share * weight.to(loss)[torch.where(legal & valid, label, 0)]
+        # w_y; the loss of an illegal label is NaN, whatever its weight
+        share = share * weight.to(loss)[label.clamp(0, weight.numel() - 1)]
     if input.dim() == 1:
         return loss.squeeze(0), share.squeeze(0)
     return loss, share
@@ -141,13 +157,24 @@ def cross_entropy_of_distributions(
     if weight is not None:
         check_class_map(weight, cls_score, 'weight', 'cls_score', axis)
         weight = upcast(weight)
-        counted = (weight != 0).unsqueeze(axis)
-        x, t = keep(x, counted), keep(t, counted)
     if class_weight is not None:
         check_size(cls_score, axis, class_weight.numel(), 'cls_score', 'class weights')
         t = t * class_weight.to(t).view([-1] + [1] * (x.dim() - 1 - axis))
-    # -sum_k c_k t_k log p_k, each product omitted where its factor is 0
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = unmasked(_expected_nll, x, t, weight, axis)
+        if fast is not None:
+            return fast
+    if weight is not None:
+        counted = (weight != 0).unsqueeze(axis)
+        x, t = keep(x, counted), keep(t, counted)
+    # each product is omitted where its factor is 0
     loss = -torch.where(t == 0, 0.0, t * F.log_softmax(x, dim=axis)).sum(axis)
+    return loss if weight is None else loss * weight
+
+
+def _expected_nll(x: Tensor, t: Tensor, weight: Optional[Tensor], axis: int) -> Tensor:
+    """-w sum_k t_k log p_k."""
+    loss = -(t * F.log_softmax(x, dim=axis)).sum(axis)
     return loss if weight is None else loss * weight
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossreg.arith import check_same_shape, keep, upcast, upcast_alike
+from lossreg.fused import divergences as fused
 from lossreg.ops.reductions import average_over, reduce_loss, total
 
 
@@ -25,6 +26,10 @@ def divergence(log_t: Tensor, log_s: Tensor) -> Tensor:
     Both are log-probabilities over whole distributions. NaN in one logit makes the whole distribution NaN, so omitting
     the elements where t is 0 loses no NaN.
     """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = fused.of_log_probabilities(log_t, log_s)
+        if fast is not None:
+            return fast
     t = log_t.exp()
     return t * keep(log_t - log_s, t != 0)
 
@@ -45,16 +50,23 @@ def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
         label_softmax: see above.
     """
     log_p = F.log_softmax(pred, dim=-1)
-    if label_softmax:
-        log_t = F.log_softmax(target, dim=-1)
-        target = log_t.exp()
-        absent = target == 0
-        log_t = torch.where(absent, 0.0, log_t)
-    else:
-        absent = target == 0
-        log_t = torch.log(torch.where(absent, 1.0, target))
-    log_p = torch.where(absent & (log_p == -torch.inf), 0.0, log_p)
-    return target * (log_t - log_p)
+    return divergence(F.log_softmax(target, dim=-1), log_p) if label_softmax else divergence_from(target, log_p)
+
+
+def divergence_from(t: Tensor, log_s: Tensor) -> Tensor:
+    """t (log t - log s), the term of each element in the divergence of s from t, with 0 log 0 = 0.
+
+    Args:
+        t: probabilities. Where they are 0 the term is 0, whatever s.
+        log_s: log-probabilities.
+    """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = fused.of_probabilities(t, log_s)
+        if fast is not None:
+            return fast
+    absent = t == 0
+    log_t = torch.log(torch.where(absent, 1.0, t))
+    return t * (log_t - torch.where(absent & (log_s == -torch.inf), 0.0, log_s))
 
 
 def divergence_of_logits(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -76,14 +88,8 @@ def divergence_of_probabilities(input: Tensor, target: Tensor, log_target: bool 
     """
     check_same_shape(target, input, 'target', 'input')
     x, t = upcast(input), upcast(target)
-    if log_target:
-        absent = t == -torch.inf
-        log_t = torch.where(absent, 0.0, t)
-        t = torch.exp(t)
-    else:
-        absent = t == 0
-        log_t = torch.log(torch.where(absent, 1.0, t))
-    # where t = 0 the term is 0, whatever the probability
-    x = torch.where(absent & (x == -torch.inf), 0.0, x)
-    # t (log t - x)
-    return t * (log_t - x)
+    if not log_target:
+        return divergence_from(t, x)
+    absent = t == -torch.inf
+    # where t = 0 the term is 0, whatever the probability; else t (log t - x)
+    return torch.exp(t) * (torch.where(absent, 0.0, t) - torch.where(absent & (x == -torch.inf), 0.0, x))

@@ -3,11 +3,10 @@
 from typing import Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lossreg.arith import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
     check_labels,
@@ -18,6 +17,7 @@ from lossreg.arith import (
     class_indices,
     indices,
     keep,
+    log_of_rest,
     negative_log,
     negative_log_of_rest,
     poison,
@@ -25,6 +25,9 @@ from lossreg.arith import (
     softplus,
     upcast,
 )
+from lossreg.fused import focal as fused
+from lossreg.fused.switch import unmasked
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy, binary_cross_entropy_with_logits
 from lossreg.ops.weights import weight_per_element
 
 
@@ -60,6 +63,17 @@ def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activa
     return alpha_t * power(miss, gamma) * nll
 
 
+def _focal_of_finite(x: Tensor, t: Tensor, weight: Optional[Tensor], gamma: float, alpha: float) -> Tensor:
+    """w (alpha t + (1 - alpha)(1 - t)) ((1 - p) t + p (1 - t))^gamma BCE(x, t), for finite logits."""
+    p = torch.sigmoid(x)
+    # (1 - p) t + p (1 - t)
+    miss = p + t - 2.0 * (p * t)
+    focus = miss * miss if gamma == 2.0 else power(miss, gamma)
+    factor = focus * ((1.0 - alpha) + (2.0 * alpha - 1.0) * t)
+    factor = factor if weight is None else factor * weight
+    return factor * F.binary_cross_entropy_with_logits(x, t, reduction='none')
+
+
 def sigmoid_focal(
     pred: Tensor,
     target: Tensor,
@@ -79,6 +93,10 @@ def sigmoid_focal(
     if target.dim() == pred.dim():
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
+        if not torch.jit.is_scripting() and not activated:  # type: ignore[attr-defined]
+            fast = unmasked(_focal_of_finite, x, t, weight, gamma, alpha)
+            if fast is not None:
+                return fast
         if weight is not None:
             x, t = keep(x, weight != 0), keep(t, weight != 0)
         loss = focal_of_targets(x, t, alpha * t + (1.0 - alpha) * (1.0 - t), gamma, activated)
@@ -87,11 +105,32 @@ def sigmoid_focal(
         check_class_map(target, pred, 'target', 'pred')
         target = indices(target, 'target')
         legal = check_labels(target, pred.size(1) + 1, None, 'target').unsqueeze(1)
-        positive = torch.arange(pred.size(1), device=target.device) == target.unsqueeze(1)
+        index = target.unsqueeze(1)
+        if not torch.jit.is_scripting() and not activated:  # type: ignore[attr-defined]
+            fast = fused.of_labels(focal_of_indices, x, index, weight, gamma, alpha)
+            if fast is not None:
+                return fast
         if weight is not None:
             x = keep(x, (weight != 0) | ~legal)
-        alpha_t = choose(positive, alpha, 1.0 - alpha, x)
-        loss = poison(focal_of_classes(x, positive, alpha_t, gamma, activated), legal)
+        loss = poison(focal_of_indices(x, index, None, gamma, alpha, activated), legal)
+    return loss if weight is None else loss * weight
+
+
+def focal_of_indices(
+    x: Tensor, index: Tensor, weight: Optional[Tensor], gamma: float, alpha: float, activated: bool = False
+) -> Tensor:
+    """Focal loss of each class of each sample.
+
+    Args:
+        x: logits, or probabilities if ``activated``, (N, C).
+        index: the class of each sample, out of range for none, (N, 1).
+        weight: of each sample or element, which broadcasts to ``x``.
+        gamma: focusing exponent.
+        alpha: weight of positives; negatives have 1 - alpha.
+        activated: see ``x``.
+    """
+    positive = torch.arange(x.size(1), device=index.device) == index
+    loss = focal_of_classes(x, positive, choose(positive, alpha, 1.0 - alpha, x), gamma, activated)
     return loss if weight is None else loss * weight
 
 
@@ -120,3 +159,50 @@ def indices_or_targets(pred: Tensor, target: Tensor, weight: Optional[Tensor]) -
         return target, check_labels(target, pred.size(1), None, 'target')
     check_same_shape(target, pred, 'target', 'pred')
     return target, None
+
+
+def focal_around_peaks(
+    p: Tensor,
+    t: Tensor,
+    weight: Optional[Tensor],
+    alpha: float,
+    gamma: float,
+    pos_weight: float,
+    neg_weight: float,
+) -> Tensor:
+    """Focal loss of each element of a heatmap; see :func:`lossreg.functional.gaussian_focal_loss`."""
+    if weight is None:
+        return _around_peaks(p, t, None, alpha, gamma, pos_weight, neg_weight)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = unmasked(_around_peaks, p, t, weight, alpha, gamma, pos_weight, neg_weight)
+        if fast is not None:
+            return fast
+    p, t = keep(p, weight != 0), keep(t, weight != 0)
+    return _around_peaks(p, t, weight, alpha, gamma, pos_weight, neg_weight)
+
+
+def _around_peaks(
+    p: Tensor,
+    t: Tensor,
+    weight: Optional[Tensor],
+    alpha: float,
+    gamma: float,
+    pos_weight: float,
+    neg_weight: float,
+) -> Tensor:
+    # multiplied, not selected: p outside [0, 1] must give NaN, and does so in only one of the two terms
+    positives = (t == 1).to(p.dtype) * focal_of_peaks(p, alpha)
+    loss = pos_weight * positives + neg_weight * focal_beside_peaks(p, t, alpha, gamma)
+    return loss if weight is None else loss * weight
+
+
+def focal_of_peaks(p: Tensor, alpha: float) -> Tensor:
+    """-(1 - p)^alpha log(p + eps)."""
+    return -power(1.0 - p, alpha) * torch.log(p + 1e-12)
+
+
+def focal_beside_peaks(p: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
+    """-(1 - t)^gamma p^alpha log(1 - p + eps)."""
+    rest = 1.0 - t
+    falloff = power(rest, gamma) if gamma == 4.0 else rest.pow(gamma)
+    return -falloff * power(p, alpha) * log_of_rest(p, 1e-12)

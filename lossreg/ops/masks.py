@@ -6,21 +6,27 @@ import torch
 from torch import Tensor
 
 from lossreg.arith import check_dim, check_leading_shape, check_same_shape, keep, upcast
-from lossreg.ops.reductions import average_by, total, total_per_sample
+from lossreg.fused.switch import unmasked
+from lossreg.ops.reductions import average_by, average_by_size, total, total_per_sample
 
 
-def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
-    """Predictions and targets in full precision, 0 where the mask is 0, and the mask in the same precision.
+def matched_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Predictions, targets and the mask in full precision.
 
     Raises:
         ValueError: the three shapes differ.
     """
     check_same_shape(gt, pred, 'gt', 'pred')
-    x, t = upcast(pred), upcast(gt)
     if mask is None:
-        return x, t, None
+        return upcast(pred), upcast(gt), None
     check_same_shape(mask, pred, 'mask', 'pred')
-    return keep(x, mask != 0), keep(t, mask != 0), upcast(mask)
+    return upcast(pred), upcast(gt), upcast(mask)
+
+
+def counted_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """:func:`matched_maps`, with predictions and targets 0 where the mask is 0."""
+    x, t, m = matched_maps(pred, gt, mask)
+    return (x, t, m) if m is None else (keep(x, m != 0), keep(t, m != 0), m)
 
 
 def masked_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
@@ -34,11 +40,10 @@ def masked_maps(pred: Tensor, gt: Tensor, mask: Optional[Tensor]) -> Tuple[Tenso
 
 
 def masked_mean(loss: Tensor, mask: Optional[Tensor], eps: float) -> Tensor:
-    """sum m loss / (sum m + eps), exactly 0 where the mask is 0 everywhere; without a mask m is 1."""
+    """sum loss / (sum m + eps) of losses times m, exactly 0 where m is 0 everywhere; without a mask m is 1."""
     if mask is None:
-        summed = total(loss)
-        return average_by(summed, torch.zeros_like(summed) + loss.numel(), eps)
-    return average_by(total(loss * mask), total(mask), eps)
+        return average_by_size(total(loss), loss.numel(), eps)
+    return average_by(total(loss), total(mask), eps)
 
 
 def dice_of_masses(overlap: Tensor, pred_mass: Tensor, target_mass: Tensor, eps: float, naive_dice: bool) -> Tensor:
@@ -73,8 +78,18 @@ def dice_of_samples(
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, pred, 1, 'weight', 'pred')
         weight = upcast(weight)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            fast = unmasked(_dice_of_samples, p, t, weight, eps, naive_dice, activate)
+            if fast is not None:
+                return fast
         counted = (weight != 0).view([-1] + [1] * (pred.dim() - 1))
         p, t = keep(p, counted), keep(t, counted)
+    return _dice_of_samples(p, t, weight, eps, naive_dice, activate)
+
+
+def _dice_of_samples(
+    p: Tensor, t: Tensor, weight: Optional[Tensor], eps: float, naive_dice: bool, activate: bool
+) -> Tensor:
     if activate:
         p = torch.sigmoid(p)
     pred_mass = total_per_sample(p if naive_dice else p * p)

@@ -1,29 +1,47 @@
-"""Sums, averages and the reductions of OpenMMLab and torch.nn. The last dimension is summed first."""
+"""Sums, averages and the reductions of OpenMMLab and torch.nn."""
 
 from typing import Optional
 
 import torch
 from torch import Tensor
 
+from lossreg.arith import is_eager, is_readable, is_traced
 from lossreg.options import check_reduction
 
 FLOAT32_EPS = 1.1920928955078125e-07
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of all elements, the last dimension first: one long float32 chain in ONNX Runtime is wrong by 4e-4."""
-    return x.sum(-1).sum() if x.dim() > 0 else x
+    """Sum of all elements; in a trace the last dimension first: one long chain in ONNX Runtime is wrong by 4e-4."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_traced(x):
+            return x.sum(-1).sum() if x.dim() > 0 else x
+    return x.sum()
+
+
+def total_in_double(x: Tensor) -> Tensor:
+    """:func:`total` in float64."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_traced(x):
+            return total(x.double())
+    return x.sum(dtype=torch.float64)
 
 
 def total_per_sample(x: Tensor) -> Tensor:
-    """Sum over all dimensions but the first, the last dimension first."""
+    """Sum over all dimensions but the first, in a trace the last dimension first."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_traced(x):
+            return x.flatten(1).sum(1) if x.dim() > 1 else x
     for _ in range(x.dim() - 1):
         x = x.sum(-1)
     return x
 
 
 def total_per_class(x: Tensor) -> Tensor:
-    """Sum over all dimensions but the first two, samples and classes, the last dimension first."""
+    """Sum over all dimensions but the first two, samples and classes, in a trace the last dimension first."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not is_traced(x):
+            return x.flatten(2).sum(2) if x.dim() > 2 else x
     for _ in range(x.dim() - 2):
         x = x.sum(-1)
     return x
@@ -38,21 +56,31 @@ def all_per_sample(x: Tensor) -> Tensor:
 
 def average(summed: Tensor, count: Tensor) -> Tensor:
     """``summed / count``, and exactly 0 (still part of the graph) where nothing is counted."""
-    nothing = count == 0
-    return torch.where(nothing, 0.0, 1.0) * summed / torch.where(nothing, 1.0, count)
+    return summed / count.masked_fill(count == 0, torch.inf)
 
 
 def average_over(summed: Tensor, count: int) -> Tensor:
     """``summed / count`` for a Python size, and exactly 0 where the size is 0.
 
-    The size becomes a tensor first: exporters freeze a Python ``max(count, 1)``.
+    In a trace the size becomes a tensor first: exporters freeze a Python condition.
     """
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_eager(summed):
+            return summed / count if count > 0 else summed * 0.0
     return average(summed, torch.zeros_like(summed) + count)
 
 
 def average_by(summed: Tensor, factor: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """``summed / (factor + eps)``, as hosts average by ``avg_factor``; exactly 0 where the factor is 0."""
-    return average(summed, torch.where(factor == 0, 0.0, factor + eps))
+    return summed / (factor + eps).masked_fill(factor == 0, torch.inf)
+
+
+def average_by_size(summed: Tensor, count: int, eps: float = FLOAT32_EPS) -> Tensor:
+    """:func:`average_by` for a Python size, as hosts whose mean is one by ``avg_factor``."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_eager(summed):
+            return summed / (count + eps) if count > 0 else summed * 0.0
+    return average_by(summed, torch.zeros_like(summed) + count, eps)
 
 
 def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
@@ -80,4 +108,7 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: 
         return summed
     if avg_factor is None:
         return average_over(summed, loss.numel())
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if is_readable(avg_factor):
+            return summed / (avg_factor + eps) if avg_factor != 0 else summed * 0.0
     return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)

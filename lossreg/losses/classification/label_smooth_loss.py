@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
     check_labels,
@@ -17,11 +15,11 @@ from lossreg.arith import (
     check_size,
     choose,
     class_indices,
-    keep,
     poison,
     upcast,
 )
-from lossreg.ops.cross_entropy import softmax_cross_entropy
+from lossreg.ops.binary_cross_entropy import cross_entropy_of_classes
+from lossreg.ops.cross_entropy import cross_entropy_of_distributions, softmax_cross_entropy
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
@@ -118,28 +116,14 @@ def label_smooth_cross_entropy(
     if weight is not None:
         check_dim(weight, 1, 'weight')
         check_leading_shape(weight, cls_score, 1, 'weight', 'cls_score')
-        weight = upcast(weight).unsqueeze(1)
-        counted = weight != 0 if legal is None else (weight != 0) | ~legal
-        x, target = keep(x, counted), keep(target, counted)
+        # NaN as its weight too, or the gradient of an illegal label would stop at the mask
+        weight = upcast(weight) if legal is None else poison(upcast(weight), legal.squeeze(1))
     target = smooth_label(target, eps, mode)
-    if class_weight is not None:
-        check_size(cls_score, 1, class_weight.numel(), 'cls_score', 'class weights')
-        class_weight = class_weight.to(x)
     if use_sigmoid:
-        if pos_weight is not None:
-            check_size(cls_score, 1, pos_weight.numel(), 'cls_score', 'positive weights')
-            pos_weight = pos_weight.to(x)
-        if class_weight is not None:
-            x, weight = keep(x, class_weight != 0), class_weight if weight is None else class_weight * weight
-        loss = binary_cross_entropy_with_logits(x, target, pos_weight)
-    else:
-        if class_weight is not None:
-            target = target * class_weight
-        # -sum_k c_k s_k log p_k, with 0 log 0 = 0
-        loss = -torch.where(target == 0, 0.0, target * F.log_softmax(x, dim=1)).sum(1, keepdim=True)
-    loss = loss if weight is None else loss * weight
-    loss = loss if legal is None else poison(loss, legal)
-    return loss if use_sigmoid else loss.squeeze(1)
+        loss = cross_entropy_of_classes(x, target, weight, class_weight, pos_weight)
+        return loss if legal is None else poison(loss, legal)
+    loss = cross_entropy_of_distributions(x, target, weight, class_weight, dim=1)
+    return loss if legal is None else poison(loss, legal.squeeze(1))
 
 
 @LOSSES.register_module()

@@ -4,7 +4,8 @@ from typing import ClassVar, Optional, Sequence, Union
 
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, check_size, keep, upcast
+from lossreg.arith import check_same_shape, check_size, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.reductions import average_over, total
 from lossreg.options import allow_missing, as_weight, legacy_reduction
 from lossreg.registry import LOSSES
@@ -34,10 +35,7 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
     if weight is not None:
         check_size(input, -1, weight.numel(), 'input', 'class weights')
         weight = weight.to(x)
-        x, t = keep(x, weight != 0), keep(t, weight != 0)
-    loss = binary_cross_entropy_with_logits(x, t)
-    if weight is not None:
-        loss = loss * weight
+    loss = binary_cross_entropy_with_logits(x, t, weight=weight)
     return average_over(loss.sum(-1), input.size(-1))
 
 

@@ -5,15 +5,7 @@ from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy_with_logits,
-    check_dim,
-    check_leading_shape,
-    check_same_shape,
-    check_size,
-    keep,
-    upcast,
-)
+from lossreg.ops.binary_cross_entropy import cross_entropy_of_classes
 from lossreg.ops.cross_entropy import cross_entropy_of_distributions, softmax_cross_entropy
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import as_weight, check_reduction
@@ -78,23 +70,7 @@ def multi_label_cross_entropy(
     Raises:
         ValueError: shapes do not match.
     """
-    check_same_shape(label, cls_score, 'label', 'cls_score')
-    x, t = upcast(cls_score), upcast(label)
-    if weight is not None:
-        check_dim(weight, 1, 'weight')
-        check_leading_shape(weight, cls_score, 1, 'weight', 'cls_score')
-        weight = upcast(weight).view([-1] + [1] * (x.dim() - 1))
-        x, t = keep(x, weight != 0), keep(t, weight != 0)
-    if class_weight is not None:
-        check_size(cls_score, -1, class_weight.numel(), 'cls_score', 'class weights')
-        class_weight = class_weight.to(x)
-        x, t = keep(x, class_weight != 0), keep(t, class_weight != 0)
-        weight = class_weight if weight is None else class_weight * weight
-    if pos_weight is not None:
-        check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'positive weights')
-        pos_weight = pos_weight.to(x)
-    loss = binary_cross_entropy_with_logits(x, t, pos_weight)
-    return loss if weight is None else loss * weight
+    return cross_entropy_of_classes(cls_score, label, weight, class_weight, pos_weight)
 
 
 @LOSSES.register_module()

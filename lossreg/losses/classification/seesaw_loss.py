@@ -212,7 +212,10 @@ class SeesawLoss(nn.Module):
         background = labels == self.num_classes
         next_cum_samples = count_samples(cum_samples, labels, legal)
         # the two classes are object and background
-        objectness, _ = label_cross_entropy(cls_score[:, -2:], background.long(), legal, label_weights, None, -100)
+        # NaN as its weight too, or the gradient of an illegal label would stop at the mask
+        weights = None if label_weights is None else poison(upcast(label_weights), legal)
+        objectness, _ = label_cross_entropy(cls_score[:, -2:], background.long(), weights, None, -100)
+        objectness = poison(objectness, legal)
         classes = seesaw_loss(
             cls_score[:, :-2],
             labels,

@@ -5,7 +5,8 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import check_dim, check_labels, check_same_shape, indices, keep, log_of_rest, poison, power, upcast
+from lossreg.arith import check_dim, check_labels, check_same_shape, indices, poison, upcast
+from lossreg.ops.focal import focal_around_peaks, focal_beside_peaks, focal_of_peaks
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -48,11 +49,8 @@ def gaussian_focal_loss(
     p, t = upcast(pred), upcast(target)
     if weight is not None:
         check_same_shape(weight, pred, 'weight', 'pred')
-        p, t, weight = keep(p, weight != 0), keep(t, weight != 0), upcast(weight)
-    # multiplied, not selected: p outside [0, 1] must give NaN, and does so in only one of the two terms
-    positives = (t == 1).to(p.dtype) * _miss(p, alpha)
-    loss = pos_weight * positives + neg_weight * _negatives(p, t, alpha, gamma)
-    return loss if weight is None else loss * weight
+        weight = upcast(weight)
+    return focal_around_peaks(p, t, weight, alpha, gamma, pos_weight, neg_weight)
 
 
 def gaussian_focal_loss_at(
@@ -90,18 +88,8 @@ def gaussian_focal_loss_at(
     legal = check_labels(pos_inds, pred.size(0), None, 'pos_inds')
     legal = legal & check_labels(pos_labels, pred.size(1), None, 'pos_labels')
     place = torch.where(legal, pos_inds * pred.size(1) + pos_labels, 0)
-    positives = _miss(p.flatten().index_select(0, place), alpha)
-    return poison(positives, legal), _negatives(p, t, alpha, gamma)
-
-
-def _miss(p: Tensor, alpha: float) -> Tensor:
-    """-(1 - p)^alpha log(p + eps)."""
-    return -power(1.0 - p, alpha) * torch.log(p + 1e-12)
-
-
-def _negatives(p: Tensor, t: Tensor, alpha: float, gamma: float) -> Tensor:
-    """-(1 - t)^gamma p^alpha log(1 - p + eps)."""
-    return -(1.0 - t).pow(gamma) * power(p, alpha) * log_of_rest(p, 1e-12)
+    positives = focal_of_peaks(p.flatten().index_select(0, place), alpha)
+    return poison(positives, legal), focal_beside_peaks(p, t, alpha, gamma)
 
 
 @LOSSES.register_module()

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    binary_cross_entropy_with_logits,
     check_class_map,
     check_dim,
     check_labels,
@@ -17,6 +16,7 @@ from lossreg.arith import (
     poison,
     upcast,
 )
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.gradient_density import equal_edges, harmonised_weights
 from lossreg.ops.reductions import average_by, total
 from lossreg.options import check_momentum, check_none_or_mean

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lossreg.arith import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
     check_at_least,
     check_class_map,
     check_dim,
@@ -22,6 +20,7 @@ from lossreg.arith import (
     softplus,
     upcast,
 )
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy, binary_cross_entropy_with_logits
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_not_negative, check_reduction
 from lossreg.registry import LOSSES

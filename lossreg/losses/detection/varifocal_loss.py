@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, power, upcast
+from lossreg.arith import power, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.pairs import counted_pair
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction

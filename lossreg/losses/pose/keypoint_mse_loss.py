@@ -4,8 +4,9 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import check_same_shape, keep, upcast
+from lossreg.arith import check_same_shape, upcast
 from lossreg.ops.keypoints import heatmap_weight
+from lossreg.ops.pairs import weighted_squares
 from lossreg.ops.reductions import reduce_loss
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, Input, LossSpec, Role
@@ -48,12 +49,8 @@ def keypoint_mse_loss(
     """
     check_same_shape(target, output, 'target', 'output')
     weight = heatmap_weight(target, target_weights, mask, skip_empty_channel)
-    error = upcast(output) - upcast(target)
-    if weight is None:
-        return error * error
-    error = keep(error, weight != 0)
     # w (x - t)^2
-    return error * error * weight
+    return weighted_squares(upcast(output), upcast(target), weight)
 
 
 @LOSSES.register_module()

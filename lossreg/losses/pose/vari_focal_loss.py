@@ -5,7 +5,8 @@ from typing import ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, check_same_shape, keep, softplus, upcast
+from lossreg.arith import check_same_shape, keep, softplus, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.keypoints import visibility_weight
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_not_negative, check_reduction

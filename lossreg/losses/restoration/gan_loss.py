@@ -5,8 +5,9 @@ from typing import ClassVar, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits, check_at_least, check_dim, check_leading_shape, keep, upcast
-from lossreg.ops.reductions import average, average_over, total
+from lossreg.arith import check_at_least, check_dim, check_leading_shape, keep, positive_part, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
+from lossreg.ops.reductions import average, average_over, total, total_in_double
 from lossreg.ops.resampling import gaussian_blur, linear_resizing, resample
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
@@ -67,11 +68,11 @@ def gan_loss(
         loss = (x - label).abs()
     elif gan_type == 'hinge' and is_disc:
         margin = 1.0 - x if target_is_real else 1.0 + x
-        loss = torch.where(margin <= 0, 0.0, margin)
+        loss = positive_part(margin)
     else:
         loss = -x if target_is_real or gan_type == 'hinge' else x
     # in float64, because scores of both signs cancel
-    return average_over(total(loss.double()), loss.numel()).to(loss.dtype)
+    return average_over(total_in_double(loss), loss.numel()).to(loss.dtype)
 
 
 def _soft_mask_loss(x: Tensor, mask: Tensor, label: float, target_is_real: bool, is_disc: bool) -> Tensor:

@@ -5,15 +5,8 @@ from typing import ClassVar, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    check_class_map,
-    check_same_shape,
-    keep,
-    poison,
-    upcast,
-)
+from lossreg.arith import check_class_map, check_same_shape, keep, poison, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy, binary_cross_entropy_with_logits
 from lossreg.ops.mining import hardest
 from lossreg.ops.reductions import average, total
 from lossreg.options import check_not_negative

@@ -4,7 +4,7 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy_with_logits
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.masks import counted_maps
 from lossreg.ops.mining import mean_of_positives_and_hardest
 from lossreg.options import check_balance

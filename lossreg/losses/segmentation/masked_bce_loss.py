@@ -4,8 +4,8 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from lossreg.arith import binary_cross_entropy
-from lossreg.ops.masks import counted_maps, masked_mean
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy
+from lossreg.ops.masks import masked_mean, matched_maps
 from lossreg.registry import LOSSES
 from lossreg.spec import HostClass, LossSpec, Role
 from lossreg.spec_parts.images import bounded_gradient, masked_calls, masked_differences, no_assertion
@@ -30,8 +30,8 @@ def masked_bce_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps
     Raises:
         ValueError: shapes do not match.
     """
-    p, t, m = counted_maps(pred, gt, mask)
-    return masked_mean(binary_cross_entropy(p, t), m, eps)
+    p, t, m = matched_maps(pred, gt, mask)
+    return masked_mean(binary_cross_entropy(p, t, m), m, eps)
 
 
 @LOSSES.register_module()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossreg.arith import check_class_map, check_labels, check_size, indices, keep
+from lossreg.arith import check_class_map, check_size, indices, keep
 from lossreg.ops.cross_entropy import label_cross_entropy
 from lossreg.ops.mining import kth_largest
 from lossreg.ops.reductions import average, total
@@ -50,10 +50,9 @@ def ohem_cross_entropy(
     """
     check_class_map(target, score, 'target', 'score')
     target = indices(target, 'target')
-    legal = check_labels(target, score.size(1), ignore_label, 'target')
-    loss, valid = label_cross_entropy(score, target, legal, None, None, ignore_label)
+    loss, valid = label_cross_entropy(score, target, None, None, ignore_label, label_name='target')
     # chosen in float64, so that float32 and float64 choose alike; NaN is the hardest
-    index = torch.where(legal & valid, target, 0)
+    index = target.clamp(0, score.size(1) - 1)
     p = torch.softmax(score.detach().double(), 1).gather(1, index.unsqueeze(1)).squeeze(1)
     unknown = loss.detach() != loss.detach()
     # an extra element, so that there is always a largest one

@@ -13,7 +13,7 @@ from lossreg.ops.binary_cross_entropy import (
     sigmoid_cross_entropy,
 )
 from lossreg.ops.cross_entropy import softmax_cross_entropy
-from lossreg.ops.reductions import average_by, reduce_loss, total
+from lossreg.ops.reductions import average_by, average_by_size, reduce_loss, total
 from lossreg.options import as_weight, check_reduction
 from lossreg.registry import LOSSES
 from lossreg.spec import IGNORE_INDEX_TOO, Call, Difference, HostClass, Input, LossSpec, Role
@@ -54,26 +54,19 @@ def pixel_binary_cross_entropy(
     check_class_map(label, cls_score, 'label', 'cls_score')
     label = indices(label, 'label')
     classes = cls_score.size(1)
-    per_class = [-1] + [1] * (cls_score.dim() - 2)
     # 1 for a single class, 0 for more: an index is the class itself, or, with a single class, the class plus 1
     first = 2 // (classes + 1)
-    valid = (label >= 0) & (label != ignore_index)
-    legal = check_labels(label.clamp(min=0), classes + first, ignore_index, 'label')
-    positive = (torch.arange(classes, device=label.device) + first).view(per_class) == label.unsqueeze(1)
-    counted = valid
+    valid = ((label >= 0) & (label != ignore_index)).unsqueeze(1)
+    legal = check_labels(label.clamp(min=0), classes + first, ignore_index, 'label').unsqueeze(1)
     if weight is not None:
         check_same_shape(weight, label, 'weight', 'label')
-        weight = upcast(weight)
-        counted = valid & (weight != 0)
-        weight = weight.unsqueeze(1)
+        weight = upcast(weight).unsqueeze(1)
     logits = upcast(cls_score)
     if pos_weight is not None:
         check_size(cls_score, 1, pos_weight.numel(), 'cls_score', 'class weights')
-        pos_weight = pos_weight.to(logits).view(per_class)
-    loss = one_against_rest_cross_entropy(
-        logits, positive, counted.unsqueeze(1), legal.unsqueeze(1), weight, pos_weight
-    )
-    return loss, valid.unsqueeze(1).expand_as(cls_score)
+        pos_weight = pos_weight.to(logits).view([-1] + [1] * (cls_score.dim() - 2))
+    loss = one_against_rest_cross_entropy(logits, label.unsqueeze(1) - first, valid, legal, weight, pos_weight)
+    return loss, valid.expand_as(cls_score)
 
 
 def counted_weight(
@@ -84,13 +77,12 @@ def counted_weight(
     Args:
         label: (N, d1, ..., dk).
         valid: which pixels are not ignored, of the same shape.
-        class_weight: (C). A label that is not a class has no weight.
+        class_weight: (C), None for 1. A label that is not a class has no weight.
         avg_non_ignore: whether only pixels that are not ignored count.
         like: gives the dtype.
     """
     if class_weight is None:
-        count = valid.sum() if avg_non_ignore else torch.zeros_like(like.detach().sum()) + valid.numel()
-        return count.to(like.dtype)
+        return valid.sum().to(like.dtype)
     known = (label >= 0) & (label < class_weight.numel())
     if avg_non_ignore:
         known = known & valid
@@ -195,6 +187,8 @@ class SegCrossEntropyLoss(nn.Module):
                 return self.loss_weight * average_by(total(loss), valid.sum().to(loss.dtype))
         else:
             loss, valid = softmax_cross_entropy(cls_score, label, weight, self.class_weight, ignore_index)
+            if averaged and self.class_weight is None and not self.avg_non_ignore:
+                return self.loss_weight * average_by_size(total(loss), loss.numel())
             if averaged:
                 label = indices(label, 'label')
                 count = counted_weight(label, valid, self.class_weight, self.avg_non_ignore, loss)

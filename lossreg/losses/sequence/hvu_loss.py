@@ -6,15 +6,8 @@ from typing import ClassVar, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from lossreg.arith import (
-    binary_cross_entropy_with_logits,
-    check_dim,
-    check_leading_shape,
-    check_same_shape,
-    check_size,
-    keep,
-    upcast,
-)
+from lossreg.arith import check_dim, check_leading_shape, check_same_shape, check_size, upcast
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.ops.reductions import average, average_over, total
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, HostClass, Input, LossSpec, Role
@@ -49,7 +42,7 @@ def tag_loss(cls_score: Tensor, label: Tensor, mask: Optional[Tensor] = None, re
         return average_over(total(loss), count)
     check_same_shape(mask, cls_score, 'mask', 'cls_score')
     m = upcast(mask)
-    loss = (m * binary_cross_entropy_with_logits(keep(x, m != 0), keep(t, m != 0))).sum(1)
+    loss = binary_cross_entropy_with_logits(x, t, weight=m).sum(1)
     if reduction == 'mean':
         loss = average(loss, m.sum(1))
     return average_over(total(loss), loss.size(0))
@@ -103,8 +96,7 @@ def category_losses(
             m = upcast(category_mask)[:, at]
             present.append(total(m) >= 0.5)
             m = torch.where(present[at], m, 0.0)
-            counted = (m != 0).unsqueeze(1)
-            summed = m * binary_cross_entropy_with_logits(keep(score, counted), keep(target, counted)).sum(1)
+            summed = binary_cross_entropy_with_logits(score, target, weight=m.unsqueeze(1)).sum(1)
             loss = average(total(summed), total(m))
         losses.append(loss / tags if reduction == 'mean' else loss)
     return torch.stack(losses), torch.stack(present)

@@ -1,0 +1,49 @@
+"""Losses whose gradient is computed beside their value, from the same intermediate results."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossreg.fused.switch import is_fast, is_finite, portable_forms
+
+Forward = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+class _ClosedForm(torch.autograd.Function):
+    """Element-wise losses with a gradient known in closed form; a second derivative is that of the portable form."""
+
+    @staticmethod
+    def forward(ctx: Any, forward: Forward, portable: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
+        loss, gradient = forward(x, *others, needs_gradient=ctx.needs_input_grad[2])
+        ctx.portable, ctx.others = portable, others
+        ctx.save_for_backward(x, gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        x, gradient = ctx.saved_tensors
+        nothing = (None,) * len(ctx.others)
+        if not torch.is_grad_enabled():
+            return None, None, gradient * upstream, *nothing
+        with portable_forms():
+            loss = ctx.portable(x, *ctx.others)
+        (differentiable,) = torch.autograd.grad(loss, x, upstream, create_graph=True)
+        return None, None, differentiable, *nothing
+
+
+def closed_form(forward: Forward, portable: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor | None:
+    """The losses of ``x`` by ``forward``, where a fast form may be tried and they are finite; else None.
+
+    Args:
+        forward: takes ``x``, ``others`` and ``needs_gradient``; returns the losses, of the shape of ``x``, and their
+            derivative by ``x``, finite where they are, or None where it is not needed.
+        portable: takes ``x`` and ``others``; returns the losses, differentiable as often as one likes.
+        x: what may be differentiated.
+        others: further arguments, constants to the derivative.
+    """
+    if not is_fast(x) or any(isinstance(other, Tensor) and other.requires_grad for other in others):
+        return None
+    loss: Tensor = _ClosedForm.apply(forward, portable, x, *others)  # type: ignore[no-untyped-call]
+    return loss if is_finite(loss) else None
