@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(options)
     except FloatingPointError as error:
-        print(f'device_distill: {error}; lower --lr, or mend the data', file=sys.stderr)
+        print(f'device_distill: {error}; lower --lr, or fix the data', file=sys.stderr)
         return 1
     except (OSError, ValueError, ImportError, zipfile.BadZipFile) as error:
         print(f'device_distill: {error}', file=sys.stderr)

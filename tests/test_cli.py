@@ -207,7 +207,7 @@ def test_env_names_what_the_cuda_provider_lacks(capsys):
     rows = {row['name']: row for row in json.loads(out)['rows']}
     assert code == 0
     provider = rows['ONNX Runtime CUDA provider']
-    assert provider['found'] == 'all libraries load' or provider['mend']
+    assert provider['found'] == 'all libraries load' or provider['fix']
 
 
 # Without mmengine, or with it twice
@@ -270,4 +270,4 @@ def test_env_tells_of_two_mmengines_over_each_other(monkeypatch):
     both = dict.fromkeys(PACKAGES) | {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12'}
     monkeypatch.setattr(environment, 'versions', lambda: both)
     (row,) = [row for row in environment.findings() if 'over each other' in row['found']]
-    assert row['mend'].startswith('pip uninstall -y mmengine onedl-mmengine')
+    assert row['fix'].startswith('pip uninstall -y mmengine onedl-mmengine')

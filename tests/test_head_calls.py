@@ -191,7 +191,7 @@ def test_inputs_named_by_hand_come_before_the_heads(tmp_path):
 def test_an_unknown_head_is_said_to_be_unknown(head, tmp_path, capsys):
     """A head of this name in another package is another head."""
     config = config_of(tmp_path, 'mmdet', f"dict(type='{head}', loss_cls=dict(type='mmdet.FocalLoss'))")
-    line = f'lossreg: the call of {head}.loss_cls is unknown; FocalLoss is taken with its own default call\n'
+    line = f'lossreg: the call of {head}.loss_cls is unknown; FocalLoss is used with its own default call\n'
     assert main(['export', config, '--out', str(tmp_path / 'out'), '--format', 'torchscript']) == 0
     assert line in capsys.readouterr().err
     (entry,) = read_manifest(tmp_path / 'out')['artefacts'].values()

@@ -153,7 +153,7 @@ def test_every_loss_skipped(folder, capsys):
     assert code == 1
     (detail,) = details(rows)
     assert detail.startswith(
-        'mine.py: nothing was checked, because all is skipped: mine.py:loss: nothing stands in for'
+        'mine.py: nothing was checked, because all was skipped: mine.py:loss: nothing stands in for'
     )
     code, rows, _ = check(capsys, 'mine.py', '--strict')
     assert code == 1

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         require_cuda(onnxruntime='ort-cuda' in backends, torch_too=options.device == 'cuda')
     waived = frozenset(loss_class(name).__name__ for name in options.no_oracle)
     how = How(tuple(backends), options.device, options.every_set, waived)
-    Source.forget()  # of an earlier run in this process, since when files may have changed
+    Source.forget()  # files may have changed since an earlier run in this process
     sources = list(dict.fromkeys(_sources(options)))
     for source in sources:
         say_unknown_heads(source.requests())
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
-    """The backends asked for, in their usual order: with ``--device cuda`` those that can run there."""
+    """The backends asked for, or those that run on the device, with the required ones, in their usual order."""
     wanted = {*(options.backend or DEVICE_BACKENDS[options.device]), *options.require}
     return [b for b in BACKENDS if b in wanted]
 
@@ -68,16 +68,16 @@ def _manifest_rows(options: argparse.Namespace) -> dict[str, list[Row]]:
 
 
 def _checked_something(rows: Sequence[Row]) -> bool:
-    """Whether a check was made, and not just skipped, of one target."""
+    """Whether any check of one target ran rather than being skipped."""
     return any(row.status in (Status.PASS, Status.FAIL) for row in rows)
 
 
 def _nothing_row(target: str, rows: Sequence[Row]) -> Row:
-    """The row of a target of which nothing was checked: passing would say that all is well."""
+    """A failing row for a target in which nothing was checked: a pass would claim that all is well."""
     missing = [row.detail for row in rows if row.status is Status.MISSING]
     skipped = [row.detail for row in rows if row.status is Status.SKIP]
-    why = f'no backend is there: {missing[0]}' if missing else f'all is skipped: {skipped[0]}' if skipped else ''
-    detail = f'{target}: nothing was checked, because {why or "nothing in it can be"}'
+    why = f'no backend is there: {missing[0]}' if missing else f'all was skipped: {skipped[0]}' if skipped else ''
+    detail = f'{target}: nothing was checked, because {why or "it holds nothing to check"}'
     return Row(loss=target, backend=report.CONFIG, check='nothing checked', status=Status.FAIL, detail=detail)
 
 

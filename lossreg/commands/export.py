@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _requests(options: argparse.Namespace) -> list[Request]:
-    """What the targets ask for: of a loss named by its name one variant."""
+    """The losses of all targets; a target that is the name of a loss gives one variant of it."""
     requests: list[Request] = []
     for target in options.targets:
         found, skipped = requests_for(target, options.host, options.variant or 'default')
@@ -59,7 +59,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
                 raise ConfigError(item.reason)
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)
         if not found:
-            raise ConfigError(f'{target}: none of the losses found is one of ours, or has one of ours stand in for it')
+            raise ConfigError(f'{target}: none of the losses found is one of ours or has a stand-in among ours')
         say_unknown_heads(found)
         requests += found
     return requests

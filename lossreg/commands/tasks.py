@@ -1,4 +1,4 @@
-"""The units that ``lossreg check`` is asked to check, in this process or in several."""
+"""Runs the checks of ``lossreg check``, in this process or in several."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lossreg.unit import Unit
 
 @dataclass(frozen=True)
 class Source:
-    """What one target of the command line stands for: a loss with all its variants, or a path.
+    """One target of the command line: a loss with all its variants, or a path.
 
-    It can be sent to another process, which requests cannot: specs hold functions, configs whatever they like.
+    It can be sent to another process. Requests cannot: specs hold functions, and configs may hold anything.
     """
 
     target: str
@@ -32,7 +32,7 @@ class Source:
     is_name: bool
 
     def requests(self) -> list[Request]:
-        """The losses to check; always the same, in the same order."""
+        """The losses to check, always in the same order."""
         return _read(self)[0]
 
     def skipped(self) -> list[Skipped]:
@@ -41,7 +41,7 @@ class Source:
 
     @staticmethod
     def forget() -> None:
-        """Reads all sources again when they are next asked for."""
+        """Clears the cache, so that every source is read again."""
         _read.cache_clear()
 
 
@@ -54,7 +54,7 @@ def _read(source: Source) -> tuple[list[Request], list[Skipped]]:
 
 @dataclass(frozen=True)
 class Task:
-    """One unit to check: the ``number``-th of the ``request``-th loss of a source; ``title`` is what it was there."""
+    """One unit to check: the ``number``-th of the ``request``-th loss of a source; ``title`` describes it."""
 
     source: Source
     request: int
@@ -64,7 +64,7 @@ class Task:
 
 @dataclass(frozen=True)
 class How:
-    """How every unit is checked."""
+    """The options that all units are checked with."""
 
     backends: tuple[str, ...]
     device: str
@@ -77,19 +77,19 @@ class How:
         return list(request.units(self.every_set))[task.number]
 
     def rows(self, task: Task) -> list[Row]:
-        """All rows of a unit; an exception that no check catches is one more.
+        """All rows of a unit, and one more for an exception that no check catches.
 
         Raises:
-            ConfigError: the source is another one now.
+            ConfigError: the source has another unit in its place now.
         """
         unit = self.unit(task)
         if _title(unit) != task.title:
-            raise ConfigError(f'it is {_title(unit)} now: the config is another one each time it is read')
+            raise ConfigError(f'it is {_title(unit)} now: the config changes each time it is read')
         rows = []
         try:
             for row in check_unit(unit, self.backends, self.device, waived=self.waived):
                 rows.append(row)
-        except Exception as error:  # a loss or an oracle of somebody else's may raise anything
+        except Exception as error:  # losses and oracles of other packages may raise anything
             rows.append(_failed(unit, f'{type(error).__name__}: {first_line(error)}'))
         return rows
 
@@ -99,7 +99,7 @@ def _title(unit: Unit) -> str:
 
 
 def _failed(unit: Unit, detail: str) -> Row:
-    """The row of a unit that could not be checked to its end."""
+    """The row of a unit whose checks did not finish."""
     return RowMaker(unit, report.UNIT, dtype='').row('run', Status.FAIL, detail)
 
 
@@ -110,7 +110,7 @@ def tasks_of(source: Source, every_set: bool) -> list[Task]:
 
 
 def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
-    """The rows of each task, in the order of the tasks, whichever is ready first."""
+    """The rows of each task, in the order of the tasks, not of their completion."""
     with Bar('checking', len(tasks)) as bar:
         if jobs == 1:
             for task in tasks:
@@ -136,7 +136,7 @@ def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) 
 
 
 def _begin(imports: tuple[str, ...]) -> None:
-    """What a process does before its first task."""
+    """Prepares a process for its first task."""
     torch.set_num_threads(1)  # the processes share the cores
     load_losses(*imports)
 
@@ -144,5 +144,5 @@ def _begin(imports: tuple[str, ...]) -> None:
 def _rows_in_process(how: How, task: Task) -> list[Row] | Died:
     try:
         return how.rows(task)
-    except Exception as error:  # a config is code, which is run once more here
+    except Exception as error:  # a config is code, and it runs again here
         return Died(f'could not read it again: {type(error).__name__}: {first_line(error)}')

@@ -109,7 +109,7 @@ def assert_exact(found, expected, what):
 def test_second_derivative_of_scripted_softplus_is_torchs_fault():
     """Its rule for the derivative is e^x / (e^x + 1): where e^x overflows, the derivative of that is NaN.
 
-    Where this fails, a newer torch has mended it, and the test above can take second derivatives scripted too.
+    Where this fails, a newer torch has fixed it, and the test above can take second derivatives scripted too.
     """
     scripted = torch.jit.script(_three_softplus)
     seconds = []
