@@ -315,7 +315,7 @@ def test_the_call_is_said_where_there_are_several(tmp_path):
         student, {'type': 'CrossEntropyLoss'}, {'type': 'SGD', 'lr': 0.1}, tmp_path / 's.onnx',
         example_inputs=(X,), example_targets=(Y,), progress=said.append,
     )  # fmt: skip
-    assert 'by its call labels; call= chooses another: pixels' in said[0]
+    assert 'using the call labels of CrossEntropyLoss; choose another with call=: pixels' in said[0]
     entries = json.loads((tmp_path / 'manifest.json').read_text())['artefacts']
     assert entries['s.onnx']['call'] == 'labels'
 

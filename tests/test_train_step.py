@@ -243,7 +243,7 @@ def test_parameters_that_were_looked_at_do_not_change(step):
 
 
 def test_files_that_cannot_be_loaded_are_named(step, tmp_path):
-    with pytest.raises(FileNotFoundError, match='is no file'):
+    with pytest.raises(FileNotFoundError, match='is not a file'):
         step.load(tmp_path)
     with pytest.raises(ValueError, match="'gpu', but must be one of cpu, cuda"):
         TrainStep(tmp_path / 'step.onnx', device='gpu')
@@ -383,7 +383,7 @@ def test_a_state_of_another_step_is_refused(step, tmp_path):
     with pytest.raises(StateError, match='sha256 differ'):
         step.load(tmp_path / 'c.st')
     (tmp_path / 'broken.st').write_bytes(b'not a file of tensors')
-    with pytest.raises(StateError, match='no safetensors file'):
+    with pytest.raises(StateError, match='not a safetensors file'):
         step.load(tmp_path / 'broken.st')
     assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
 
@@ -500,15 +500,15 @@ class Applied(nn.Module):
         (nn.Linear(4, 3), {'clip_grad': 0.0}, ConfigError, 'clip_grad must be a norm above 0'),
         (nn.Linear(4, 3), {'accumulate': 1.5}, ConfigError, 'accumulate must be 1 or more'),
         (nn.Linear(4, 3), {'clip_grad': {'max_norm': 1.0}}, ConfigError, 'clip_grad must be a norm above 0'),
-        (nn.Linear(4, 3), {'trainable': '['}, ConfigError, r"'\[' is no pattern"),
+        (nn.Linear(4, 3), {'trainable': '['}, ConfigError, r"'\[' is not a regular expression"),
         (nn.Linear(4, 3), {'optimizer_cfg': 'SGD'}, ConfigError, 'optimizer_cfg is a config.*got str'),
         (nn.Linear(4, 3).double(), {}, ConfigError, 'float32, but weight is torch.float64'),
         (nn.Linear(9, 3), {}, ConfigError, 'the examples do not fit: RuntimeError: mat1 and mat2'),
         (nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)), {}, ConfigError, 'no output of the student has the batch'),
-        (nn.ModuleDict({'loss': nn.Linear(4, 3)}), {}, ConfigError, "part of the student is called 'loss'"),
+        (nn.ModuleDict({'loss': nn.Linear(4, 3)}), {}, ConfigError, "child module of the student is named 'loss'"),
         (nn.Sequential(Applied(lambda x: x + torch.randn_like(x))), {}, ConfigError, r'randn_like.*Applied.*random'),
         (nn.Sequential(Applied(lambda x: x if x.sum() > 0 else -x)), {}, DeclinedError, 'takes a number'),
-        (Named(), {}, ConfigError, "would be called 'lr'"),
+        (Named(), {}, ConfigError, "would be named 'lr'"),
         (nn.Linear(4, 3), {'example': (VECTORS[0], ())}, ConfigError, r"needs the targets \['target'\], got \[\]"),
         (nn.Linear(4, 3), {'loss': {'type': 'TorchL1Los'}}, ConfigError, "did you mean 'TorchL1Loss'"),
         (TwoOutputs(), {}, ConfigError, r"the student returns \['features', 'student'\]"),
