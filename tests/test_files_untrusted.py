@@ -66,8 +66,8 @@ DEEP = '[' * 200_000 + ']' * 200_000
         (b'{"a": ', 'is not valid JSON'),
         (b'\xff\xfe', 'is not valid JSON.*utf-8'),
         (b'{"a": 1, "a": 2}', "'a' stands twice"),
-        (b'{"a": NaN}', 'NaN is no number'),
-        (b'[-Infinity]', 'Infinity is no number'),
+        (b'{"a": NaN}', 'NaN is not a number'),
+        (b'[-Infinity]', 'Infinity is not a number'),
         (b'[1e999]', '1e999 is too large'),
         (b'[' + b'9' * 5000 + b']', 'is not valid JSON'),
         (b'[' + b'9' * 50 + b']', 'larger than 64 bits'),
@@ -271,7 +271,7 @@ def test_an_entry_leads_to_no_other_file(name, copied, capsys, tmp_path):
     (detail,) = failed(capsys, path)
     assert any(
         w in detail
-        for w in ('not there', 'leads out of the folder', 'cannot be the name', 'cannot be read', 'regular file')
+        for w in ('does not exist', 'leads out of the folder', 'cannot be the name', 'cannot be read', 'regular file')
     )
 
 
@@ -296,7 +296,7 @@ def test_a_huge_file_is_not_read(copied, capsys):
         ('{"schema": 1, "artefacts": {"a": 1, "a": 2}}', 2, "'a' stands twice"),
         ('{"schema": 1,', 2, 'not valid JSON'),
         (DEEP, 2, 'deep'),
-        ('{"schema": 1, "artefacts": {"a.onnx": null}}', 1, 'a.onnx has an entry that is no object'),
+        ('{"schema": 1, "artefacts": {"a.onnx": null}}', 1, 'a.onnx has an entry that is not an object'),
         (None, 2, 'does not exist'),
         ('pipe', 2, 'not a regular file'),
         ('folder', 2, 'manifest.json'),
@@ -521,7 +521,7 @@ def test_bases_in_data_of_a_python_config_are_data_too(base, tmp_path, ran):
     write(tmp_path, 'evil.py', EVIL.format(str(ran)))
     write(tmp_path, 'base.json', {'_base_': 'evil.py'})
     path = write(tmp_path, 'config.py', f'_base_ = {base!r}\nloss = dict(type="lossreg.GIoULoss")\n')
-    with pytest.raises(ConfigError, match=r'plain values|no data'):
+    with pytest.raises(ConfigError, match=r'plain values|not data'):
         find_losses(path)
 
 
@@ -722,7 +722,7 @@ def test_a_device_is_not_replaced_by_a_report(tmp_path):
     (tmp_path / 'folder').mkdir()
     os.mkfifo(tmp_path / 'pipe')
     for name in ('folder', 'pipe'):
-        with pytest.raises(ConfigError, match='no regular file'):
+        with pytest.raises(ConfigError, match='not a regular file'):
             artefact.write_atomically(tmp_path / name, b'')
 
 

@@ -1,4 +1,4 @@
-"""Checks a loss against its float64 oracle, and every backend against eager. Plain functions that return rows."""
+"""Checks a loss against its float64 oracle, and every backend against eager. The checks yield rows."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def check_unit(
     """All rows of one unit.
 
     Args:
-        unit: what to check, alone and with its gradient.
+        unit: the unit to check, alone and with its gradient.
         backends: which of :data:`lossreg.formats.BACKENDS` to check.
-        device: where eager and TorchScript run.
-        gradients: whether artefacts without gradient, with it, or both are checked.
+        device: the device of eager and TorchScript.
+        gradients: whether to check artefacts without gradient, with it, or both.
         waived: the names of losses that need no float64 oracle.
     """
     if 'eager' in backends:
         yield from eager_rows(unit, device, waived)
     for compiler in (b for b in backends if b in COMPILERS):
-        yield from compiled_rows(replace(unit, grad=max(gradients)), compiler, device)  # values come with gradients
+        yield from compiled_rows(replace(unit, grad=max(gradients)), compiler, device)  # the values too
     artefacts = [b for b in backends if BACKENDS[b]]
     for grad in gradients:
         yield from artefact_rows(replace(unit, grad=grad), artefacts, device)
