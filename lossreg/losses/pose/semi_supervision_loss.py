@@ -87,7 +87,7 @@ def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: 
 class SemiSupervisionLoss(nn.Module):
     """3-D poses without labels: error of their projection, and of their bone lengths.
 
-    It has mmpose's call and numbers.
+    Drop-in replacement for ``mmpose.SemiSupervisionLoss`` (same call and numbers).
 
     ``forward`` takes two dicts and returns one::
 
