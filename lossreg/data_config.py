@@ -135,7 +135,7 @@ def bases_stay_data() -> Iterator[None]:
         names = given if isinstance(given, list) else [given]
         for base in names:
             if not isinstance(base, str) or os.path.splitext(base)[1] not in SUFFIXES or '::' in base:
-                raise ConfigError(f'a base in YAML or JSON has the base {str(base)[:100]!r}, which is no data')
+                raise ConfigError(f'a base in YAML or JSON has the base {str(base)[:100]!r}, which is not data')
         return names
 
     find = Config._get_base_files

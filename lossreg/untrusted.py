@@ -114,7 +114,7 @@ def parse_json(data: bytes | str, what: str, finite: bool = True) -> Any:
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f'{text} is no number of JSON')
+    raise ValueError(f'{text} is not a number in JSON')
 
 
 def _float(text: str) -> float:
