@@ -1,4 +1,4 @@
-"""Losses made of losses: a weighted sum of losses and penalties over named inputs, and the wrappers of a host."""
+"""Composite losses: a weighted sum of losses and penalties over named inputs, and hosts' wrappers."""
 
 import copy
 import math
@@ -150,7 +150,7 @@ def test_names_of_losses_and_penalties_differ():
         composite({'a': {'loss': CE, 'inputs': ['x', 'y']}}, penalties={'a': {'loss': L1, 'inputs': ['x']}})
 
 
-# Losses that hold those of a host's configs: what their plain names mean, and what cannot be exported
+# Wrappers of losses from hosts' configs: the meaning of plain names, and what cannot be exported
 
 BCE = {'type': 'lossreg.PoseBCELoss'}
 CONFIG = """

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: whatever they hold, the answer is a line and an exit code, and nothing is run."""
+"""Untrusted files: whatever they hold, the result is one line and an exit code, and no code is run."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from lossreg.untrusted import inside, parse_json, parse_yaml, read_file
 
 
 class Marker:
-    """A pickle that makes a file."""
+    """A pickle that creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -40,21 +40,21 @@ class Marker:
 
 @pytest.fixture
 def ran(tmp_path):
-    """Made by whatever runs; never there."""
+    """The file that executed code would create; it must never exist."""
     path = tmp_path / 'ran'
     yield path
     assert not path.exists()
 
 
 def run(capsys, *arguments):
-    """The exit code and the lines of one command; none of them is a traceback's."""
+    """The exit code and the lines of one command, which must not print a traceback."""
     code = main(list(map(str, arguments)))
     out, err = capsys.readouterr()
     assert 'Traceback' not in out + err
     return code, out, err
 
 
-# Bounded text
+# Limits of text
 
 
 DEEP = '[' * 200_000 + ']' * 200_000
@@ -167,7 +167,7 @@ def test_names_in_data_that_stay_are_taken(tmp_path):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """A small loss with its gradient in all formats, and the manifest."""
+    """A small loss with gradient in all formats, and its manifest."""
     folder = tmp_path_factory.mktemp('exported')
     for format in ('onnx', 'torchscript', 'pt2'):
         lossreg.export('TripletLoss', folder, format=format, grad=True)
@@ -176,7 +176,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def copied(exported, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy of the exported files that a test may change."""
     folder = tmp_path / 'folder'
     folder.mkdir()
     for file in exported.iterdir():
@@ -188,7 +188,7 @@ ONNX = 'TripletLoss.default.grad.onnx'
 
 
 def changed(folder, name=ONNX, **changes):
-    """Leaves only one entry in the manifest, changed; a value of None is removed."""
+    """Keeps one entry of the manifest, with changes; None removes a value."""
     path = folder / 'manifest.json'
     manifest = json.loads(path.read_text())
     entry = {**manifest['artefacts'][name], **changes}
@@ -198,7 +198,7 @@ def changed(folder, name=ONNX, **changes):
 
 
 def failed(capsys, path):
-    """The details of the rows that failed; the command says so by exit code 1, and ends at once."""
+    """The details of the failed rows; the command must exit with 1, and quickly."""
     code, out, _ = run(capsys, 'check', path, '--json')
     rows = json.loads(out)['rows']
     details = [row['detail'] for row in rows if row['status'] == 'fail']
@@ -259,7 +259,7 @@ def test_an_entry_that_does_not_fit_its_file_fails(changes, message, copied, cap
     'name', ['../outside.onnx', '/etc/passwd', 'link.onnx', 'x' * 5000, 'a\0b', 'pipe', 'folder', '']
 )
 def test_an_entry_leads_to_no_other_file(name, copied, capsys, tmp_path):
-    """Not even where the hash is right."""
+    """Not even if the hash is right."""
     data = (copied / ONNX).read_bytes()
     (tmp_path / 'outside.onnx').write_bytes(data)
     (copied / 'link.onnx').symlink_to(tmp_path / 'outside.onnx')
@@ -321,7 +321,7 @@ def test_a_manifest_that_is_none(text, code, message, tmp_path, capsys):
         assert err.count('\n') == 1
         assert 'manifest' in err
     if code == 2 and text is not None:
-        with pytest.raises(ConfigError, match='manifest'):  # and nothing is exported beside it
+        with pytest.raises(ConfigError, match='manifest'):  # and nothing is exported into its folder
             lossreg.export('TripletLoss', tmp_path)
 
 
@@ -341,7 +341,7 @@ def test_a_damaged_file_with_a_matching_hash_is_a_failure(suffix, damage, copied
 
 
 def with_metadata(data, text):
-    """An artefact that says something else of itself."""
+    """The artefact with other metadata."""
     if data[:2] != b'PK':
         import onnx
 
@@ -362,7 +362,7 @@ def test_what_was_exported_passes(exported, capsys):
 
 
 def test_an_onnx_file_names_no_other_file(copied, capsys):
-    """Which a runtime would open, and wait for where it is a pipe."""
+    """A runtime would open it, and block if it is a pipe."""
     import onnx
 
     model = onnx.load_from_string((copied / ONNX).read_bytes())
@@ -684,7 +684,7 @@ def test_a_folder_that_stays_locked_is_told(tmp_path, monkeypatch):
 
 
 def test_a_process_killed_between_file_and_manifest_is_found_by_the_next_check(copied, capsys, monkeypatch):
-    """The file is new, its entry old."""
+    """The file is new, but its entry is old."""
     replace = os.replace
 
     def killed(source, target):
@@ -708,7 +708,7 @@ def test_nothing_changes_where_the_disk_is_full(copied, monkeypatch):
     chmod = os.chmod
 
     def full(path, mode):
-        if sum(1 for _ in copied.iterdir()) > len(before) + 2:  # the lock, and a first file
+        if sum(1 for _ in copied.iterdir()) > len(before) + 2:  # the lock and the first file
             raise OSError(28, 'No space left on device')
         chmod(path, mode)
 
