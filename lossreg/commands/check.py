@@ -13,8 +13,8 @@ from lossreg import report
 from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status
 from lossreg.checks.manifest import manifest_rows
-from lossreg.commands.console import console, say_unknown_heads
-from lossreg.commands.tasks import How, Source, checked, tasks_of
+from lossreg.commands.console import console, warn_unknown_heads
+from lossreg.commands.tasks import Checker, Source, checked, tasks_of
 from lossreg.config import Skipped
 from lossreg.environment import describe, require_cuda
 from lossreg.errors import CheckError, ConfigError, MissingBackendError
@@ -33,16 +33,16 @@ def run(options: argparse.Namespace) -> int:
     if 'ort-cuda' in options.require or options.device == 'cuda':
         require_cuda(onnxruntime='ort-cuda' in backends, torch_too=options.device == 'cuda')
     waived = frozenset(loss_class(name).__name__ for name in options.no_oracle)
-    how = How(tuple(backends), options.device, options.every_set, waived)
+    checker = Checker(tuple(backends), options.device, options.every_set, waived)
     Source.forget()  # files may have changed since an earlier run in this process
     sources = list(dict.fromkeys(_sources(options)))
     for source in sources:
-        say_unknown_heads(source.requests())
+        warn_unknown_heads(source.requests())
     of_configs = {source: [_skipped_row(item, options.strict) for item in source.skipped()] for source in sources}
     tasks = [task for source in sources for task in tasks_of(source, options.every_set)]
     of_manifests = _manifest_rows(options)
     of_units: dict[Source, list[Row]] = {source: [] for source in sources}
-    for task, found in zip(tasks, checked(tasks, how, options.jobs, options.imports), strict=True):
+    for task, found in zip(tasks, checked(tasks, checker, options.jobs, options.imports), strict=True):
         of_units[task.source] += found
     rows = [row for part in (*of_configs.values(), *of_manifests.values(), *of_units.values()) for row in part]
     of_targets = [(source.target, [*of_configs[source], *of_units[source]]) for source in sources]

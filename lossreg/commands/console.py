@@ -55,7 +55,7 @@ def track(items: Iterable[Item], what: str) -> Iterator[Item]:
             bar.done()
 
 
-def say_unknown_heads(requests: Iterable[Request]) -> None:
+def warn_unknown_heads(requests: Iterable[Request]) -> None:
     """Warns on stderr about each place whose head is unknown: it may call the loss another way."""
     for request in requests:
         for place in request.unknown_heads:

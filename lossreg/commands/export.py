@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lossreg import report
-from lossreg.commands.console import console, say_unknown_heads, track
+from lossreg.commands.console import console, track, warn_unknown_heads
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
 from lossreg.exporters import export_unit, refuse_fixed, unit_asked
@@ -60,6 +60,6 @@ def _requests(options: argparse.Namespace) -> list[Request]:
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)
         if not found:
             raise ConfigError(f'{target}: none of the losses found is one of ours or has a stand-in among ours')
-        say_unknown_heads(found)
+        warn_unknown_heads(found)
         requests += found
     return requests

@@ -63,8 +63,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class How:
-    """The options that all units are checked with."""
+class Checker:
+    """Checks units, all with the same options."""
 
     backends: tuple[str, ...]
     device: str
@@ -109,18 +109,18 @@ def tasks_of(source: Source, every_set: bool) -> list[Task]:
     return [Task(source, number, n, _title(unit)) for number, found in units for n, unit in enumerate(found)]
 
 
-def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
+def checked(tasks: Sequence[Task], checker: Checker, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
     """The rows of each task, in the order of the tasks, not of their completion."""
     with Bar('checking', len(tasks)) as bar:
         if jobs == 1:
             for task in tasks:
                 bar.at_work([task.title])
-                yield how.rows(task)
+                yield checker.rows(task)
                 bar.done()
             return
         early: dict[int, list[Row]] = {}
         following = 0
-        run = partial(_rows_in_process, how)
+        run = partial(_rows_in_process, checker)
         begin = partial(_begin, tuple(imports))
         names = [task.title.partition(' ')[0] for task in tasks]
         for place, result in in_processes(
@@ -128,7 +128,7 @@ def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) 
         ):
             bar.done()
             if isinstance(result, Died):
-                result = [_failed(how.unit(tasks[place]), f'the process that checked it {result.reason}')]
+                result = [_failed(checker.unit(tasks[place]), f'the process that checked it {result.reason}')]
             early[place] = result
             while following in early:
                 yield early.pop(following)
@@ -141,8 +141,8 @@ def _begin(imports: tuple[str, ...]) -> None:
     load_losses(*imports)
 
 
-def _rows_in_process(how: How, task: Task) -> list[Row] | Died:
+def _rows_in_process(checker: Checker, task: Task) -> list[Row] | Died:
     try:
-        return how.rows(task)
+        return checker.rows(task)
     except Exception as error:  # a config is code, and it runs again here
         return Died(f'could not read it again: {type(error).__name__}: {first_line(error)}')

@@ -1,8 +1,8 @@
-"""Traces the way from a config to a file or to rows: the modules of lossreg that a command enters, and its climbs.
+"""Traces the calls of a command from a config to a file or to rows: the modules of lossreg it enters, and its climbs.
 
-Run ``python tests/the_way.py export`` or ``python tests/the_way.py check``. It prints the modules in the order of their
-first call, and the climbs: calls into a module that imports the caller's, which send a reader back up. Code that runs
-at import is left out, and all modules of losses count as one place.
+Run ``python tests/call_trace.py export`` or ``python tests/call_trace.py check``. It prints the modules in the order of
+their first call, and the climbs: calls into a module that imports the caller's, which send a reader back up. Code that
+runs at import is left out, and all modules of losses count as one place.
 """
 
 import argparse
@@ -40,7 +40,7 @@ COMMANDS = {
 }
 
 
-class Way:
+class CallTrace:
     """Records the modules entered, and the first function called from each module in each other one."""
 
     def __init__(self):
@@ -106,14 +106,14 @@ def files_of(path, with_inner):
     return [path.with_suffix('.py')] if path.with_suffix('.py').exists() else []
 
 
-def way_of(command):
-    """The way of a command on the config."""
-    way = Way()
+def trace_of(command):
+    """The call trace of a command on the config."""
+    trace = CallTrace()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / 'rtmpose.py'
         config.write_text(CONFIG)
         out = ['--out', folder] if command == 'export' else []
-        sys.setprofile(way.observe)
+        sys.setprofile(trace.observe)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 code = run_command([command, str(config), *COMMANDS[command], *out])
@@ -121,19 +121,19 @@ def way_of(command):
             sys.setprofile(None)
     if code:
         sys.exit(f'lossreg {command} ended with exit code {code}')
-    return way
+    return trace
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('command', choices=COMMANDS)
     command = parser.parse_args().command
-    way = way_of(command)
-    for number, place in enumerate(way.modules, 1):
+    trace = trace_of(command)
+    for number, place in enumerate(trace.modules, 1):
         print(f'{number:3} {place}')
-    for (caller, place), function in way.climbs().items():
+    for (caller, place), function in trace.climbs().items():
         print(f'climb from {caller} to {place}: {function}')
-    print(f'{command}: {len(way.modules)} modules, {len(way.climbs())} climbs, {len(way.calls)} pairs that call')
+    print(f'{command}: {len(trace.modules)} modules, {len(trace.climbs())} climbs, {len(trace.calls)} pairs that call')
 
 
 if __name__ == '__main__':
