@@ -41,7 +41,7 @@ def findings() -> list[dict[str, str]]:
     rows += [
         {
             'name': first,
-            'found': 'two flavours over each other',
+            'found': 'both are installed, one over the other',
             'fix': f'pip uninstall -y {first} {second}, then install one of them',
         }
         for first, second in FLAVOURS

@@ -82,13 +82,13 @@ class Request:
         )
 
     def is_same_call(self, other: Request) -> bool:
-        """Whether the other comes to the same artefacts."""
+        """Whether the other gives the same artefacts."""
         mine, others = ((r.config, r.call_name, r.optional, r.constants) for r in (self, other))
         return mine == others
 
     @property
     def unknown_heads(self) -> tuple[str, ...]:
-        """The places whose call is not known."""
+        """The places whose call is unknown."""
         return tuple(head.removeprefix(UNKNOWN) for head in self.heads if head.startswith(UNKNOWN))
 
     @property

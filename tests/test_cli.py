@@ -269,5 +269,5 @@ def test_env_shows_which_mmengine_is_there(monkeypatch, installed, shown):
 def test_env_tells_of_two_mmengines_over_each_other(monkeypatch):
     both = dict.fromkeys(PACKAGES) | {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12'}
     monkeypatch.setattr(environment, 'versions', lambda: both)
-    (row,) = [row for row in environment.findings() if 'over each other' in row['found']]
+    (row,) = [row for row in environment.findings() if 'one over the other' in row['found']]
     assert row['fix'].startswith('pip uninstall -y mmengine onedl-mmengine')

@@ -65,7 +65,7 @@ DEEP = '[' * 200_000 + ']' * 200_000
     [
         (b'{"a": ', 'is not valid JSON'),
         (b'\xff\xfe', 'is not valid JSON.*utf-8'),
-        (b'{"a": 1, "a": 2}', "'a' stands twice"),
+        (b'{"a": 1, "a": 2}', "'a' appears twice"),
         (b'{"a": NaN}', 'NaN is not a number'),
         (b'[-Infinity]', 'Infinity is not a number'),
         (b'[1e999]', '1e999 is too large'),
@@ -109,7 +109,7 @@ MERGES = 'a: &a {x: 1, y: 2}\n' + ''.join(
         (MERGES, 'more than 1000000 values'),
         ('a: &a [*a]', 'inside itself'),
         ('[' * 100_000, 'nesting|deep'),
-        ('a: 1\na: 2', "'a' stands twice"),
+        ('a: 1\na: 2', "'a' appears twice"),
         ('a: 1\n---\nb: 2', 'not valid YAML'),
         ('a: [', 'not valid YAML'),
         ('a: ' + '9' * 5000, 'not valid YAML'),
@@ -151,7 +151,7 @@ def test_names_in_data_lead_nowhere_else(name, tmp_path):
     folder.mkdir()
     (tmp_path / 'x').write_text('outside')
     (folder / 'out').symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match=r'leads out of the folder|cannot be the name|cannot be read'):
+    with pytest.raises(ConfigError, match=r'is outside the folder|cannot be the name|cannot be read'):
         read_file(inside(folder, name))
 
 
@@ -271,7 +271,7 @@ def test_an_entry_leads_to_no_other_file(name, copied, capsys, tmp_path):
     (detail,) = failed(capsys, path)
     assert any(
         w in detail
-        for w in ('does not exist', 'leads out of the folder', 'cannot be the name', 'cannot be read', 'regular file')
+        for w in ('does not exist', 'is outside the folder', 'cannot be the name', 'cannot be read', 'regular file')
     )
 
 
@@ -293,7 +293,7 @@ def test_a_huge_file_is_not_read(copied, capsys):
         ('{"schema": true, "artefacts": {}}', 2, 'schema is True'),
         ('{"artefacts": {}}', 2, 'schema is None'),
         ('[]', 2, 'not a manifest'),
-        ('{"schema": 1, "artefacts": {"a": 1, "a": 2}}', 2, "'a' stands twice"),
+        ('{"schema": 1, "artefacts": {"a": 1, "a": 2}}', 2, "'a' appears twice"),
         ('{"schema": 1,', 2, 'not valid JSON'),
         (DEEP, 2, 'deep'),
         ('{"schema": 1, "artefacts": {"a.onnx": null}}', 1, 'a.onnx has an entry that is not an object'),
@@ -461,13 +461,13 @@ EVIL = 'import os\nos.mkdir({!r})\nloss = dict(type="lossreg.GIoULoss")\n'
         ({'_base_': ['base.json', './evil.py'], **GIOU}, "the base './evil.py'"),
         ({'_base_': 'below/base.json', **GIOU}, 'evil.py'),
         ({'_base_': 'mmdet::x.yaml', **GIOU}, 'the base'),
-        ({'_base_': '../outside.json', **GIOU}, 'leads out of the folder'),
-        ({'_base_': 'link/outside.json', **GIOU}, 'leads out of the folder'),
+        ({'_base_': '../outside.json', **GIOU}, 'is outside the folder'),
+        ({'_base_': 'link/outside.json', **GIOU}, 'is outside the folder'),
         ({'_base_': 3, **GIOU}, 'must be a path'),
         ({'_base_': [None], **GIOU}, 'must be a path'),
         ({'_base_': 'gone.json', **GIOU}, 'cannot be read'),
         ({'_base_': 'loop.json', **GIOU}, 'base of itself'),
-        ({'_base_': ['base.json', 'same.json']}, 'stands in two bases'),
+        ({'_base_': ['base.json', 'same.json']}, 'appears in two bases'),
         ({'_base_': 'base.json', 'loss': {'type': {'a': 1}}}, '_delete_'),
         ({'custom_imports': {'imports': ['evil']}, **GIOU}, 'custom_imports.*--import MODULE'),
         ({'custom_imports': 'evil', **GIOU}, 'custom_imports'),
@@ -584,7 +584,7 @@ def test_data_may_name_weights_in_its_folder(file, tmp_path, ran, monkeypatch):
         ('text.json', 'list of numbers|lists of numbers'),
         ('cut.npy', 'cannot be read'),
         ('gone.npy', 'cannot be read'),
-        ('../w.npy', 'leads out of the folder'),
+        ('../w.npy', 'is outside the folder'),
         ('http://localhost/w.json', 'cannot be read|leads out'),
     ],
 )

@@ -177,7 +177,7 @@ def test_backends_that_are_all_missing(monkeypatch, capsys):
     code = main(['check', 'TorchL1Loss', '--backend', 'ort-cuda', '--json'])
     rows = json.loads(capsys.readouterr().out)['rows']
     assert code == 1
-    assert details(rows) == ['TorchL1Loss: nothing was checked, because no backend is there: no CUDA here']
+    assert details(rows) == ['TorchL1Loss: nothing was checked, because no backend is available: no CUDA here']
 
 
 ENDS = ['import sys\nsys.exit(0)', 'raise SystemExit', 'class Stop(BaseException): ...\nraise Stop', '1 / 0', 'x = (']

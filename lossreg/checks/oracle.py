@@ -47,7 +47,7 @@ def oracle_of(cls: type[nn.Module]) -> Oracle:
     except ModuleNotFoundError as error:
         if error.name is None or not f'{where}.'.startswith(f'{error.name}.'):
             raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {error}') from error
-        raise MissingOracleError(f'{name} has no float64 oracle: {file} is not there') from None
+        raise MissingOracleError(f'{name} has no float64 oracle: {file} does not exist') from None
     except Exception as error:  # a third party's module may raise anything
         reason = f'{type(error).__name__}: {first_line(error)}'
         raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {reason}') from error

@@ -76,7 +76,7 @@ def _nothing_row(target: str, rows: Sequence[Row]) -> Row:
     """A failing row for a target in which nothing was checked: a pass would claim that all is well."""
     missing = [row.detail for row in rows if row.status is Status.MISSING]
     skipped = [row.detail for row in rows if row.status is Status.SKIP]
-    why = f'no backend is there: {missing[0]}' if missing else f'all was skipped: {skipped[0]}' if skipped else ''
+    why = f'no backend is available: {missing[0]}' if missing else f'all was skipped: {skipped[0]}' if skipped else ''
     detail = f'{target}: nothing was checked, because {why or "it holds nothing to check"}'
     return Row(loss=target, backend=report.CONFIG, check='nothing checked', status=Status.FAIL, detail=detail)
 

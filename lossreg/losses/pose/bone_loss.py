@@ -74,7 +74,7 @@ class BoneLoss(nn.Module):
         all weights 0, give 0.
 
     Raises:
-        ValueError: ``joint_parents`` names a joint that is not there, shapes do not match, ``target_weight`` is
+        ValueError: ``joint_parents`` names a joint that does not exist, shapes do not match, ``target_weight`` is
             missing.
 
     Reference:

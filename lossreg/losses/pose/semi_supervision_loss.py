@@ -108,7 +108,7 @@ class SemiSupervisionLoss(nn.Module):
         See above; (N, K, 3) for the trajectory too. Both losses are scalars; an empty batch gives 0.
 
     Raises:
-        ValueError: ``joint_parents`` names a joint that is not there, shapes do not match.
+        ValueError: ``joint_parents`` names a joint that does not exist, shapes do not match.
 
     Reference:
         Pavllo et al., 3D Human Pose Estimation in Video with Temporal Convolutions and Semi-supervised Training,
