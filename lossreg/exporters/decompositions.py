@@ -72,7 +72,7 @@ def student_decompositions() -> dict[Any, Any]:
 
 
 def layer_decompositions() -> dict[Any, Any]:
-    """Decompositions of layers' gradients that the exporter lacks, and torch has no decomposition for."""
+    """Decompositions, written here, of layers whose gradients the exporter lacks."""
     return {
         aten.convolution_backward.default: convolution_backward,
         aten.avg_pool2d_backward.default: avg_pool2d_backward,
