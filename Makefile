@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own; nothing needs to be activated.
+# Everything runs in its own virtual environment; nothing needs to be activated.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/lossreg export configs/pose/kl_discret_loss.py --format all --grad --out demo
 	$(BIN)/lossreg check demo/manifest.json
 
-# What CI runs. Documents first, so that a new loss needs no edit of them.
+# What CI runs. Pages are generated first, so that a new loss needs no edit of them.
 test: install docs lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
@@ -32,12 +32,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# All backends on another torch (TORCH=2.11.0, 2.15.0); below 2.11 the train layer: eager and TorchScript.
+# All backends on another torch (TORCH=2.11.0, 2.15.0); below 2.11 only the train layer, eager and TorchScript.
 test-torch:
 	tests/torch_version.sh $(TORCH)
 
-# Against the real OpenMMLab packages, eleven of them; FLAVOUR=onedl: their maintained forks, as far as there are any,
-# beside onedl-mmengine, and with it the default tests of what mmengine does.
+# Against eleven real OpenMMLab packages. FLAVOUR=onedl uses onedl-mmengine and the maintained forks that exist, and also
+# runs the default tests that depend on mmengine.
 FLAVOUR ?= openmmlab
 ENGINE_TESTS = tests/test_registry.py tests/test_config.py tests/test_cli.py
 test-openmmlab:
@@ -45,7 +45,7 @@ test-openmmlab:
 	.venv-$(FLAVOUR)/bin/python -m pytest -m openmmlab -n $(JOBS) --dist worksteal tests/openmmlab
 	[ $(FLAVOUR) != onedl ] || .venv-onedl/bin/python -m pytest -n $(JOBS) --dist worksteal $(ENGINE_TESTS)
 
-# Files of this version in the oldest onnxruntime that manifests promise, and in one between that and the one installed.
+# Files of this version in the oldest onnxruntime named in manifests, and in a version between that and the installed one.
 test-onnxruntime: install
 	bash tests/onnxruntime_version.sh $(VENV) 1.16.3 1.23.2
 
@@ -53,12 +53,12 @@ test-onnxruntime: install
 test-fake-cuda:
 	bash tests/fake_cuda.sh
 
-# Where ONNX Runtime's CUDA provider would run the nodes of the ONNX files, without a GPU; JSON=FILE: as JSON too.
+# Where ONNX Runtime's CUDA provider would run the nodes of the ONNX files, without a GPU. JSON=FILE also writes JSON.
 # Refreshes tests/cuda_placement/kernels.json.
 test-cuda-placement: install
 	bash tests/cuda_placement/run.sh $(VENV) $(if $(JSON),--json $(JSON))
 
-# Regenerates the documents derived from the specs.
+# Generates the pages that derive from the specs.
 docs: install
 	$(BIN)/python docs/generate.py
 

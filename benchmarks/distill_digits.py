@@ -1,8 +1,8 @@
-"""Distils a teacher into a student on scikit-learn's digits: in PyTorch, and with ONNX Runtime alone.
+"""Distils a teacher into a student on scikit-learn's digits, in PyTorch and with only ONNX Runtime.
 
-``python benchmarks/distill_digits.py --out digits`` starts both alike and prints how far they are apart, the accuracies
-(also of the same student without its teacher) and the time of a step, and draws the curves to ``digits/curves.png``.
-Needs the extra ``bench``.
+``python benchmarks/distill_digits.py --out digits`` starts both from the same parameters and prints their difference,
+the accuracies (also of the student without its teacher) and the time of a step. It plots the curves to
+``digits/curves.png``. Needs the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lossreg.device import TrainStep
 
 BATCH = 64
 FEW = 150
-"""How many labelled images the student has; the teacher has seen all of the training set."""
+"""The number of the student's labelled images; the teacher has seen the whole training set."""
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     'SGD': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'nesterov': True},
@@ -42,7 +42,7 @@ TAU = 4.0
 
 
 def objective(with_teacher: bool) -> dict[str, Any]:
-    """Cross-entropy with the labels, and with a teacher the divergence from its softened classes."""
+    """Cross-entropy with the labels and, if there is a teacher, the divergence from its softened probabilities."""
     hard = {'loss': {'type': 'CrossEntropyLoss'}, 'inputs': {'cls_score': 'student', 'label': 'label'}}
     soft = {
         'loss': {'type': 'KLDivergence', 'tau': TAU, 'reduction': 'batchmean'},
@@ -55,8 +55,8 @@ def objective(with_teacher: bool) -> dict[str, Any]:
 class Student(nn.Module):
     """A strided and a depthwise convolution with batch normalisation: 1,002 parameters.
 
-    Its activation is smooth. A ReLU's gradient jumps, and in 200 steps some unit comes so close to 0 that rounding
-    decides on which side it is; from there on two runs part, whatever computes them.
+    Its activation is smooth. The gradient of a ReLU jumps, and within 200 steps some unit comes so close to 0 that
+    rounding decides on which side it is. From then on, any two runs diverge.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def teacher_network() -> nn.Module:
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and labels: the teacher's training set, the student's few, and the test set."""
+    """Images and labels: the training set for the teacher, a few for the student, and the test set."""
 
     train: tuple[Tensor, Tensor]
     few: tuple[Tensor, Tensor]
@@ -114,7 +114,7 @@ def trained_teacher(data: Digits, epochs: int) -> nn.Module:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Percent of labels that are the largest logit."""
+    """The percentage of labels that have the largest logit."""
     return 100.0 * float((logits.argmax(1) == labels).float().mean())
 
 
@@ -122,7 +122,7 @@ Batches = list[tuple[Tensor, Tensor, Tensor]]
 
 
 def batches(data: Digits, teacher: nn.Module, steps: int) -> Batches:
-    """The student's images, labels and teacher's logits for every step."""
+    """The images, labels and teacher's logits of every step."""
     images, labels = data.few
     with torch.no_grad():
         logits = teacher(images)
@@ -136,7 +136,7 @@ def batches(data: Digits, teacher: nn.Module, steps: int) -> Batches:
 def train_in_torch(
     student: nn.Module, work: Batches, optimizer_cfg: dict[str, Any], with_teacher: bool
 ) -> tuple[nn.Module, list[float], float]:
-    """The trained student, the loss of every step, and the median seconds of a step."""
+    """The trained student, the loss of every step, and the median seconds per step."""
     model = deepcopy(student)
     options = {key: value for key, value in optimizer_cfg.items() if key != 'type'}
     optimizer = getattr(torch.optim, optimizer_cfg['type'])(model.parameters(), **options)
@@ -155,7 +155,7 @@ def train_in_torch(
 
 
 def train_on_device(step: TrainStep, work: Batches) -> tuple[list[float], float]:
-    """The loss of every step, and the median seconds of a step."""
+    """The loss of every step in ONNX Runtime, and the median seconds per step."""
     losses, seconds = [], []
     for batch in work:
         arrays = [tensor.numpy() for tensor in batch]
@@ -166,7 +166,7 @@ def train_on_device(step: TrainStep, work: Batches) -> tuple[list[float], float]
 
 
 def compare(out: Path, seed: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything this benchmark measures; the curves are among it."""
+    """All measurements of this benchmark, including the curves."""
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -209,7 +209,7 @@ def compare(out: Path, seed: int, steps: int, say: Callable[[str], None]) -> dic
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """The loss curves of both, and how far they are apart."""
+    """Plots both loss curves and their difference."""
     import matplotlib as mpl
 
     mpl.use('Agg')
@@ -233,7 +233,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """The figures a reader looks for."""
+    """The table of the main figures."""
     shown = Table(
         '', *OPTIMIZERS, title=f'{found["steps"]} steps on {FEW} digits; teacher {found["teacher_accuracy"]:.1f} %'
     )

@@ -1,12 +1,12 @@
-"""Runs the stored files of every loss in a runtime, and says which are right, which silently wrong, and which fail.
+"""Runs the stored files of all losses in a runtime and reports which are right, silently wrong or failing.
 
 Usage::
 
     .venv/bin/python tests/stored_runs.py write FOLDER          # or write-fixed
-    OTHER/bin/python benchmarks/runtimes.py RUNTIME FOLDER      # in an environment that has numpy and the runtime
+    OTHER/bin/python benchmarks/runtimes.py RUNTIME FOLDER      # in an environment with numpy and the runtime
 
-Each file runs in a process of its own, because a runtime may die of it. Right means within ten times the error that the
-loss's own artefacts are allowed. Writes ``RUNTIME.json`` into the folder, and prints a summary.
+Each file runs in its own process, because a runtime may crash. Right means within ten times the tolerance of the loss.
+It writes ``RUNTIME.json`` into the folder and prints a summary.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TIMEOUT = 300
 
 
 def onnxruntime_session(file: Path) -> Session:
-    """The CPU provider of whichever version is installed."""
+    """The CPU provider of the installed version."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -44,7 +44,7 @@ def onnxruntime_session(file: Path) -> Session:
 
 
 def openvino_session(file: Path) -> Session:
-    """The CPU plugin in float32; left alone it takes a lower precision."""
+    """The CPU plugin in float32; by default it uses a lower precision."""
     import openvino
 
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
@@ -58,7 +58,7 @@ def openvino_session(file: Path) -> Session:
 
 
 def mnn_session(file: Path) -> Session:
-    """Converted by MNN itself; it has no int64."""
+    """A model converted by MNN itself, which has no int64."""
     import _tools  # `MNN.tools` would run pip
     import MNN
     import onnx
@@ -102,7 +102,7 @@ SESSIONS = {
 
 
 def run_file(runtime: str, file: Path) -> dict[str, str]:
-    """What is wrong with each run: empty where nothing is."""
+    """What is wrong with each run; '' if nothing is."""
     runs = stored(file)
     try:
         session = SESSIONS[runtime](file.with_suffix('.onnx'))
@@ -125,7 +125,7 @@ def run_file(runtime: str, file: Path) -> dict[str, str]:
 
 
 def _shaped(array: np.ndarray, like: np.ndarray | None) -> np.ndarray:
-    """Some runtimes have no scalars."""
+    """An output reshaped to the expected shape, because some runtimes have no scalars."""
     return array.reshape(like.shape) if like is not None and array.size == like.size == 1 else array
 
 
@@ -134,7 +134,7 @@ def _line(error: Exception) -> str:
 
 
 def kind_of(case: str) -> str:
-    """Which column of the table a case belongs to."""
+    """The column of the table that a case belongs to."""
     if case.startswith(('ordinary', 'single')):
         return 'ordinary'
     if case.startswith(('all sizes 1', 'extreme')):
@@ -145,14 +145,14 @@ def kind_of(case: str) -> str:
 
 
 def verdict_of(detail: str) -> str:
-    """Right, wrong, or failing."""
+    """Whether a file is right, wrong or failing."""
     if not detail:
         return 'right'
     return 'fails' if detail.startswith('fails') else 'wrong'
 
 
 def main(runtime: str, folder: Path) -> None:
-    """Runs every file of a folder."""
+    """Runs all files in a folder."""
     results: dict[str, dict[str, str]] = {}
     for file in sorted(folder.glob('*.npz')):
         command = [sys.executable, __file__, runtime, str(file)]
@@ -167,7 +167,7 @@ def main(runtime: str, folder: Path) -> None:
 
 
 def summary(results: dict[str, dict[str, str]]) -> None:
-    """Per kind of case, how many files are right in all of them, wrong in one, or fail in one."""
+    """For each kind of case, the number of files that are right in all cases, wrong in one, or failing in one."""
     for kind in ('ordinary', 'extreme', 'switched off', 'NaN and infinite', 'empty'):
         counts: Counter[str] = Counter()
         for cases in results.values():

@@ -1,7 +1,7 @@
 """Trains an exported step on a device without PyTorch: ``python device_distill.py step.onnx data.npz --out trained``.
 
-``data.npz`` holds one array for each input of the step, under its name, with the same number of samples. Needs numpy,
-onnxruntime, safetensors, and the ``device.py`` that was exported beside the step.
+``data.npz`` holds an array for each input of the step, by name, with the same number of samples. Needs numpy,
+onnxruntime, safetensors, and the ``device.py`` that was exported with the step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(options)
     except FloatingPointError as error:
-        print(f'device_distill: {error}; lower --lr, or mend the data', file=sys.stderr)
+        print(f'device_distill: {error}; lower --lr, or fix the data', file=sys.stderr)
         return 1
     except (OSError, ValueError, ImportError, zipfile.BadZipFile) as error:
         print(f'device_distill: {error}', file=sys.stderr)
@@ -71,7 +71,7 @@ def train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     for epoch in range(options.epochs):
-        # of even size: batch normalisation cannot train on a single sample left over
+        # of almost equal size, because batch normalisation cannot train on a single left-over sample
         for chosen in np.array_split(order.permutation(count), batches):
             lr = options.lr if options.lr is not None else step.default_lr
             if options.cosine:
@@ -92,10 +92,10 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _step(path: Path, device: str) -> Any:
-    """The training step, by the runner beside it.
+    """The training step, loaded by the ``device.py`` beside it.
 
     Raises:
-        FileNotFoundError: the step or the runner is not there.
+        FileNotFoundError: the step or its ``device.py`` does not exist.
     """
     for needed in (path, path.with_name('device.py')):
         if not needed.is_file():
@@ -110,7 +110,7 @@ def _arrays(path: Path, step: Any) -> list[Any]:
     """The step's inputs, in order.
 
     Raises:
-        ValueError: one is missing, or they hold different numbers of samples.
+        ValueError: an input is missing, or the numbers of samples differ.
     """
     with np.load(path) as data:
         names = [entry['name'] for entry in step.inputs]
@@ -127,7 +127,7 @@ def _arrays(path: Path, step: Any) -> list[Any]:
 
 
 def _show(log: list[dict[str, float]], total: int, seconds: float) -> None:
-    """A line of progress, where somebody sees it."""
+    """Shows a progress line if stderr is a terminal."""
     if sys.stderr.isatty():
         done = len(log)
         bar = ('#' * (30 * done // total)).ljust(30, '.')

@@ -1,7 +1,7 @@
 """OpenMMLab losses that leave Python.
 
-Everything is loaded on first use, so that ``import lossreg`` costs nothing and needs no torch. Besides the names in
-``__all__``, every registered loss class and every functional form is an attribute of this package.
+Everything is loaded on first use, so ``import lossreg`` is fast and needs no torch. Besides the names in ``__all__``,
+every registered loss class and every functional form is an attribute of this package.
 """
 
 from __future__ import annotations

@@ -12,14 +12,14 @@ from lossreg.errors import LossregError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; a user's mistake is one line on stderr."""
+    """Runs one command and returns its exit code. A user's mistake is reported in one line on stderr."""
     try:
         return _run(arguments)
     except LossregError as error:
         print(f'lossreg: {error}', file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # the reader, such as `head`, has gone: nothing is left to say
+        # the reader, such as `head`, is gone
         _forget_output()
         return 0
     except OSError as error:
@@ -36,14 +36,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parser().parse_args(arguments)
         code: int = options.run(options)
-    finally:  # `--help` too: a full disk must be found here, not by the interpreter at its end
+    finally:  # after `--help` too: a full disk must be noticed here, not when the interpreter exits
         sys.stdout.flush()
     return code
 
 
 def _forget_output() -> None:
-    """Lets what is still to be written go nowhere, or the interpreter would try again at its end."""
-    with contextlib.suppress(OSError, ValueError):  # a test's stdout has no number
+    """Discards buffered output, which the interpreter would try to write again when it exits."""
+    with contextlib.suppress(OSError, ValueError):  # stdout has no file descriptor in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""What surrounds the bytes of an export: metadata, file names, atomic writing and the manifest."""
+"""Artefacts as files: metadata, file names, atomic writes and the manifest."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ METADATA_KEY = 'lossreg.json'
 MANIFEST = 'manifest.json'
 MANIFEST_SCHEMA = 1
 STEP_KIND = 'train_step'
-"""The ``kind`` of a training step's files in metadata and manifests; those of a loss have none."""
+"""The ``kind`` of a training step's files in metadata and manifests; files of a loss have no ``kind``."""
 
 
 def metadata(unit: Unit) -> dict[str, Any]:
-    """What an artefact says of itself: the config, and the meaning of its inputs and outputs."""
+    """The metadata of an artefact: its config, and the meaning of its inputs and outputs."""
     return {
         'schema': MANIFEST_SCHEMA,
         'lossreg': version('lossreg'),
@@ -54,14 +54,14 @@ def metadata(unit: Unit) -> dict[str, Any]:
 
 
 def parameters_hash(unit: Unit) -> str:
-    """The SHA-256 of the parameters an artefact holds; empty where it has none. A config does not bring them back."""
+    """The SHA-256 of the parameters that an artefact holds, which its config cannot restore; '' if it holds none."""
     inputs = {i.name for i in unit.inputs}
     held = [p.detach().cpu().numpy().tobytes() for name, p in unit.loss.named_parameters() if name not in inputs]
     return sha256(b''.join(held)) if held else ''
 
 
 def encode(data: Mapping[str, Any]) -> str:
-    """JSON, always in the same order; what JSON cannot hold is written as text."""
+    """JSON with sorted keys; values that JSON cannot hold become text."""
     return json.dumps(data, sort_keys=True, default=str)
 
 
@@ -74,7 +74,7 @@ def file_name(unit: Unit, format: str) -> str:
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:
-    """A zip archive of these members with fixed dates: torch's archives, made equal on every machine."""
+    """A zip archive of these members, as torch writes it but with fixed dates, so that it is the same everywhere."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
@@ -83,7 +83,7 @@ def write_archive(members: Mapping[str, bytes]) -> bytes:
 
 
 def require_writable(folder: Path) -> None:
-    """Makes a folder unless it is there, and a file in it for a moment: before long work, not after.
+    """Creates a folder if needed and tries to write to it, so that a failure is found before long work.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -96,7 +96,7 @@ def require_writable(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: an earlier one stays until the new one is complete.
+    """Writes a file completely or not at all; an earlier file is kept until the new one is complete.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -106,10 +106,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Replaces files of a folder, in order, once all of them are complete under other names.
+    """Replaces files in a folder, in order, after writing all of them under temporary names.
 
     Raises:
-        ConfigError: one cannot be written; none has changed if the disk is full.
+        ConfigError: a file cannot be written; if the disk is full, no file has changed.
     """
     temporary: dict[Path, str] = {}
     path = folder
@@ -117,8 +117,8 @@ def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             path = folder / name
             if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced, not written to
-                raise ConfigError(f'cannot write {path}: it is there and no regular file')
-            handle, temporary[path] = tempfile.mkstemp(dir=folder, prefix='.')  # a name too long is found below
+                raise ConfigError(f'cannot write {path}: it exists and is not a regular file')
+            handle, temporary[path] = tempfile.mkstemp(dir=folder, prefix='.')  # `replace` fails if a name is too long
             with os.fdopen(handle, 'wb') as file:
                 file.write(data)
             os.chmod(temporary[path], 0o644)
@@ -138,7 +138,7 @@ def sha256(data: bytes) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; an empty one where there is none. Its entries may hold anything.
+    """The manifest of a folder, empty if the file does not exist. Its entries are not checked.
 
     Raises:
         ConfigError: the file is not a manifest of this version.
@@ -157,19 +157,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 LOCK = '.lossreg.lock'
 LOCK_SECONDS = 120.0
-"""Longer than any other process takes to write its files, which are complete before it locks the folder."""
+"""Longer than any process holds the lock: its files are ready before it locks the folder."""
 
 
 def publish(folder: Path, files: Mapping[str, bytes], entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes files and their entries in the folder's manifest, which it updates last, as one of several processes.
+    """Writes files, and then their entries in the folder's manifest. Several processes may do so at the same time.
 
-    A process that is killed in between leaves files that their entries do not fit: a check of the manifest says so.
+    If a process is killed in between, its files do not match their entries, and a check of the manifest fails.
 
     Raises:
-        ConfigError: the folder cannot be written to, its manifest is none, or another process keeps it locked.
+        ConfigError: the folder cannot be written to, its manifest is invalid, or another process keeps it locked.
     """
     require_writable(folder)
-    # it is a file that holds its owner's process id, and is gone afterwards; one left by a killed process is taken over
+    # the lock is a file with its owner's process id, so one left by a killed process is taken over
     lock = SoftFileLock(folder / LOCK, timeout=LOCK_SECONDS)
     try:
         lock.acquire()
@@ -190,22 +190,22 @@ def publish(folder: Path, files: Mapping[str, bytes], entries: Mapping[str, Mapp
 
 
 class MetadataError(ValueError):
-    """What an artefact says of itself is damaged."""
+    """The metadata of an artefact is damaged."""
 
 
 def parse_metadata(text: str) -> dict[str, Any]:
-    """What an artefact says of itself, as :func:`metadata` wrote it.
+    """The metadata of an artefact, as :func:`metadata` wrote it.
 
     Raises:
-        MetadataError: it is something else.
+        MetadataError: the text is not such metadata.
     """
     try:
         found = parse_json(text, 'its metadata', finite=False)
         if not isinstance(found, dict):
-            raise ConfigError('its metadata is no JSON object')
+            raise ConfigError('its metadata is not a JSON object')
         for name in field(found, 'outputs', list):
             if not isinstance(name, str):
-                raise ConfigError('its metadata is damaged: the name of an output is no string')
+                raise ConfigError('its metadata is damaged: the name of an output is not a string')
         for entry in field(found, 'inputs', list):
             if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
                 raise ConfigError('its metadata is damaged: an input has no name')

@@ -1,4 +1,4 @@
-"""Times loss and gradient on every backend, as ratios to eager within one run."""
+"""Times loss and gradient on every backend, relative to eager in the same run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lossreg.unit import OTHER_SIZES
 
 
 def bench_loss(name: str, scale: int, rounds: int) -> list[dict[str, Any]]:
-    """The default variant of a loss, in its first call, with all optional inputs.
+    """Times the default variant of a loss, in its first call, with all optional inputs and one thread.
 
-    Every backend runs in each round, in another order; the ratio is the median over rounds of its process time to
-    eager's. One thread.
+    Each round runs every backend once, in random order. The ratio is the median over rounds of a backend's process time
+    divided by eager's.
 
     Args:
         name: the loss.
-        scale: how many times larger the dimensions are than in checks.
-        rounds: how many rounds.
+        scale: the factor by which dimensions are larger than in checks.
+        rounds: the number of rounds.
     """
     unit = replace(list(variants_of(name)[0].units())[-1], grad=True)
     sizes = {dim: size * scale if unit.is_dynamic(dim) else size for dim, size in unit.sizes(OTHER_SIZES).items()}

@@ -1,4 +1,4 @@
-"""The arguments of every command. Nothing heavy is imported before a command runs, so ``--help`` answers at once."""
+"""The arguments of all commands. Heavy imports wait until a command runs, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; ``options.run`` is the command chosen."""
+    """The parser of the whole command line; it sets ``options.run`` to the chosen command."""
     top = argparse.ArgumentParser(
         prog='lossreg',
         description='OpenMMLab losses that leave Python: config in, verified TorchScript, ONNX or pt2 out.',
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks up the version only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
         from importlib.metadata import version
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def _command(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:
-    """A command whose code is the function ``run`` of the module of that name in :mod:`lossreg.commands`."""
+    """A command, implemented by ``run`` in the module of the same name in :mod:`lossreg.commands`."""
     command = commands.add_parser(name, help=help, description=help, epilog=EXIT_CODES,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
 
@@ -64,7 +64,7 @@ def _machine_readable(command: argparse.ArgumentParser) -> None:
 def _imports(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--import', dest='imports', metavar='MODULE', action='append', default=[],
-        help='import a module that registers losses of its own (repeatable)',
+        help='import a module that registers its own losses (repeatable)',
     )  # fmt: skip
 
 
@@ -75,20 +75,20 @@ def _host(command: argparse.ArgumentParser, what: str) -> None:
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of processes; give 1 or more')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of processes; give 1 or more')
     return number
 
 
 def _list(commands: Commands) -> None:
     command = _command(commands, 'list', 'list all losses')
-    _host(command, 'list the classes of this package and what stands in for them, e.g. mmdet')
+    _host(command, 'list the classes of this package and the losses that stand in for them, e.g. mmdet')
     _imports(command)
     _machine_readable(command)
 
 
 def _show(commands: Commands) -> None:
     command = _command(commands, 'show', 'show one loss: arguments, calls, inputs, host classes')
-    command.add_argument('loss', help='its name, e.g. GIoULoss')
+    command.add_argument('loss', help='the name of the loss, e.g. GIoULoss')
     _imports(command)
     _machine_readable(command)
 
@@ -99,23 +99,23 @@ def _opset_help() -> str:
 
 def _export(commands: Commands) -> None:
     command = _command(commands, 'export', 'export losses; every file is verified before it is written')
-    command.add_argument('targets', nargs='+', metavar='TARGET', help='a loss name, a config file, or a folder of them')
-    command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: here)')
+    command.add_argument('targets', nargs='+', metavar='TARGET', help='a loss name, a config file or a folder')
+    command.add_argument('--out', default='.', metavar='FOLDER', help='where to write (default: the current folder)')
     command.add_argument('--format', action='append', choices=(*SUFFIXES, 'all'), help='repeatable; default: onnx')
     command.add_argument('--grad', action='store_true', help='also return the gradient for every differentiable input')
     command.add_argument('--cotangent', action='store_true', help='also take grad_output, the gradient of the loss')
     command.add_argument('--call', default='', help="which of the loss's calls (see `lossreg show`)")
     command.add_argument(
         '--with', dest='optional', metavar='INPUT', action='append', default=[],
-        help="an optional input the file takes, such as weight; 'all' for all (repeatable; default: what the head in a "
-        'config gives, none for a loss alone)',
+        help="an optional input of the file, such as weight; 'all' for all (repeatable; default: those that the head "
+        'in a config gives, none for a loss alone)',
     )  # fmt: skip
     command.add_argument(
         '--fixed', metavar='DIM=SIZE', type=_size, action='append', default=[],
         help='make a dimension constant in onnx and pt2 files, such as N=32 (repeatable)',
     )  # fmt: skip
     command.add_argument(
-        '--variant', default='', help='only this variant of a loss named by its name (default: default)'
+        '--variant', default='', help='the variant, if the target is the name of a loss (default: default)'
     )
     command.add_argument('--opset', type=int, default=DEFAULT_OPSET, help=_opset_help())
     _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
@@ -133,7 +133,7 @@ def _size(text: str) -> tuple[str, int]:
 
 def _check(commands: Commands) -> None:
     command = _command(
-        commands, 'check', 'check losses on every backend: values, gradients, edges and what must be refused'
+        commands, 'check', 'check losses on every backend: values, gradients, edge cases and refusals of invalid input'
     )
     command.add_argument(
         'targets', nargs='*', metavar='TARGET',
@@ -152,13 +152,13 @@ def _check(commands: Commands) -> None:
     command.add_argument('--every-set', action='store_true', help='every set of optional inputs, not just none and all')
     command.add_argument('--thorough', action='store_true', help='export every unit, without and with its gradient')
     command.add_argument(
-        '--jobs', type=_count, default=1, metavar='N', help='check in N processes, of one thread each (default: 1)'
+        '--jobs', type=_count, default=1, metavar='N', help='check in N processes with one thread each (default: 1)'
     )
     command.add_argument(
         '--no-oracle', action='append', default=[], metavar='LOSS',
-        help='this loss of your own needs no float64 oracle; eager is then held against itself (repeatable)',
+        help='this loss of yours needs no float64 oracle; float64 eager takes its place (repeatable)',
     )  # fmt: skip
-    command.add_argument('--strict', action='store_true', help='losses that nothing of ours stands in for are failures')
+    command.add_argument('--strict', action='store_true', help='losses without a stand-in among ours are failures')
     _host(command, "the package that plain names in a config mean (default: the config's default_scope)")
     command.add_argument('--junit', metavar='FILE', help='also write JUnit XML')
     command.add_argument('--markdown', metavar='FILE', help='also write a Markdown record')
@@ -174,9 +174,9 @@ def _migrate(commands: Commands) -> None:
 
 def _bench(commands: Commands) -> None:
     command = _command(commands, 'bench', 'time loss and gradient on every backend, relative to eager')
-    command.add_argument('losses', nargs='*', metavar='LOSS', help='names (default: all)')
-    command.add_argument('--scale', type=int, default=16, help='how many times the checked sizes (default: 16)')
-    command.add_argument('--rounds', type=int, default=30, help='rounds, each in another order (default: 30)')
+    command.add_argument('losses', nargs='*', metavar='LOSS', help='names of losses (default: all)')
+    command.add_argument('--scale', type=int, default=16, help='the factor on the sizes used in checks (default: 16)')
+    command.add_argument('--rounds', type=int, default=30, help='the number of rounds (default: 30)')
     _imports(command)
     _machine_readable(command)
 

@@ -1,4 +1,4 @@
-"""How far what two backends computed is apart."""
+"""Compares the outputs of two backends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Outputs = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far results are apart; ``detail`` is empty where they agree.
+    """How much results differ; true if they agree.
 
     Attributes:
         max_abs: the largest error.
         max_rel: the largest error of an output over that output's largest number, or over ``atol`` if that is larger.
-        detail: what disagrees.
-        share: the largest error of a number as a share of what is allowed for that number: results agree up to 1.
-        cases: how many sets of inputs this is the worst of.
+        detail: what disagrees; empty if nothing does.
+        share: the largest error of a number as a share of its tolerance; results agree up to 1.
+        cases: the number of input sets of which this is the worst.
     """
 
     max_abs: float
@@ -35,13 +35,13 @@ class Agreement:
 
     def __post_init__(self) -> None:
         if self.detail and not self.share > 1.0:
-            object.__setattr__(self, 'share', math.inf)  # what is wrong without a number is so by any measure
+            object.__setattr__(self, 'share', math.inf)  # a wrong shape, for example, exceeds any tolerance
 
     def __bool__(self) -> bool:
         return not self.detail
 
     def joined(self, other: Agreement, cases: int) -> Agreement:
-        """The worst of both, of so many cases; what disagrees first is said."""
+        """The worst of both, out of ``cases`` cases, with the first disagreement."""
         return Agreement(
             max(self.max_abs, other.max_abs),
             max(self.max_rel, other.max_rel),
@@ -52,11 +52,11 @@ class Agreement:
 
 
 AGREED = Agreement(0.0, 0.0)
-"""Of results that do not differ at all."""
+"""The agreement of equal results."""
 
 
 def disagreement(detail: str) -> Agreement:
-    """Of results that are wrong by more than a number says."""
+    """The agreement of results that are wrong by no measurable amount, such as a missing output."""
     return Agreement(math.inf, math.inf, detail)
 
 
@@ -66,12 +66,11 @@ def compare(actual: Outputs, expected: Outputs, tolerance: Tolerance, scaled: bo
     Integers are counts, which must be equal.
 
     Args:
-        actual: what a backend returned.
-        expected: what it should have returned. Names missing in ``actual`` are a disagreement, and so is nothing
-            to compare.
+        actual: the outputs of a backend.
+        expected: the right outputs. It is a disagreement if one is missing in ``actual``, or if there are none.
         tolerance: the error allowed.
-        scaled: whether ``atol`` grows with the largest number expected: in extreme inputs a small element comes of the
-            cancellation of large ones, and float32 holds it no better than that.
+        scaled: whether ``atol`` grows with the largest number expected: for extreme inputs, small results come from the
+            cancellation of large numbers, and float32 is no more accurate than that.
     """
     if not expected:
         return disagreement('there is nothing to compare')

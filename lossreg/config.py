@@ -23,7 +23,7 @@ from lossreg.spec import spec_of
 from lossreg.untrusted import MAX_TEXT, built_from_data, read_file
 
 LOSS_NAME = re.compile(r'\w*(Loss|Divergence)$')
-"""What a type looks like that is a loss, but not one of ours: it is listed as skipped."""
+"""A pattern for the types of losses that are not ours; they are listed as skipped."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,16 @@ class LossInConfig:
     """A loss dict in a config.
 
     Attributes:
-        place: where it stands, as ``file:model.head.loss``.
-        written: the ``type`` as it is written there: a name, or where it is a class that one's, as
-            ``mmdet.models.losses.FocalLoss``.
-        options: the arguments written there.
-        ours: the name of our class that training would build; empty for a host's.
-        host_class: the host class that the place means, such as ``mmpose.KLDiscretLoss``; empty where it means ours.
-        stand_in: ours for that class, if there is one.
+        place: where the dict is, such as ``file:model.head.loss``.
+        written: its ``type`` as written; for a class, its package and name, such as ``mmdet.FocalLoss``.
+        options: its arguments.
+        ours: the name of our class that training would build; '' for a host's class.
+        host_class: the host class that the dict means, such as ``mmpose.KLDiscretLoss``; '' if it means ours.
+        stand_in: our class for that one, if there is one.
         owners: the types of the dicts around it, the outermost first.
-        data: the folder of the config where that is data, in YAML or JSON; None where it is Python.
-        fault: why it cannot be what was meant: no such loss is known.
-        head: the innermost of these dicts that has a type; None where the loss stands alone.
+        data: the folder of a config in YAML or JSON, which is data; None for a config in Python.
+        fault: what is wrong with the type, if no such loss is known.
+        head: the innermost dict around it that has a type; None if there is none.
     """
 
     place: str
@@ -57,7 +56,7 @@ class LossInConfig:
 
     @property
     def kept(self) -> str:
-        """Why the host's own class must stand here; empty where ours can."""
+        """Why the host's own class must stay here; '' if ours can replace it."""
         hosts = [h.name for h in spec_of(load_losses()[self.ours]).stands_in_for] if self.ours else [self.host_class]
         return why_kept(hosts, self.owners)
 
@@ -68,18 +67,18 @@ class LossInConfig:
 
     @property
     def conflict(self) -> str:
-        """The name that should stand there, where ours of this name means something else to this host."""
+        """The name to write instead, if our class of this name is not the one that this host means by it; else ''."""
         if self.ours and self.stand_in is not None and self.stand_in.loss.__name__ != self.ours:
             return self.stand_in.name
         return ''
 
     def request(self) -> Request | None:
-        """What to export or check for the loss alone, or None if no class of ours stands in for it.
+        """The loss to export or check, without its head; None if no class of ours stands in for it.
 
         Raises:
-            ConfigError: our class does not take these arguments, means something else to this host, or changes what
+            ConfigError: our class does not take these arguments, is not the one that this host means, or changes what
                 the head around it does.
-            DeclinedError: the arguments are not those the loss is built from.
+            DeclinedError: an argument is for the head, which removes it before it builds the loss.
         """
         with built_from_data(self.data):
             return self._request()
@@ -103,11 +102,11 @@ class LossInConfig:
         return Request.of({'type': self.stand_in.loss, **options}, call_name=call_name, host_class=self.host_class)
 
     def requests(self) -> list[Request]:
-        """What to export or check for it where it stands: one for each call that its head makes; none without ours.
+        """The loss to export or check, once for each call that its head makes; empty if no class of ours stands in.
 
         Raises:
-            ConfigError: as :meth:`request`, or the loss does not take what its head gives.
-            DeclinedError: as :meth:`request`, or only the host's own class takes what its head gives.
+            ConfigError: as in :meth:`request`, or the loss does not take what its head gives.
+            DeclinedError: as in :meth:`request`, or only the host's own class takes what its head gives.
         """
         request = self.request()
         if request is None or self.head is None:
@@ -124,10 +123,10 @@ class LossInConfig:
 
 
 def _translated(options: Mapping[str, Any], package: str) -> dict[str, Any]:
-    """Options in which every loss of a host's is one of ours that stands in for it.
+    """Options in which each host's loss is replaced by its stand-in.
 
     Raises:
-        ConfigError: none does for one of them.
+        ConfigError: one of them has no stand-in.
     """
     return {key: _translated_value(value, package) for key, value in options.items()}
 
@@ -150,8 +149,7 @@ def find_losses(path: Path, host: str = '') -> list[LossInConfig]:
     """All losses in one config file.
 
     Args:
-        path: a text or pure-Python config of mmengine, or one in YAML or JSON, which is data: see
-            :mod:`lossreg.data_config`.
+        path: a text or pure-Python config of mmengine, or a config in YAML or JSON (see :mod:`lossreg.data_config`).
         host: the package whose registry resolves plain names; the config's ``default_scope`` by default.
 
     Raises:
@@ -160,7 +158,7 @@ def find_losses(path: Path, host: str = '') -> list[LossInConfig]:
     config = read_data_config(path) if is_data(path) else _run_config(path)
     scope = host or config.get('default_scope') or ''
     if not isinstance(scope, str):
-        raise ConfigError(f'{path} has a default_scope that is no name')
+        raise ConfigError(f'{path} has a default_scope that is not a name')
     imports = config.get('custom_imports')
     unscoped = isinstance(imports, Mapping) and 'lossreg.unscoped' in (imports.get('imports') or [])
     data = path.parent if is_data(path) else None
@@ -176,7 +174,7 @@ def find_losses(path: Path, host: str = '') -> list[LossInConfig]:
 
 
 def _run_config(path: Path) -> dict[str, Any]:
-    """A config in Python, which is code, as mmengine reads it."""
+    """A config in Python, which mmengine reads by running it."""
     if not os.path.isfile(path):
         raise ConfigError(f'{path} is not a regular file')
     try:
@@ -184,7 +182,7 @@ def _run_config(path: Path) -> dict[str, Any]:
             found: dict[str, Any] = Config.fromfile(path, import_custom_modules=False).to_dict()
     except (ConfigError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # a config is code, so it may raise anything, and exit
+    except BaseException as error:  # a config is code, so it may raise anything, even SystemExit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ''
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {reason}') from error
     return found
@@ -193,9 +191,9 @@ def _run_config(path: Path) -> dict[str, Any]:
 def _loss_dicts(
     node: Any, place: str, scope: str, owners: tuple[str, ...] = (), head: Head | None = None
 ) -> Iterator[tuple[str, Mapping[str, Any], str, tuple[str, ...], Head | None]]:
-    """Every dict whose type is, or looks like, a loss, with the scope, the types of the dicts around it, and its head.
+    """Every dict whose type is, or looks like, a loss, with its place, scope, owners and head.
 
-    mmengine builds what is inside a dict in that one's scope.
+    A dict's ``_scope_`` applies to everything inside it, as in mmengine.
     """
     if isinstance(node, Mapping):
         name = _type_name(node)
@@ -216,7 +214,7 @@ def _loss_dicts(
 def _unknown(
     node: Any, place: str, scope: str, names: KnownNames, is_expected: bool = False
 ) -> Iterator[tuple[str, LossInConfig]]:
-    """Every dict that ought to be a loss and is none that is known: misspelt, or under a key of losses."""
+    """Every dict that should be a loss but has an unknown type: it is misspelt, or under a key that holds losses."""
     if isinstance(node, Mapping):
         name = _type_name(node)
         if name:
@@ -246,7 +244,7 @@ def _unknown_type(
         return None
     looks_like_loss = LOSS_WORD.search(plain) is not None
     is_ours = package == 'lossreg' and ('.' in name or is_expected or LOSS_NAME.match(plain) is not None)
-    # a class is there, whatever its name
+    # a class exists, whatever its name
     is_class = isinstance(node.get('type'), type)
     fault = '' if is_class else names.fault_of(plain, package, is_ours or (is_expected and not looks_like_loss))
     if not fault and not is_expected:
@@ -256,14 +254,14 @@ def _unknown_type(
 
 
 def _with_unknown(found: Sequence[LossInConfig], unknown: Mapping[str, LossInConfig]) -> list[LossInConfig]:
-    """The losses found, those that are not known among them marked, and those that do not look like losses added."""
+    """The losses found, with the faults of unknown ones, and those added that do not look like losses."""
     places = {item.place for item in found}
     marked = [replace(item, fault=unknown[item.place].fault) if item.place in unknown else item for item in found]
     return [*marked, *(replace(item, place=place) for place, item in unknown.items() if place not in places)]
 
 
 def _type_name(node: Mapping[str, Any]) -> str:
-    """The type as a config would write it; a class carries the package it is from."""
+    """The type as a config would write it; for a class, with its package."""
     kind = node.get('type')
     if isinstance(kind, type):
         package = kind.__module__.split('.')[0]
@@ -284,7 +282,7 @@ def _loss_in_config(
     plain = name.rpartition('.')[2]
     package = name.split('.')[0] if '.' in name else item.get('_scope_', '') or scope
     host = f'{package}.{plain}' if package else ''
-    # a host's registry looks at its own names before those placed in the root
+    # a host's registry looks up its own names before those in the root registry
     falls_back = '.' not in name and unscoped and host not in known
     ours = plain if plain in load_losses() and (package in ('lossreg', '') or falls_back) else ''
     if ours:
@@ -294,12 +292,12 @@ def _loss_in_config(
 
 @dataclass(frozen=True)
 class Skipped:
-    """A loss found that cannot be exported or checked, and why.
+    """A loss in a config that cannot be exported or checked.
 
     Attributes:
-        loss: where it is.
+        loss: the loss.
         reason: why not, in one line.
-        is_error: whether the config is wrong; otherwise there just is no class of ours for it.
+        is_error: whether the config is wrong, rather than the loss having no stand-in.
     """
 
     loss: LossInConfig
@@ -308,22 +306,22 @@ class Skipped:
 
 
 def requests_for(target: str, host: str = '', variant: str = '') -> tuple[list[Request], list[Skipped]]:
-    """What a command-line target asks for: a loss name, a config file or a folder of them.
+    """The losses of a command-line target: a loss name, a config file, or a folder of configs.
 
-    A file that is not there is looked for among our own configs: ``pose/kl_discret_loss.py``.
+    A Python file that does not exist is looked up among our own configs (``pose/kl_discret_loss.py``).
 
     Args:
-        target: as it was written.
+        target: the target as written.
         host: the package whose registry resolves plain names in configs.
-        variant: the only variant wanted of a loss named by its name; all of them by default.
+        variant: the variant, if the target is the name of a loss; all variants by default.
 
     Raises:
-        ConfigError: the target is none of these, or a config cannot be read.
+        ConfigError: the target does not exist or holds no loss, or a config cannot be read.
     """
     path = Path(target)
     if path.suffix == '.py' and not os.path.exists(path):
         path = config_folder() / target
-    if not os.path.exists(path):  # unlike pathlib's, False for a name too long
+    if not os.path.exists(path):  # pathlib's raises if the name is too long
         if path.suffix or '/' in target:
             raise ConfigError(f'{target} does not exist')
         return variants_of(target, variant), []
@@ -348,7 +346,7 @@ def _split(found: Sequence[LossInConfig]) -> tuple[list[Request], list[Skipped]]
     skipped: list[Skipped] = []
     within: tuple[str, ...] = ()
     for item in found:
-        if item.place.startswith(within):  # a part of one of ours, which is one graph
+        if item.place.startswith(within):  # part of a composite loss of ours, which is one graph
             continue
         try:
             found_here = item.requests()
@@ -371,7 +369,7 @@ def _split(found: Sequence[LossInConfig]) -> tuple[list[Request], list[Skipped]]
 
 
 def _add(requests: list[Request], request: Request) -> None:
-    """Adds a request, or its heads to the one that comes to the same artefacts."""
+    """Adds a request, or only its heads if an earlier request gives the same artefacts."""
     for at, known in enumerate(requests):
         if known.is_same_call(request):
             requests[at] = replace(known, heads=tuple(dict.fromkeys((*known.heads, *request.heads))))
@@ -380,7 +378,7 @@ def _add(requests: list[Request], request: Request) -> None:
 
 
 def migration_diff(path: Path, host: str = '') -> str:
-    """The unified diff that makes a config use our classes; empty where nothing is to be changed.
+    """The unified diff that makes a config use our classes; '' if nothing needs to change.
 
     Raises:
         ConfigError: the file cannot be read as a config.
@@ -409,7 +407,7 @@ def migration_diff(path: Path, host: str = '') -> str:
 
 
 def _written_type(name: str) -> str:
-    """The pattern of a dict's type in a config's text, a name or a class, its first group all that comes before it."""
+    """The pattern of a type, a name or a class, in a config's text. Its first group matches what precedes the type."""
     before = r"""(\btype\s*=\s*|['"]type['"]\s*:\s*)"""
     return rf"""{before}(?:(?P<quote>['"]){re.escape(name)}(?P=quote)|(?:\w+\.)*{name.rpartition('.')[2]}\b)"""
 
@@ -418,7 +416,7 @@ def config_folder() -> Path:
     """Our own configs: beside the package in a checkout, in ``.mim`` in an installed wheel.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: neither exists.
     """
     package = Path(__file__).parent
     for folder in (package / '.mim' / 'configs', package.parent / 'configs'):

@@ -57,7 +57,7 @@ def _with_bases(path: Path, root: Path, above: tuple[str, ...]) -> tuple[dict[st
             raise ConfigError(f'{path} has more than {MAX_BASES} bases')
         doubles = sorted(map(str, merged.keys() & found.keys()))
         if doubles:
-            raise ConfigError(f'{doubles[0]!r} stands in two bases of {path}')
+            raise ConfigError(f'{doubles[0]!r} appears in two bases of {path}')
         merged |= found
     return _merged(config, merged, str(path)), count
 
@@ -93,7 +93,7 @@ def _base_path(base: Any, path: Path, root: Path) -> Path:
         raise ConfigError(f'{BASE} of {path} must be a path or a list of paths')
     if os.path.splitext(base)[1] not in SUFFIXES or '::' in base:
         raise ConfigError(
-            f'{path} has the base {base[:100]!r}, but data inherits from YAML and JSON files alone, which run no code; '
+            f'{path} has the base {base[:100]!r}, but data may inherit only from YAML and JSON, which run no code; '
             'write the config in Python'
         )
     found = path.parent / base
@@ -135,7 +135,7 @@ def bases_stay_data() -> Iterator[None]:
         names = given if isinstance(given, list) else [given]
         for base in names:
             if not isinstance(base, str) or os.path.splitext(base)[1] not in SUFFIXES or '::' in base:
-                raise ConfigError(f'a base in YAML or JSON has the base {str(base)[:100]!r}, which is no data')
+                raise ConfigError(f'a base in YAML or JSON has the base {str(base)[:100]!r}, which is not data')
         return names
 
     find = Config._get_base_files

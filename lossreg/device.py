@@ -245,7 +245,7 @@ class TrainStep:
             StateError: it is damaged, or belongs to another step.
         """
         if not path.is_file():
-            raise FileNotFoundError(f'{path} does not exist or is no file')
+            raise FileNotFoundError(f'{path} does not exist or is not a file')
         name = path.name
         try:
             with safe_open(str(path), framework='numpy') as file:
@@ -254,7 +254,7 @@ class TrainStep:
                 # read only after its size has been checked
                 arrays = {key: file.get_tensor(key) for key in self._expected}
         except (SafetensorError, OSError) as error:
-            raise StateError(f'{name} is no safetensors file, or damaged: {error}') from error
+            raise StateError(f'{name} is not a safetensors file, or is damaged: {error}') from error
         graph, waiting = metadata.get(GRAPH_KEY, ''), metadata.get(WAITING_KEY, '0')
         if graph != self._sha256:
             raise StateError(
@@ -355,7 +355,7 @@ class _Graph:
             raise StateError(f'{name} cannot be loaded: {first}; copy it again, or export it again') from error
         chosen = self.session.get_providers()[0]
         if chosen != provider:
-            raise RuntimeError(f'ONNX Runtime fell back to {chosen} where {provider} was asked for')
+            raise RuntimeError(f'ONNX Runtime fell back to {chosen} instead of {provider}')
         if text is None:
             raise StateError(f'{name} is not a training step of lossreg')
         self.metadata = _metadata(name, text)
@@ -402,7 +402,7 @@ def _metadata(file: str, text: str) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f'{text} is no number')
+    raise ValueError(f'{text} is not a number')
 
 
 def _check_metadata(meta: dict[str, Any]) -> None:
@@ -511,7 +511,7 @@ def _read(path: Path) -> bytes:
         StateError: it is too large to be a graph.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist or is no file')
+        raise FileNotFoundError(f'{path} does not exist or is not a file')
     if path.stat().st_size >= 2 << 30:
         raise StateError(f'{path.name} is larger than an ONNX file can be; copy it again, or export it again')
     return path.read_bytes()

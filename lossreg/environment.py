@@ -18,7 +18,7 @@ from lossreg.versions import versions
 FLAVOURS = (('mmengine', 'onedl-mmengine'), ('onnxruntime', 'onnxruntime-gpu'))
 """Pairs of packages that install a module of the same name: only one of each pair may be installed."""
 
-MENDS = {
+FIXES = {
     'mmengine': 'pip install mmengine, or onedl-mmengine, its maintained fork',
     'libcuda.so': 'no NVIDIA driver here: a machine with a GPU has one',
     'libcublas': "pip install 'lossreg[gpu]'",
@@ -29,29 +29,29 @@ MENDS = {
 
 
 def findings() -> list[dict[str, str]]:
-    """The rows of ``lossreg env``: ``name``, ``found`` and, as ``mend``, the fix if one is needed."""
+    """The rows of ``lossreg env``: ``name``, ``found`` and ``fix``, which is empty if nothing needs fixing."""
     installed = versions()
     # if one package of a pair is installed, the other is not missing
     unmissed = {a if installed[b] and not installed[a] else b for a, b in FLAVOURS}
     rows = [
-        {'name': name, 'found': found or 'not installed', 'mend': '' if found else MENDS.get(name, '')}
+        {'name': name, 'found': found or 'not installed', 'fix': '' if found else FIXES.get(name, '')}
         for name, found in installed.items()
         if found or name not in unmissed
     ]
     rows += [
         {
             'name': first,
-            'found': 'two flavours over each other',
-            'mend': f'pip uninstall -y {first} {second}, then install one of them',
+            'found': 'both are installed, one over the other',
+            'fix': f'pip uninstall -y {first} {second}, then install one of them',
         }
         for first, second in FLAVOURS
         if installed[first] and installed[second]
     ]
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'
-    rows.append({'name': 'CUDA device', 'found': cuda, 'mend': ''})
-    missing, mend = missing_cuda_library()
+    rows.append({'name': 'CUDA device', 'found': cuda, 'fix': ''})
+    missing, fix = missing_cuda_library()
     found = 'all libraries load' if not missing else f'cannot load: {missing}'
-    rows.append({'name': 'ONNX Runtime CUDA provider', 'found': found, 'mend': mend})
+    rows.append({'name': 'ONNX Runtime CUDA provider', 'found': found, 'fix': fix})
     return rows
 
 
@@ -70,8 +70,8 @@ def missing_cuda_library() -> tuple[str, str]:
         ctypes.CDLL(str(library))
     except OSError as error:
         missing = str(error).partition(':')[0]
-        mend = next((mend for name, mend in MENDS.items() if missing.startswith(name)), "pip install 'lossreg[gpu]'")
-        return missing, mend
+        fix = next((fix for name, fix in FIXES.items() if missing.startswith(name)), "pip install 'lossreg[gpu]'")
+        return missing, fix
     return '', ''
 
 
@@ -89,9 +89,9 @@ def require_cuda(onnxruntime: bool, torch_too: bool) -> None:
     """Raises MissingBackendError, with the fix, unless CUDA can be used."""
     if torch_too and not torch.cuda.is_available():
         raise MissingBackendError('CUDA is required, but torch finds no CUDA device here')
-    missing, mend = missing_cuda_library() if onnxruntime else ('', '')
+    missing, fix = missing_cuda_library() if onnxruntime else ('', '')
     if missing:
-        raise MissingBackendError(f'ort-cuda is required, but its provider cannot load {missing}; {mend}')
+        raise MissingBackendError(f'ort-cuda is required, but its provider cannot load {missing}; {fix}')
 
 
 def describe(device: str) -> dict[str, str]:

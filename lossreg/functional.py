@@ -1,4 +1,4 @@
-"""The functional forms of all losses, by name: ``lossreg.functional.giou_loss``. Derived from the registry."""
+"""The functional forms of all registered losses, by name: ``lossreg.functional.giou_loss``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the heads of OpenMMLab's packages give where they call a loss: one table, from which exports and checks take it.
+"""How the heads of OpenMMLab's packages call their losses: one table, used by exports and checks.
 
-A row is a package, types of its heads, and for each of their options that holds a loss what they call it with. It is
-held against the source of every head named, and against many of them while they train (``tests/openmmlab``).
+A row names a package, types of its heads and, for each of their options that holds a loss, the arguments of the call.
+``tests/openmmlab`` compares the table with the source of every head in it, and with many heads in training.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from lossreg.unit import as_called
 Config = Mapping[str, Any]
 
 UNKNOWN = 'unknown: '
-"""How the place of a head begins that is not in the table."""
+"""The prefix of the place of a head that is not in the table."""
 
 
 @dataclass(frozen=True)
 class Own:
-    """A value that a head takes from an option of its own.
+    """A value that a head takes from one of its own options.
 
     Attributes:
-        option: the option.
-        default: what it is where the config does not say.
+        option: the name of the option.
+        default: its default.
     """
 
     option: str
     default: Any = None
 
     def of(self, head: Config) -> Any:
-        """The value for one head."""
+        """The value in one head."""
         return head.get(self.option, self.default)
 
 
 @dataclass(frozen=True)
 class Gives:
-    """What a head gives at a call.
+    """The arguments that a head gives in a call.
 
     Attributes:
-        positional: how many arguments come by position.
-        named: the names of those tensors and averages that come by name.
-        constants: arguments whose value is the same at every call: the value, or the head's option that holds it. None
-            is as good as not given.
-        shapes: calls of ours that have the shapes the head gives; of a loss that has none of them, its first.
-        if_taken: names that a head gives only to losses that take them.
-        mapped: the option in which the config itself names the arguments, for the loss by its own name.
-        when: whether a head with this config calls a loss with this config so.
+        positional: the number of positional arguments.
+        named: the names of tensors and average factors given by name.
+        constants: arguments with the same value in every call: the value, or the head's option that holds it. None
+            counts as absent.
+        shapes: the calls of our losses with the shapes that the head gives; a loss with none of them uses its first.
+        if_taken: the names of tensors given only to losses that take them.
+        mapped: the option in which the config lists the arguments of each loss.
+        when: whether a head with this config makes this call of a loss with this config.
     """
 
     positional: int
@@ -64,24 +64,24 @@ class Gives:
     when: Callable[[Config, Config], bool] = lambda head, loss: True
 
     def shaped(self, *shapes: str) -> Gives:
-        """The same with tensors of other shapes."""
+        """These arguments, with tensors of other shapes."""
         return replace(self, shapes=shapes)
 
 
 def always(**constants: Any) -> dict[str, Any]:
-    """Arguments whose value is the same at every call."""
+    """Arguments with the same value in every call."""
     return constants
 
 
 @dataclass(frozen=True)
 class Row:
-    """Heads that call their losses alike.
+    """Heads that call their losses in the same way.
 
     Attributes:
-        package: where their types are registered.
-        heads: these, separated by blanks.
-        losses: what they give, by option: once, or for each call they make. ``loss[1]`` is the second of a list, and
-            ``losses.*`` any in a dict.
+        package: the package that registers them.
+        heads: their types, separated by spaces.
+        losses: what they give, by option, for their only call or for each. ``loss[1]`` is the second loss in a list,
+            and ``losses.*`` any in a dict.
     """
 
     package: str
@@ -113,12 +113,12 @@ PIXELS = (
     Gives(2, (), IGNORED, when=lambda head, loss: not head.get('sampler')),
 )
 YOLO = {'loss_cls': DENSE, 'loss_bbox': PLAIN, 'loss_obj': DENSE}
-# a column of weights, one for each box
+# a column of weights, one per box
 WEIGHT_COLUMN = ('weight_columns_and_iou', 'weight_columns')
 
 
 def _skips_crowds(head: Config, loss: Config) -> bool:
-    """Whether YOLOv5's head leaves out what lies in boxes to be ignored."""
+    """Whether YOLOv5's head ignores predictions inside boxes marked as ignored."""
     return bool(head.get('ignore_iof_thr', -1.0) != -1.0)
 
 
@@ -127,7 +127,7 @@ def _skips_none(head: Config, loss: Config) -> bool:
 
 
 def _is_decoded_too(head: Config, loss: Config) -> bool:
-    """Whether mmrotate's heads give their boxes as deltas and decoded."""
+    """Whether mmrotate's heads give decoded boxes besides the deltas."""
     return bool(head.get('loss_bbox_type', 'normal') == 'kfiou')
 
 
@@ -138,12 +138,12 @@ ROTATED_BOXES = (
 
 
 def _named(*parts: str) -> Callable[[Config, Config], bool]:
-    """Whether the name under which a loss is logged contains one of these."""
+    """Whether a loss's ``loss_name`` contains one of these."""
     return lambda head, loss: any(part in str(loss.get('loss_name', '')) for part in parts)
 
 
 def _of_type(name: str) -> Callable[[Config, Config], bool]:
-    """Whether the loss is of this type, of whatever package."""
+    """Whether the loss has this type, in any package."""
     return lambda head, loss: str(loss['type']).rpartition('.')[2] == name
 
 
@@ -152,7 +152,7 @@ def _gan(target_is_real: bool, is_disc: bool) -> Gives:
 
 
 GAN = (_gan(True, False), _gan(True, True), _gan(False, True))
-# the generator's call of the relativistic loss has a second half
+# the generator's relativistic loss makes a second call
 RELATIVISTIC = (_gan(True, False), _gan(False, False), _gan(True, True), _gan(False, True))
 
 DETECTORS = (
@@ -178,7 +178,7 @@ DETECTORS = (
     Row('mmdet', 'FCNMaskHead CoarseMaskHead HTCMaskHead SCNetMaskHead', {'loss_mask': WEIGHTED}),
     Row('mmdet', 'MaskPointHead', {'loss_point': WEIGHTED}),
     Row('mmdet', 'DynamicMaskHead', {'loss_mask': AVERAGED}),
-    # it puts this option into the loss that it builds, which comes to the same
+    # the head passes this option to the loss's constructor, which is equivalent
     Row(
         'mmdet',
         'FusedSemanticHead SCNetSemanticHead',
@@ -532,7 +532,7 @@ POSES = (
         'RegressionHead MotionRegressionHead TemporalRegressionHead TrajectoryRegressionHead',
         {'loss': WEIGHTED},
     ),
-    # a weight for each keypoint, without a dimension for its coordinates
+    # one weight per keypoint, without a dimension for its coordinates
     Row('mmpose', 'IntegralRegressionHead DSNTHead', {'loss': WEIGHTED.shaped('joint_weights')}),
     Row('mmpose', 'MultipleLossWrapper', {'losses': WEIGHTED.shaped('joint_weights')}),
     Row('mmpose', 'InternetHead', dict.fromkeys(('loss', 'loss_hand_type', 'loss_root_depth'), WEIGHTED)),
@@ -684,8 +684,8 @@ class Head:
     """The dict around a loss in a config, and the place of the loss in it.
 
     Attributes:
-        type: with its package, such as ``mmseg.FCNHead``.
-        option: where in it the loss stands, such as ``loss_decode`` or ``loss_decode[1]``.
+        type: its type with the package, such as ``mmseg.FCNHead``.
+        option: the place of the loss in it, such as ``loss_decode`` or ``loss_decode[1]``.
         config: the dict.
     """
 
@@ -695,19 +695,19 @@ class Head:
 
     @property
     def place(self) -> str:
-        """``mmseg.FCNHead.loss_decode``."""
+        """The place of the loss, such as ``mmseg.FCNHead.loss_decode``."""
         return f'{self.type}.{self.option}'
 
 
 @dataclass(frozen=True)
 class HeadCall:
-    """How a head calls a loss of ours.
+    """How a head calls one of our losses.
 
     Attributes:
-        place: the head and its option; after :data:`UNKNOWN`, if it is not in the table.
-        call_name: the call; empty if that is not known.
-        optional: the optional inputs given; None if they are not known.
-        constants: the arguments that the artefact holds.
+        place: the head and its option, with the prefix :data:`UNKNOWN` if it is not in the table.
+        call_name: the call; '' if unknown.
+        optional: the optional inputs given; None if unknown.
+        constants: the arguments that become constants of the artefact.
     """
 
     place: str
@@ -717,7 +717,7 @@ class HeadCall:
 
 
 def in_table(head: Head) -> tuple[Gives, ...]:
-    """What the table has for a place; empty if it has nothing."""
+    """The table's entry for a place; empty if there is none."""
     package, _, name = head.type.rpartition('.')
     plain = '.'.join(part.partition('[')[0] for part in head.option.split('.'))
     for option in (head.option, plain, f'{plain.rpartition(".")[0]}.*'):
@@ -729,12 +729,12 @@ def in_table(head: Head) -> tuple[Gives, ...]:
 
 
 def given_by(head: Head, loss: Config) -> tuple[Gives, ...]:
-    """What a head gives at each call that it makes of a loss with this config; empty if that is not known."""
+    """What a head gives in each call of a loss with this config; empty if unknown."""
     return tuple(_mapped(gives, head) for gives in in_table(head) if gives.when(head.config, loss))
 
 
 def _mapped(gives: Gives, head: Head) -> Gives:
-    """What is given, where the config names it for each loss."""
+    """The arguments as listed in the config, if it lists them for each loss."""
     if not gives.mapped:
         return gives
     names = head.config.get(gives.mapped, {}).get(head.option.rpartition('.')[2], ())
@@ -742,13 +742,13 @@ def _mapped(gives: Gives, head: Head) -> Gives:
 
 
 def head_calls(head: Head, written: Config, loss: nn.Module, call_name: str = '') -> Iterator[HeadCall]:
-    """The calls that a head makes of a loss of ours.
+    """The calls that a head makes of one of our losses.
 
     Args:
-        head: where it stands.
-        written: the loss's own dict.
-        loss: ours for it.
-        call_name: the one of its calls that stands for the host's, if that is settled.
+        head: the head.
+        written: the config of the loss.
+        loss: our loss for it.
+        call_name: the call that corresponds to the host's, if known; else ''.
 
     Raises:
         ConfigError: the loss does not take what the head gives.
@@ -784,12 +784,12 @@ def _head_call(head: Head, gives: Gives, loss: nn.Module, call_name: str) -> Hea
 
 
 def _preferred(calls: Iterable[Call], names: Iterable[str]) -> list[Call]:
-    """Those of these names."""
+    """The calls with these names."""
     return [c for c in calls if c.name in names]
 
 
 def _taken(call: Call, view: nn.Module) -> list[Input]:
-    """The inputs that come from a caller: state and random draws are the loss's own affair."""
+    """The inputs that the caller gives: neither state nor noise, which the loss provides itself."""
     return [i for i in call.inputs if i.when(view) and not i.state and i.role is not Role.NOISE]
 
 
@@ -798,10 +798,10 @@ def _needed(call: Call, view: nn.Module) -> list[Input]:
 
 
 def _parameters(call: Call, inputs: Iterable[Input]) -> set[str]:
-    """The parameters by which these inputs come in."""
+    """The parameters that take these inputs."""
     return {call.parameter_of(i.name) for i in inputs}
 
 
 def _agrees(call: Call, constants: Mapping[str, Any]) -> bool:
-    """Whether the call gives no other constants than these."""
+    """Whether the call's constants do not contradict these."""
     return all(call.constants[n] == v for n, v in constants.items() if n in call.constants)

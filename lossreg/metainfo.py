@@ -1,4 +1,4 @@
-"""What mmpose's configs say of a data set's keypoints."""
+"""Reads the sigmas of a data set's keypoints from mmpose's metainfo."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from torch import Tensor
 from lossreg.engine import Config
 
 Metainfo = str | Mapping[str, Any] | Sequence[float]
-"""Where sigmas come from: the path of a data set's metainfo file, its content, or the sigmas themselves."""
+"""The source of sigmas: the path of a data set's metainfo file, its content, or the sigmas themselves."""
 
 
 def read_sigmas(metainfo: Metainfo | None) -> Tensor | None:
-    """The sigmas of a data set, (K), from what a config says of it. For constructors only.
+    """The sigmas of a data set, (K), from its metainfo in a config. For constructors only.
 
-    A path is that of a config file with ``dataset_info``; one that does not exist is looked for, by its last part,
-    among the data sets that an installed mmpose brings, as mmpose does.
+    A path leads to a config file with ``dataset_info``. As in mmpose, a file that does not exist is looked up by name
+    among the data sets of an installed mmpose.
 
     Raises:
-        ValueError: there is no such file, or no positive sigmas in it.
+        ValueError: the file does not exist, or a sigma is missing or not positive.
     """
     if metainfo is None:
         return None
@@ -40,7 +40,7 @@ def read_sigmas(metainfo: Metainfo | None) -> Tensor | None:
 
 
 def _metainfo_file(path: str) -> Path:
-    """The file of a data set's metainfo, or mmpose's own of that name."""
+    """The metainfo file of a data set, or mmpose's own file of that name."""
     file = Path(path)
     if file.is_file():
         return file
@@ -48,6 +48,6 @@ def _metainfo_file(path: str) -> Path:
     if mmpose is not None and mmpose.origin is not None:
         shipped = Path(mmpose.origin).parent / '.mim' / 'configs' / '_base_' / 'datasets' / file.name
         if shipped.is_file():
-            warnings.warn(f'metainfo file {path} does not exist; {shipped} is taken for it', stacklevel=4)
+            warnings.warn(f'metainfo file {path} does not exist; using {shipped} instead', stacklevel=4)
             return shipped
     raise ValueError(f'metainfo file {path} does not exist; give its path, or the numbers: dict(sigmas=[...])')

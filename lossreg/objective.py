@@ -1,4 +1,4 @@
-"""Joins losses into one objective: which inputs they share, and the graph that adds them up."""
+"""Combines losses into one objective: the inputs that they share, and the graph of their weighted sum."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Term:
     """One summand of an objective.
 
     Attributes:
-        name: what it is called in the objective's result.
+        name: its name in the objective's result.
         loss: the module.
-        call: how it is called.
-        uses: for each time it is called, the objective's name of each of its inputs.
-        weight: its factor, or the name of an input that holds it.
+        call: the call used.
+        uses: for each time it is called, the objective's names of its inputs.
+        weight: its factor, or the name of an input that holds the factor.
     """
 
     name: str
@@ -44,9 +44,9 @@ def term_of(name: str, description: Mapping[str, Any], *, penalty: bool, loss: n
     Args:
         name: an identifier.
         description: the config. ``inputs`` maps the loss's inputs to the objective's, or lists the latter in order; a
-            penalty is taken of each input listed.
-        penalty: whether it is a penalty.
-        loss: the module, where it has been built before.
+            penalty is applied to each input listed.
+        penalty: whether the term is a penalty.
+        loss: the module, if it has been built already.
 
     Raises:
         ValueError: the config is incomplete, or names inputs or a call that the loss does not have.
@@ -54,7 +54,7 @@ def term_of(name: str, description: Mapping[str, Any], *, penalty: bool, loss: n
     unknown = sorted(set(description) - {'loss', 'inputs', 'weight', 'call'})
     if not name.isidentifier() or iskeyword(name) or name == 'loss' or hasattr(fx.GraphModule, name):
         raise ValueError(
-            f'a term cannot be called {name!r}; it must be an identifier other than loss, no method of modules'
+            f'a term cannot be named {name!r}; give an identifier that is not loss, a keyword or a name in nn.Module'
         )
     if unknown or 'loss' not in description or 'inputs' not in description:
         wrong = f'has no use for {", ".join(unknown)}' if unknown else 'needs loss and inputs'
@@ -79,7 +79,7 @@ def term_of(name: str, description: Mapping[str, Any], *, penalty: bool, loss: n
 
 
 def check_names(terms: Sequence[Term]) -> None:
-    """Raises ValueError where two of the objective's inputs and results would have one name in an artefact."""
+    """Raises ValueError if two of the objective's inputs and results would have the same name in an artefact."""
     inputs = {given: f'an input of term {term.name}' for term in terms for use in term.uses for given in use.values()}
     scales = {term.weight: f'the weight of term {term.name}' for term in terms if isinstance(term.weight, str)}
     differentiable = {
@@ -89,7 +89,7 @@ def check_names(terms: Sequence[Term]) -> None:
         ('loss', 'the sum'),
         *((term.name, f'the value of term {term.name}') for term in terms),
         *((f'grad_{name}', f'the gradient of {name}') for name in sorted(differentiable)),
-        ('grad_output', 'the gradient that an artefact may be given'),
+        ('grad_output', 'the cotangent that an artefact may take'),
     ]
     taken = {**scales, **inputs}
     for name, what in results:
@@ -116,9 +116,9 @@ def _chosen_call(term: str, loss: nn.Module, name: str) -> Call:
 
 
 def sum_of(terms: Sequence[Term]) -> fx.GraphModule:
-    """A module from named tensors to the weighted sum, ``loss``, and each term before its weight.
+    """A module that maps named tensors to the weighted sum, ``loss``, and the unweighted terms.
 
-    It is written as a graph because the arguments of each loss differ: TorchScript compiles it as straight code.
+    It is built as a graph because each loss takes other arguments; TorchScript compiles it as straight-line code.
     """
     graph = fx.Graph()
     source = graph.placeholder('inputs', type_expr=dict[str, Tensor])
@@ -142,7 +142,7 @@ def _names(term: Term) -> Iterator[str]:
 
 
 def _value(graph: fx.Graph, term: Term, use: Mapping[str, str], values: Mapping[str, fx.Node]) -> fx.Node:
-    """One call of a term's loss, as a scalar."""
+    """The value of one call of a term's loss, a scalar."""
     call = term.call
     result = graph.call_module(term.name, kwargs=call.arrange({name: values[given] for name, given in use.items()}))
     if not call.returns_dict and len(call.outputs) == 1:
@@ -169,15 +169,15 @@ class TermInput:
     number: int
 
     def key(self, symbol: str) -> str:
-        """What stands for one of this call's dimensions; a number for itself."""
+        """The key of one of this call's dimensions; a number is its own key."""
         return symbol if symbol.isdigit() else f'{self.term.name}{self.number}.{symbol}'
 
 
 class Dimensions:
-    """The dimensions of an objective: those of its terms, of which two are one where they share an input.
+    """The dimensions of an objective: those of its terms, unified where terms share an input.
 
     Raises:
-        ValueError: an input would have to have two shapes or two types.
+        ValueError: terms need different shapes or types of an input.
     """
 
     def __init__(self, terms: Sequence[Term]) -> None:
@@ -199,7 +199,7 @@ class Dimensions:
         )
 
     def sizes(self, least: bool) -> dict[str, int]:
-        """The sizes that the terms fix, or with ``least`` the smallest they take, by the objective's symbols."""
+        """The sizes that the terms fix, or with ``least`` their minimum sizes, by the objective's symbols."""
         found: dict[str, int] = {}
         for use in self._uses:
             spec = spec_of(use.term.loss)
@@ -233,15 +233,15 @@ class Dimensions:
         if a == b:
             return
         if a.isdigit() and b.isdigit():
-            raise ValueError(f'two terms want {a} and {b} for one dimension')
-        # a number stands for all that are equal to it
+            raise ValueError(f'two terms need {a} and {b} for the same dimension')
+        # a number represents its equivalence class
         if a.isdigit():
             self._same[b] = a
         else:
             self._same[a] = b
 
     def _chosen_names(self) -> dict[str, str]:
-        """A name for each distinct dimension: the symbol of its first use, numbered where that is taken."""
+        """A name for each distinct dimension: the symbol of its first use, numbered if it is taken."""
         names: dict[str, str] = {}
         for use in self._uses:
             for symbol in (*use.declared.dims, *spec_of(use.term.loss).sizes(use.term.loss)):
@@ -255,7 +255,7 @@ class Dimensions:
         return self._names[self._root(use.key(symbol))]
 
     def _joined(self, name: str, uses: Sequence[TermInput]) -> Input:
-        """An input of the objective: as its first use declares it, in the objective's dimensions."""
+        """An input of the objective, as its first use declares it but in the objective's dimensions."""
         first = uses[0]
         declared, loss = first.declared, first.term.loss
         return replace(

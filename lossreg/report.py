@@ -1,4 +1,4 @@
-"""Rows of a check -> terminal table, JSON, JUnit, Markdown, GitHub annotations."""
+"""Formats the rows of a check as a terminal table, JSON, JUnit XML, Markdown or GitHub annotations."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CONFIG = 'config'
 """The backend of rows about a config itself: a loss in it that cannot be built, or that is not ours."""
 
 MEASURE = 'Largest error as a share of what is allowed, against eager (eager: against float64)'
-"""What the cells of tables say."""
+"""The meaning of the cells in tables."""
 
 UNIT = 'unit'
-"""The backend of rows about a unit on whatever backend: it could not be checked to its end."""
+"""The backend of rows about a unit as a whole, whose checks did not finish."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The cell in words: the largest error as a share of what is allowed, or what went wrong."""
+        """The text of the cell: the largest error as a share of the tolerance, or what went wrong."""
         if self.failed:
             return f'{self.failed} of {self.failed + self.passed} failed'
         if self.missing:
@@ -42,7 +42,7 @@ class Cell:
 
 
 def percent(share: float) -> str:
-    """A share of what is allowed, as tables show it."""
+    """A share of the tolerance, as tables show it."""
     if 0.0 < share < 0.001:
         return '< 0.1 %'
     return f'{100 * share:.2g} %' if share < 0.1 else f'{100 * share:.0f} %'
@@ -52,7 +52,7 @@ UnitKey = tuple[str, str, str, str]
 
 
 def summary(rows: Sequence[Row]) -> tuple[list[str], dict[UnitKey, dict[str, Cell]]]:
-    """The backends met, and for each unit (loss, variant, call, optional inputs) a cell a backend."""
+    """The backends in the rows, and for each unit (loss, variant, call, optional inputs) a cell per backend."""
     rows = [row for row in rows if row.backend != CONFIG]
     common: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
@@ -73,7 +73,7 @@ def _cell(rows: Sequence[Row]) -> Cell:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A terminal table: a line a unit, the largest error on each backend as a share of what is allowed."""
+    """A terminal table with a line per unit, and the largest error on each backend as a share of the tolerance."""
     backends, units = summary(rows)
     result = Table(title=MEASURE, title_style='dim')
     for column in ('loss', 'variant', 'call', 'with'):
@@ -101,7 +101,7 @@ def _title(row: Row) -> str:
 
 
 def closing_line(rows: Sequence[Row]) -> str:
-    """How many checks ended how."""
+    """A line with the number of checks by status."""
     counts = Counter(row.status.value for row in rows)
     parts = [f'{counts[s.value]} {word}' for s, word in _WORDS.items() if counts[s.value] or s is Status.PASS]
     return f'{len(rows)} checks: {", ".join(parts)}'
@@ -111,7 +111,7 @@ _WORDS = {Status.PASS: 'passed', Status.FAIL: 'failed', Status.SKIP: 'skipped', 
 
 
 def junit(rows: Sequence[Row]) -> str:
-    """JUnit XML, a test case a row."""
+    """JUnit XML with a test case per row."""
     counts = Counter(row.status for row in rows)
     suite = ElementTree.Element(
         'testsuite',
@@ -134,7 +134,7 @@ def junit(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row], environment: Mapping[str, str]) -> str:
-    """A record to keep: where it was run, the table, and what failed."""
+    """A Markdown record: the environment, the table, and the failures."""
     backends, units = summary(rows)
     lines = ['# lossreg check', '', *(f'- {key}: {value}' for key, value in environment.items()), '']
     lines += [

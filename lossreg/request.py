@@ -1,4 +1,4 @@
-"""A loss somebody asked for, and the units that exporting or checking it comes to."""
+"""A request to export or check a loss, and the units that it consists of."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Request:
         loss: the instance.
         config: ``type`` and the arguments given.
         variant: a short name for the config.
-        call_name: the call asked for; empty for all it allows.
-        host_class: the host class it stands in for, where a host's config asked for it.
-        heads: the places that call it, such as ``mmseg.FCNHead.loss_decode``, where it stands under heads in a config.
-            One whose call is not known begins with ``unknown: ``.
-        optional: the optional inputs that these heads give; None where nothing calls it, or it is not known how.
-        constants: what else they give.
+        call_name: the requested call; '' for all that the instance allows.
+        host_class: the host class it stands in for, if a host's config names that.
+        heads: the places in a config that call it, such as ``mmseg.FCNHead.loss_decode``. A place whose call is unknown
+            begins with ``unknown: ``.
+        optional: the optional inputs that the heads give; None if there is no head, or its call is unknown.
+        constants: the other arguments that the heads give.
     """
 
     loss: nn.Module
@@ -53,7 +53,7 @@ class Request:
     ) -> Request:
         """A request from a config dict, a name, or an instance.
 
-        Parameters of a loss built here are always initialised alike: two exports of a config are equal.
+        A loss built here is initialised from a fixed seed, so that two exports of a config are equal.
 
         Raises:
             ConfigError: the config cannot be built.
@@ -68,7 +68,7 @@ class Request:
         return cls(built, config, variant or _variant_name(built, given), call_name, host_class)
 
     def called_by(self, head: HeadCall) -> Request:
-        """This request, as a head calls the loss. Other constants are another variant: files need another name."""
+        """This request, with the call of a head. Its constants make another variant, so that files get another name."""
         variant = self.variant
         if head.constants:
             variant = _hashed({'variant': variant, **head.constants})
@@ -82,30 +82,30 @@ class Request:
         )
 
     def is_same_call(self, other: Request) -> bool:
-        """Whether the other comes to the same artefacts."""
+        """Whether the other gives the same artefacts."""
         mine, others = ((r.config, r.call_name, r.optional, r.constants) for r in (self, other))
         return mine == others
 
     @property
     def unknown_heads(self) -> tuple[str, ...]:
-        """The places whose call is not known."""
+        """The places whose call is unknown."""
         return tuple(head.removeprefix(UNKNOWN) for head in self.heads if head.startswith(UNKNOWN))
 
     @property
     def as_called(self) -> nn.Module:
-        """The loss as its spec is to be asked about it."""
+        """The loss as its spec must see it: see :func:`lossreg.unit.as_called`."""
         return as_called(self.loss, self.constants)
 
     @property
     def is_callable(self) -> bool:
-        """Whether this instance has a call that can be exported and checked: some wrappers have none."""
+        """Whether this instance has a call that can be exported and checked; some wrappers have none."""
         return bool(allowed_calls(self.loss, self.constants))
 
     def calls(self) -> tuple[Call, ...]:
-        """The calls this instance allows; where one was asked for, only that.
+        """The calls that this instance allows, or only the requested one.
 
         Raises:
-            ConfigError: the call asked for does not exist, or not for this instance, or it has none at all.
+            ConfigError: the instance does not allow the requested call, or has no call at all.
         """
         allowed = allowed_calls(self.loss, self.constants)
         if not allowed:
@@ -123,9 +123,9 @@ class Request:
         return chosen
 
     def units(self, every_set: bool = False) -> Iterator[Unit]:
-        """The units of this loss: per call, without and with all optional inputs, or with ``every_set`` of them.
+        """The units of this loss: each call without and with all optional inputs, or with ``every_set`` of them.
 
-        Where a head calls it, just the one of that call.
+        If a head calls the loss, only the set that it gives.
         """
         for call in self.calls():
             sets = [self.optional] if self.optional is not None else _optional_sets(self.takes(call), every_set)
@@ -133,11 +133,11 @@ class Request:
                 yield self.unit(call, present)
 
     def takes(self, call: Call) -> list[str]:
-        """The optional inputs of a call."""
+        """The names of a call's optional inputs."""
         return [i.name for i in call.inputs if i.optional and i.when(self.as_called)]
 
     def unit(self, call: Call, present: Iterable[str]) -> Unit:
-        """The unit of one call with the optional inputs named present."""
+        """The unit of one call with the optional inputs in ``present``."""
         kept = tuple(i for i in call.inputs if i.when(self.as_called) and (not i.optional or i.name in present))
         return Unit(
             self.loss,
@@ -153,10 +153,10 @@ class Request:
 
 
 def variants_of(name: str, variant: str = '') -> list[Request]:
-    """One request for each variant a loss's spec declares, or for the one asked for.
+    """A request for each variant that a loss's spec declares, or for one of them.
 
     Raises:
-        ConfigError: it has no such loss, or no such variant.
+        ConfigError: there is no such loss or variant.
     """
     cls = loss_class(name)
     declared = spec_of(cls).variants
@@ -176,10 +176,10 @@ WEIGHT_FILES = ('.npy', '.json', '.yaml', '.yml', '.pkl', '.pickle')
 
 
 def _with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that holds the numbers of weights whose files it names: an artefact's must not depend on other files.
+    """A config with the content of weight files in place of their names, so that artefacts need no other file.
 
     Raises:
-        ConfigError: a file cannot be read, or holds something else.
+        ConfigError: a file cannot be read, or does not hold numbers.
     """
     return {key: _numbers(key, value) for key, value in options.items()}
 
@@ -202,7 +202,7 @@ def _numbers(key: str, value: Any) -> Any:
 
 
 def _given(loss: nn.Module) -> dict[str, Any]:
-    """The constructor arguments of an instance that are not the defaults: a loss keeps each under its name."""
+    """The constructor arguments of an instance that differ from the defaults; a loss keeps each under its name."""
     given = {}
     for name, parameter in inspect.signature(type(loss)).parameters.items():
         value = getattr(loss, name, parameter.default)
@@ -214,7 +214,7 @@ def _given(loss: nn.Module) -> dict[str, Any]:
 
 
 def _variant_name(loss: nn.Module, given: Mapping[str, Any]) -> str:
-    """The variant these arguments are, or a short hash of them."""
+    """The name of the variant with these arguments, or a short hash of them."""
     for name, options in spec_of(loss).variants.items():
         if dict(options) == dict(given):
             return name

@@ -1,4 +1,4 @@
-"""Runs a loss: eagerly, or from the bytes of an artefact, and returns NumPy arrays by output name."""
+"""Runtimes, which run a loss eagerly or from the bytes of an artefact and return NumPy arrays by output name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """Anything that turns values of inputs, by name, into outputs by name.
+    """Anything that maps inputs by name to outputs by name.
 
     Attributes:
-        metadata: what an artefact says of itself; empty where there is no artefact.
+        metadata: the artefact's metadata; empty if there is no artefact.
     """
 
     metadata: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Eager:
     metadata: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, unit: Unit, dtype: torch.dtype = torch.float32, device: str = 'cpu') -> None:
-        # a copy, because moving a module to a device moves it for everybody
+        # a copy, because `to` would move the caller's module too
         self._flat = FlatLoss(replace(unit, loss=deepcopy(unit.loss))).to(device)
         self._names = unit.outputs
         self._dtype, self._device = dtype, device
@@ -60,29 +60,29 @@ class Eager:
 
 
 class Compiled(Eager):
-    """The loss under torch.compile, in one graph whose sizes are symbols; its gradient is autograd's through that.
+    """The loss under torch.compile, as one graph with symbolic sizes; autograd differentiates through it.
 
     Args:
-        unit: what is called.
-        compiler: torch's name of its backend, such as ``inductor``.
-        device: where it runs.
+        unit: the unit to run.
+        compiler: torch's name of the backend, such as ``inductor``.
+        device: the device it runs on.
     """
 
     def __init__(self, unit: Unit, compiler: str, device: str = 'cpu') -> None:
         super().__init__(unit, device=device)
-        # what others have compiled counts towards the limit of graphs, and is guarded by their sizes
+        # earlier compilations would count towards the limit of graphs, and fix sizes that they have seen
         torch._dynamo.reset()
         self._compiled = self._flat = _CompiledLoss(self._flat.unit, compiler)
 
     def __call__(self, values: Mapping[str, Tensor]) -> Arrays:
         """Computes the outputs."""
-        # sizes of 0, 1 and wrong ones are graphs of their own
+        # sizes of 0, of 1 and wrong ones each need another graph
         with torch._dynamo.config.patch(recompile_limit=64):
             return super().__call__(values)
 
     @property
     def graphs(self) -> int:
-        """How many graphs have been compiled for the calls so far."""
+        """The number of graphs compiled so far."""
         return self._compiled.graphs
 
 
@@ -104,10 +104,10 @@ class _CompiledLoss(FlatLoss):
 
 
 class TorchScript:
-    """A ``.pt`` artefact, loaded as a user would, without lossreg. It is code: load only what you trust."""
+    """A ``.pt`` artefact, loaded as a user would load it, without lossreg. It is code: load only trusted files."""
 
     def __init__(self, data: bytes, device: str = 'cpu') -> None:
-        read_archive(data)  # raises where it is damaged, or would grow
+        read_archive(data)  # raises if the archive is damaged, or compressed
         extra = {METADATA_KEY: ''}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', DeprecationWarning)
@@ -124,15 +124,15 @@ class TorchScript:
 
 
 class Pt2:
-    """A ``.pt2`` artefact: one that would run code when it is loaded is refused."""
+    """A ``.pt2`` artefact. It is refused if loading it would run code."""
 
     def __init__(self, data: bytes) -> None:
         members = read_archive(data)
         refuse_code(members)
-        data = write_archive(members)  # of what was looked at, nothing else
+        data = write_archive(members)  # only the members that were checked
         extra = {METADATA_KEY: ''}
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # torch warns of its own archive's buffers
+            warnings.simplefilter('ignore')  # torch warns about the buffers of its own archives
             with _plain_tensors():
                 self._module = torch.export.load(io.BytesIO(data), extra_files=extra).module()
         self.metadata: Mapping[str, Any] = parse_metadata(_text(extra[METADATA_KEY]))
@@ -156,7 +156,7 @@ class OnnxRuntime:
         if provider == 'cuda':
             preload_cuda_libraries()
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # what fails is raised, and reported by us
+        options.log_severity_level = 4  # failures are raised as well
         options.intra_op_num_threads = 1
         options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
         self.provider = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}[provider]
@@ -166,7 +166,7 @@ class OnnxRuntime:
         chosen = self._session.get_providers()
         if chosen[0] != self.provider:
             raise MissingBackendError(
-                f'ONNX Runtime fell back to {chosen[0]} where {self.provider} was asked for; '
+                f'ONNX Runtime fell back to {chosen[0]} instead of {self.provider}; '
                 'run `lossreg env` to see which library is missing'
             )
         self.inputs = [i.name for i in self._session.get_inputs()]
@@ -191,7 +191,7 @@ def _text(data: str | bytes) -> str:
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
-    """Lets ``torch.export.load`` read tensors alone: it would unpickle anything that is not made of them."""
+    """Restricts ``torch.export.load`` to reading tensors; it would unpickle arbitrary objects."""
     read: Any = torch.load
 
     def load_tensors(file: Any, **options: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Draws inputs for a unit from the roles in its spec: ordinary, extreme, edge and invalid ones.
+"""Draws inputs for a unit by the roles in its spec: ordinary, extreme, edge-case and invalid inputs.
 
-Everything is drawn from a seeded generator, so two runs, and two exports, see the same numbers.
+All inputs come from a seeded generator, so every run and every export sees the same numbers.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ Shape = tuple[int, ...]
 class Kind(str, Enum):
     """How inputs are drawn."""
 
-    ORDINARY = 'ordinary'  # what training sees, some weights 0 and some labels ignored
+    ORDINARY = 'ordinary'  # as in training, with some weights 0 and some labels ignored
     COUNTED = 'counted'  # ordinary, but every element counts
     EXTREME = 'extreme'  # huge, tiny, zero, degenerate, duplicate
 
 
 class Expect(str, Enum):
-    """What must come out of a case."""
+    """The required result of a case."""
 
-    NUMBERS = 'numbers'  # the same numbers everywhere, right against float64
-    VALUE = 'value'  # the same loss; the gradient is not defined
-    ZERO = 'zero'  # exactly 0, and gradients exactly 0
-    DEFINED = 'defined'  # finite numbers, alike everywhere, or ValueError in eager; then an artefact need not refuse it
+    NUMBERS = 'numbers'  # the oracle's numbers on every backend
+    VALUE = 'value'  # the oracle's loss on every backend; the gradient is undefined
+    ZERO = 'zero'  # loss and gradients exactly 0
+    DEFINED = 'defined'  # finite numbers, or ValueError in eager; then artefacts may return anything
     BAD_LABEL = 'bad label'  # IndexError in eager, NaN elsewhere
     BAD_SHAPE = 'bad shape'  # ValueError naming both inputs in eager, an error or NaN elsewhere
 
 
 @dataclass(frozen=True)
 class Case:
-    """A value for each input, and what must come of them."""
+    """A value for each input, and the required result."""
 
     name: str
     values: Mapping[str, Tensor]
@@ -73,21 +73,21 @@ def draw(
 
 
 def _classes(declared: Input, sizes: Mapping[str, int]) -> int:
-    """How many classes an input of labels chooses from."""
+    """The number of classes that an input of labels chooses from."""
     return math.prod(sizes[dim] for dim in declared.classes.split())
 
 
 def _labels(
     rng: np.random.Generator, shape: Shape, declared: Input, unit: Unit, classes: int, kind: Kind
 ) -> NDArray[np.int64]:
-    count = max(classes + declared.background, 1)  # of no classes, any label is wrong
+    count = max(classes + declared.background, 1)  # without classes, any label is wrong
     labels = rng.integers(0, count, shape)
     ignored = declared.ignore(unit.as_called)
     if kind is Kind.COUNTED:
         return labels if ignored is None else np.where(labels == ignored, (labels + 1) % count, labels)
     if ignored is not None:
         labels = np.where(rng.random(shape) < 0.2, ignored, labels)
-    # the highest label, which may mean background, and the ignored one are always there
+    # always include the highest label, which may mean background, and the ignored one
     always = [count - 1] if ignored is None else [count - 1, ignored]
     labels.flat[: len(always)] = always[: labels.size]
     return labels
@@ -98,7 +98,7 @@ def _label_sets(
 ) -> NDArray[np.int64]:
     sets = rng.integers(0, max(classes, 1), shape)
     ends = rng.integers(min(1, shape[-1]) if kind is Kind.COUNTED else 0, shape[-1] + 1, (*shape[:-1], 1))
-    # what stands behind the first -1 does not count
+    # labels after the first -1 do not count
     return np.where(np.arange(shape[-1]) == ends, -1, sets)
 
 
@@ -166,7 +166,7 @@ def _counts(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.fl
 
 
 def _tallies(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
-    # float32 holds no odd number above 2^24
+    # float32 cannot hold odd numbers above 2^24
     return _mix(rng, shape, [0.0, 1.0, 2.0**24 + 3]) if kind is Kind.EXTREME else _counts(rng, shape, kind)
 
 
@@ -177,7 +177,7 @@ def _positive(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.
 def _log_probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     values = _mix(rng, shape, [1e3, 0.0, -1e3, 20.0]) if kind is Kind.EXTREME else _real(rng, shape, kind)
     shifted = values - values.max(-1, keepdims=True, initial=-np.inf)
-    with np.errstate(divide='ignore'):  # of no class at all
+    with np.errstate(divide='ignore'):  # without classes, log(0)
         normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return normalised
 
@@ -203,7 +203,7 @@ _ODD_BOXES = np.array(
         [5.0, 5.0, 5.0, 50.0],  # no width
         [0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4],
-        [0.0, 0.0, 1e-40, 1e-40],  # too small for its reciprocal
+        [0.0, 0.0, 1e-40, 1e-40],  # so small that the reciprocal overflows
     ]
 )
 
@@ -298,11 +298,11 @@ _MEASURED = frozenset(
         Role.FEATURES,
     }
 )
-"""Roles of numbers that come from a network or a data set, so that a NaN among them must be seen."""
+"""The roles of numbers from a network or a data set, in which a NaN must reach the loss."""
 
 
 def numeric_cases(unit: Unit) -> Iterator[Case]:
-    """Ordinary and extreme inputs, at sizes other than the traced ones too."""
+    """Ordinary and extreme inputs, at the traced sizes and at others."""
     other = unit.sizes(OTHER_SIZES)
     yield Case('ordinary, traced shape', draw(unit, seed=1), Expect.NUMBERS, smooth=True)
     yield Case('ordinary', draw(unit, sizes=other, seed=2), Expect.NUMBERS, smooth=True)
@@ -314,7 +314,7 @@ def numeric_cases(unit: Unit) -> Iterator[Case]:
 
 
 def edge_cases(unit: Unit) -> Iterator[Case]:
-    """Empty, ignored, switched off, NaN and infinite inputs (the numerical contract, points 2, 3 and 6)."""
+    """Empty, ignored, zero-weight, NaN and infinite inputs (the numerical contract, points 2, 3 and 6)."""
     other = unit.sizes(OTHER_SIZES)
     counted = draw(unit, Kind.COUNTED, other, seed=6)
     nothing = _nothing(unit)
@@ -344,7 +344,7 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
 
 
 def _free_dimensions(unit: Unit, sizes: Mapping[str, int]) -> list[str]:
-    """Dimensions besides the batch that may be 0: neither the instance nor its call's consistency sets their size."""
+    """The dimensions besides the batch that may be 0, because neither the instance nor its call sets their size."""
     least = unit.spec.at_least(unit.loss)
     shapes = {name: x.shape for name, x in draw(unit, sizes=sizes).items()}
 
@@ -356,12 +356,12 @@ def _free_dimensions(unit: Unit, sizes: Mapping[str, int]) -> list[str]:
 
 
 def _nothing(unit: Unit) -> Expect:
-    """What must come out where nothing counts."""
+    """The required result if nothing counts."""
     return Expect.NUMBERS if unit.call.is_sum else Expect.ZERO
 
 
 def _switched_off(unit: Unit, name: str, counted: Mapping[str, Tensor], value: float, what: str) -> Iterator[Case]:
-    """Every other sample, then all, switched off by ``value`` in the input ``name``, with NaN in everything else."""
+    """Cases in which ``value`` in ``name`` switches off every other sample, or all; their other inputs are NaN."""
     batch = counted[name].shape[0] if counted[name].dim() else 0
     if not batch:
         return

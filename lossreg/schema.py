@@ -1,4 +1,4 @@
-"""The JSON that commands print: rows under a version number."""
+"""The JSON that commands print: rows with a schema version."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
-"""For packages with losses of their own: check that a module exports.
+"""Tests that a module of another package exports.
 
-A loss with a :class:`lossreg.spec.LossSpec` is checked by ``lossreg check --import your.package``; this module is for
-any ``nn.Module`` without one.
+``lossreg check --import your.package`` checks losses with a :class:`lossreg.spec.LossSpec`; this module serves any
+``nn.Module`` without one.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def assert_exportable(
     """Exports a loss in several formats, alone and with its gradient, and compares each file with eager.
 
     Args:
-        module: any module whose ``forward`` takes tensors, or tuples or lists of tensors, and returns one.
-        inputs: its arguments, by name or in order. A gradient is taken for those that require it.
-        others: further inputs, best of other shapes and of extreme values. A dimension whose size varies between the
-            sets of inputs is dynamic in the files; dimensions that vary alike are the same dimension.
+        module: a module whose ``forward`` takes tensors, or tuples or lists of tensors, and returns a tensor.
+        inputs: its arguments, by name or in order. Gradients are computed for tensors that require them.
+        others: more sets of inputs, preferably of other shapes and with extreme values. A dimension whose size varies
+            between the sets is dynamic in the files; dimensions that vary together count as the same.
         formats: the formats to check.
         tolerance: the error allowed.
 
     Raises:
         AssertionError: a format cannot be exported, or does not give eager's numbers.
-        ConfigError: the inputs are not tensors by name, or not of the names that ``forward`` and the other sets have.
+        ConfigError: an input is not made of tensors, or its name is not one of ``forward`` or not in every set.
     """
     sets, arguments = _aligned(module, [inputs, *others])
     unit = _unit(module, sets, arguments)
@@ -70,7 +70,7 @@ def _named(module: nn.Module, inputs: Inputs, at: int) -> dict[str, Value]:
     """Inputs by the names of ``forward``'s parameters.
 
     Raises:
-        ConfigError: one is missing, or unknown, or no tensor.
+        ConfigError: an input is missing, unknown or not made of tensors.
     """
     name = f'inputs {at} of {type(module).__name__}'
     parameters = inspect.signature(module.forward).parameters.values()
@@ -93,17 +93,17 @@ def _named(module: nn.Module, inputs: Inputs, at: int) -> dict[str, Value]:
 
 
 def _flat(tensors: Mapping[str, Value]) -> tuple[dict[str, Tensor], dict[str, Argument]]:
-    """Tensors by name, those of a tuple numbered, and the arguments that are tuples or lists of them.
+    """Tensors by name, numbered in tuples and lists, and the arguments that are tuples or lists.
 
     Raises:
-        ConfigError: two tensors would have one name.
+        ConfigError: two tensors would have the same name.
     """
     flat: dict[str, Tensor] = {}
     arguments: dict[str, Argument] = {}
     for key, value in tensors.items():
         named = {key: value} if isinstance(value, Tensor) else {f'{key}_{i}': x for i, x in enumerate(value)}
         for name in named.keys() & flat.keys():
-            raise ConfigError(f'two inputs would be called {name!r}; rename one of them')
+            raise ConfigError(f'two inputs would be named {name!r}; rename one of them')
         flat |= named
         if not isinstance(value, Tensor):
             arguments[key] = tuple(named) if isinstance(value, tuple) else list(named)
@@ -111,10 +111,10 @@ def _flat(tensors: Mapping[str, Value]) -> tuple[dict[str, Tensor], dict[str, Ar
 
 
 def _aligned(module: nn.Module, sets: Sequence[Inputs]) -> tuple[list[Tensors], dict[str, Argument]]:
-    """All sets with the names and the order of the first.
+    """All sets of inputs in the order of the first.
 
     Raises:
-        ConfigError: they hold different inputs, or inputs of different dtypes or numbers of dimensions.
+        ConfigError: the sets differ in names, dtypes or numbers of dimensions.
     """
     flat = [_flat(_named(module, inputs, at)) for at, inputs in enumerate(sets)]
     first, arguments = flat[0]
@@ -131,7 +131,7 @@ def _aligned(module: nn.Module, sets: Sequence[Inputs]) -> tuple[list[Tensors], 
 
 
 def _unit(module: nn.Module, sets: Sequence[Tensors], arguments: Mapping[str, Argument]) -> Unit:
-    """A unit with just enough of a spec to be exported."""
+    """A unit with the least spec that an export needs."""
     symbols: dict[tuple[int, ...], str] = {}
     declared = []
     for name, tensor in sets[0].items():

@@ -1,4 +1,4 @@
-"""The unit of export: one loss instance x one call x one set of optional inputs present, alone or with its gradient."""
+"""The unit of export: one loss instance, one call and one set of optional inputs, with or without gradient."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from lossreg.errors import ConfigError, DeclinedError
 from lossreg.spec import Call, Input, LossSpec, Role, calls_of, spec_of
 
 TRACED_SIZES = (3, 5, 7, 11, 13)
-"""Sizes of the example inputs an export is traced with: different, so that no two dimensions are taken for one."""
+"""The sizes of the example inputs for tracing. They differ, so that no two dimensions are mistaken for the same."""
 
 OTHER_SIZES = (8, 6, 9, 4, 12)
-"""Sizes every artefact is verified and checked at: none is the traced one of the same dimension."""
+"""The sizes at which artefacts are verified and checked; each differs from the traced size."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one artefact holds.
+    """The content of one artefact.
 
     Attributes:
         loss: the instance.
         config: the config it was built from.
         variant: a short name for that config, used in file names and tables.
-        call: how it is called.
+        call: the call used.
         inputs: the inputs present, in exported order.
-        spec: what the loss says of itself.
-        grad: whether it also returns the gradient for every differentiable input.
-        host_class: the host class it stands in for, where a host's config asked for it.
-        examples: what to trace with; drawn from the roles where None.
-        cotangent: the input that gradients are multiplied by, where the artefact takes one: see :func:`with_cotangent`.
-        constants: further arguments of the call, which a head gives: ``ignore_index`` or ``reduction_override``.
-        heads: the places of a model that call the loss so, as ``mmseg.FCNHead.loss_decode``.
-        fixed: the sizes of dimensions that were asked to be constant: see :func:`with_fixed`.
+        spec: the spec of the loss.
+        grad: whether the artefact also returns the gradient for every differentiable input.
+        host_class: the host class it stands in for, if a host's config names that.
+        examples: the inputs for tracing; None to draw them by their roles.
+        cotangent: the input that gradients are multiplied by, if there is one: see :func:`with_cotangent`.
+        constants: other arguments of the call, given by a head, such as ``ignore_index`` or ``reduction_override``.
+        heads: the places in a model that make this call, such as ``mmseg.FCNHead.loss_decode``.
+        fixed: the sizes of dimensions that are constant on request: see :func:`with_fixed`.
     """
 
     loss: nn.Module
@@ -57,22 +57,22 @@ class Unit:
 
     @property
     def as_called(self) -> nn.Module:
-        """The loss as its spec is to be asked about it: see :func:`as_called`."""
+        """The loss as its spec must see it: see :func:`as_called`."""
         return as_called(self.loss, self.constants)
 
     @property
     def has_other_calls(self) -> bool:
-        """Whether the instance also has another call."""
+        """Whether the instance has more than one call."""
         return len(allowed_calls(self.loss, self.constants)) > 1
 
     @property
     def taken(self) -> tuple[Input, ...]:
-        """All that an artefact takes: the call's inputs, then the cotangent."""
+        """The inputs of the artefact: the call's, then the cotangent."""
         return self.inputs if self.cotangent is None else (*self.inputs, self.cotangent)
 
     @property
     def name(self) -> str:
-        """The class's name."""
+        """The name of the class."""
         return type(self.loss).__name__
 
     @property
@@ -82,25 +82,25 @@ class Unit:
 
     @property
     def batch(self) -> str:
-        """The batch dimension; empty where the call has none."""
+        """The batch dimension; '' if the call has none."""
         return self.inputs[0].dims[0] if self.call.batch is None else self.call.batch
 
     @property
     def results(self) -> tuple[str, ...]:
-        """Names of what the call returns: its outputs, and the next state."""
+        """The names of the call's results: its outputs, and the next state."""
         return (*self.call.outputs, *(f'next_{i.name}' for i in self.inputs if i.state))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of an artefact's outputs."""
+        """The names of the artefact's outputs."""
         return (*self.results, *(f'grad_{i.name}' for i in self.differentiable if self.grad))
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of the call for values of this unit's inputs, which may also be texts that stand for them."""
+        """The arguments of the call for values of this unit's inputs, or for source texts in their place."""
         return {**self.call.arrange({i.name: values[i.name] for i in self.inputs}), **self.constants}
 
     def run(self, loss: nn.Module, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Calls a loss of this unit's class and returns its results, in order: the one place where a loss is called."""
+        """Calls a loss of this unit's class and returns its results in order. Losses are called nowhere else."""
         function = attrgetter(self.call.method)(loss) if self.call.method else loss
         returned = function(**self.arguments(values))
         if self.call.returns_dict:
@@ -108,7 +108,7 @@ class Unit:
         return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
 
     def run_source(self, loss: str, values: Mapping[str, str]) -> list[str]:
-        """The same as statements: the results of a loss, for texts that stand for it and for values, by their names."""
+        """The statements that do what :meth:`run` does, for the source texts of a loss and of the values."""
         arguments = {**self.arguments(values), **{name: repr(value) for name, value in self.constants.items()}}
         given = ', '.join(f'{parameter}={_text(value)}' for parameter, value in arguments.items())
         called = f'{loss}{"." if self.call.method else ""}{self.call.method}({given})'
@@ -117,7 +117,7 @@ class Unit:
         return [f'{", ".join(f"result_{name}" for name in self.results)} = {called}']
 
     def sizes(self, choices: Sequence[int] = TRACED_SIZES) -> dict[str, int]:
-        """A size for every dimension symbol: the fixed one, else one of ``choices``, each once while they last."""
+        """A size for every dimension symbol: the fixed one, or else the next of ``choices``, whose last one repeats."""
         fixed, least = {**self.spec.sizes(self.loss), **self.fixed}, self.spec.at_least(self.loss)
         symbols = dict.fromkeys(d for i in self.inputs for d in i.dims if not d.isdigit())
         sizes = dict(fixed)
@@ -133,7 +133,7 @@ class Unit:
 
 
 def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | None) -> str:
-    """The source text of one argument, made of those of inputs."""
+    """The source text of one argument, from those of its inputs."""
     if isinstance(value, dict):
         return '{' + ', '.join(f"'{key}': {text}" for key, text in value.items()) + '}'
     if isinstance(value, list):
@@ -142,9 +142,9 @@ def _text(value: str | tuple[str, ...] | list[str] | dict[str, str] | float | No
 
 
 def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
-    """A loss with the options that these arguments of its call replace: what its spec's conditions are asked about.
+    """A view of a loss for the conditions in its spec, with the options replaced that these call arguments override.
 
-    It is never called: options that the constructor has worked into others are those of the loss.
+    It must not be called: other attributes that the constructor computed from these options keep their values.
     """
     replaced = spec_of(loss).overridden(constants) if constants else {}
     if not replaced:
@@ -156,20 +156,20 @@ def as_called(loss: nn.Module, constants: Mapping[str, Any]) -> nn.Module:
 
 
 def allowed_calls(loss: nn.Module, constants: Mapping[str, Any]) -> tuple[Call, ...]:
-    """The calls that an instance has, given these arguments."""
+    """The calls that an instance allows, given these arguments."""
     view = as_called(loss, constants)
     return tuple(call for call in calls_of(loss) if call.when(view))
 
 
 def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
-    """The unit whose artefact also takes ``grad_output``, of the loss's shape, and multiplies it into the gradients.
+    """The unit whose artefact also takes ``grad_output``, of the loss's shape, and returns vector-Jacobian products.
 
     Args:
         unit: a unit with one loss.
-        examples: inputs of the unit at its traced sizes, which tell the shape of the loss.
+        examples: inputs of the unit at its traced sizes, which determine the shape of the loss.
 
     Raises:
-        DeclinedError: it returns several losses.
+        DeclinedError: the unit returns several losses.
     """
     if len(unit.call.losses) > 1:
         raise DeclinedError(f'{unit.name} returns several losses, {unit.call.losses}: one grad_output cannot fit all')
@@ -180,10 +180,10 @@ def with_cotangent(unit: Unit, examples: Mapping[str, Tensor]) -> Unit:
 
 
 def with_fixed(unit: Unit, sizes: Mapping[str, int]) -> Unit:
-    """The unit whose artefact takes these sizes of dimensions, by symbol, and no other.
+    """The unit whose artefact accepts only these sizes of dimensions, given by symbol.
 
     Raises:
-        ConfigError: the unit has no such dimension, or cannot take that size of it.
+        ConfigError: the unit has no such dimension, or cannot have that size in it.
     """
     if not isinstance(sizes, Mapping):
         raise ConfigError(f"fixed sizes are given by dimension, such as {{'N': 32}}, not as {sizes!r}")
@@ -203,10 +203,11 @@ def with_fixed(unit: Unit, sizes: Mapping[str, int]) -> Unit:
 
 
 class FlatLoss(nn.Module):
-    """A unit as a module of tensors in, tensors out: what is traced, and what eager results are taken from.
+    """A unit as a module from tensors to tensors, to trace it and to run it eagerly.
 
-    Inputs come in exported order. Outputs are what the call returns and, of a unit with gradient, that of the losses'
-    sum with respect to every differentiable input; with a cotangent, of the sum of its product with the loss.
+    It takes the inputs in exported order. It returns the results of the call and, for a unit with gradient, the
+    gradient of the losses' sum with respect to every differentiable input. With a cotangent, the loss is multiplied by
+    it before the sum.
     """
 
     def __init__(self, unit: Unit) -> None:

@@ -84,7 +84,7 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, ValueError) as error:
         raise ConfigError(f'{shown!r} cannot be the name of a file: {error}') from error
     if leads_out or os.path.isabs(name) or not name:
-        raise ConfigError(f'{shown!r} leads out of the folder {folder}; what data names must be in its folder or below')
+        raise ConfigError(f'{shown!r} is outside the folder {folder}; data may name only files in its folder or below')
     return path
 
 
@@ -114,7 +114,7 @@ def parse_json(data: bytes | str, what: str, finite: bool = True) -> Any:
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f'{text} is no number of JSON')
+    raise ValueError(f'{text} is not a number in JSON')
 
 
 def _float(text: str) -> float:
@@ -128,7 +128,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f'{next(name for name in names if names.count(name) > 1)!r} stands twice in one object')
+        raise ValueError(f'{next(name for name in names if names.count(name) > 1)!r} appears twice in one object')
     return found
 
 
@@ -193,7 +193,7 @@ def _yaml_loader() -> Any:
             keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             for key in keys:
                 if keys.count(key) > 1 and key[0] != 'tag:yaml.org,2002:merge':
-                    raise yaml.constructor.ConstructorError(None, None, f'{key[1]!r} stands twice', node.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f'{key[1]!r} appears twice', node.start_mark)
             return super().construct_mapping(node, deep)
 
     return Loader
@@ -287,7 +287,7 @@ def _weight_of_data(folder: Path, path: str) -> Path:
         return inside(folder, path)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise ConfigError(
-            f'{path} leads out of the folder {folder} of the config that names it; move it there, write the numbers '
+            f'{path} is outside the folder {folder} of the config that names it; move it there, write the numbers '
             'themselves, or the config in Python'
         )
     return Path(path)

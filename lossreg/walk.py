@@ -1,4 +1,4 @@
-"""Imports the modules of a package by walking it, so that no list of them is kept by hand."""
+"""Imports the modules of a package by walking it, so that nobody has to list them."""
 
 import importlib
 from collections.abc import Iterable

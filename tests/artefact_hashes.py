@@ -1,8 +1,8 @@
-"""Whether a change leaves the exported bytes alone: hashes of the ONNX and pt2 files of every unit.
+"""Tells whether a change alters exported bytes, by the hashes of the ONNX and pt2 files of every unit.
 
-Run ``artefact_hashes.py write FILE`` before it and ``artefact_hashes.py compare FILE`` after it. Both take names of
-losses, for a part of them, and ``--jobs``. Every unit is exported with its gradient, the first of each loss without it
-too.
+Run ``artefact_hashes.py write FILE`` before the change and ``artefact_hashes.py compare FILE`` after it. Both take
+``--jobs`` and, to restrict them, names of losses. Every unit is exported with its gradient, and the first of each loss
+also without.
 """
 
 import argparse
@@ -23,7 +23,7 @@ FORMATS = ('onnx', 'pt2')
 
 
 def hashes_of(name):
-    """The hash of every file of a loss, by what it holds."""
+    """The hash of every file of a loss, by its content."""
     hashes = {}
     for request in variants_of(name):
         if not request.is_callable:
@@ -56,7 +56,7 @@ def all_hashes(names, jobs):
 
 
 def differences(before, after):
-    """What has other bytes, is gone, or is new."""
+    """The files that have changed, disappeared or been added."""
     changed = [f'changed: {key}' for key in before.keys() & after.keys() if before[key] != after[key]]
     gone = [f'gone: {key}' for key in before.keys() - after.keys()]
     return sorted(changed + gone + [f'new: {key}' for key in after.keys() - before.keys()])

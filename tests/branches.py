@@ -1,10 +1,10 @@
-"""Which branches of the losses' formulas the samples reach, measured by values: losses have no Python branches.
+"""Measures which branches of the losses' formulas the samples reach. They are chosen by values, not by Python's ``if``.
 
-Every ``torch.where``, ``masked_fill``, bound of a ``clamp``, ``minimum`` and ``maximum`` is watched while eager
-computes the cases of ``lossreg check`` with their gradients. A side through which a gradient passes counts as reached
-once one that is not 0 arrives at an element that takes it; any other side, once an element takes it.
+Every ``torch.where``, ``masked_fill``, bound of a ``clamp``, ``minimum`` and ``maximum`` is watched while eager runs
+the cases of ``lossreg check`` with gradients. A side that passes a gradient on is reached when an element that takes it
+gets a gradient other than 0; any other side, when an element takes it.
 
-``branches.py LOSS...`` prints what is not reached.
+``branches.py LOSS...`` prints the sides that are not reached.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHARED = tuple(str(PACKAGE / part) for part in ('arith.py', 'ops'))
 WATCHED = (*SHARED, str(PACKAGE / 'losses'))
 
 Place = tuple[str, ...]
-"""The lines of the call, from the loss's own file inwards: ``losses/x.py: source``."""
+"""The place of a choice: the lines of the call stack from the loss's own file inwards, ``losses/x.py: source``."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Side:
 
 
 class Watch(TorchFunctionMode):
-    """Notes for every place which sides its elements have taken.
+    """Records which sides the elements have taken at every place.
 
     Attributes:
         reached: the sides seen, by place.
-        all_sides: the sides that there are.
+        all_sides: all sides, by place.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Computes, and notes the sides taken."""
+        """Runs a function and records the sides taken."""
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             for what, sides in _sides(getattr(func, '__name__', ''), args, kwargs or {}):
@@ -87,14 +87,14 @@ class Watch(TorchFunctionMode):
         result.register_hook(arrived)
 
     def missing(self) -> Iterator[tuple[Place, str]]:
-        """Each place with each of its sides that nothing has reached."""
+        """Each place with each of its sides that has not been reached."""
         for place, sides in sorted(self.all_sides.items()):
             for side in sorted(sides - self.reached[place]):
                 yield place, side
 
 
 def _sides(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, list[Side]]]:
-    """What a function chooses between."""
+    """The sides that a function chooses between."""
     with torch.no_grad(), torch._C.DisableTorchFunction():
         if name == 'where' and len(args) == 3:
             yield name, [Side('true', args[0], _passes(args[1])), Side('false', ~args[0], _passes(args[2]))]
@@ -122,7 +122,7 @@ def _passes(x: Any) -> bool:
 
 
 def _place() -> Place:
-    """The lines of the loss, and of what it calls, that are at work."""
+    """The lines of the loss and of its callees on the call stack."""
     lines = []
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -137,7 +137,7 @@ def _place() -> Place:
 
 
 def watch(unit: Unit, seen: Watch) -> None:
-    """Runs all cases of a unit. Illegal labels are not refused, but give NaN, as in artefacts."""
+    """Runs all cases of a unit. Illegal labels give NaN, as in artefacts, instead of an error."""
     eager = Eager(replace(unit, grad=True))
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         with seen, suppress(ValueError):
@@ -149,7 +149,7 @@ def watch(unit: Unit, seen: Watch) -> None:
 
 
 def unreached(name: str) -> list[tuple[Place, str]]:
-    """What no sample of a loss reaches, over all its variants and calls."""
+    """The sides that no sample of a loss reaches, in any variant and call."""
     seen = Watch()
     for request in variants_of(name):
         if request.is_callable:
@@ -159,7 +159,7 @@ def unreached(name: str) -> list[tuple[Place, str]]:
 
 
 def main() -> int:
-    """Prints what is not reached."""
+    """Prints the sides that are not reached."""
     count = 0
     for name in sys.argv[1:] or load_losses():
         found = unreached(name)

@@ -1,4 +1,4 @@
-"""What all tests share: which of them run where, and artefacts that are exported once a process."""
+"""Shared by all tests: their selection, and artefacts exported once per process."""
 
 import gc
 import logging
@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselects what takes long or needs other packages, unless ``-m`` names it."""
+    """Deselects tests that are slow or need other packages, unless ``-m`` names them."""
     unwanted = [marker for marker in ON_REQUEST if marker not in config.option.markexpr]
     dropped = [item for item in items if any(item.get_closest_marker(marker) for marker in unwanted)]
     if dropped:
@@ -33,12 +33,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure():
-    # torch notes every step of an export at DEBUG, which would bury a failure's message
+    # torch logs every step of an export at DEBUG, which would bury the message of a failure
     logging.getLogger('torch.__trace').propagate = False
 
 
 def pytest_collection_finish():
-    """Keeps the garbage collector from what stays: it took a sixth of the time of exports."""
+    """Exempts existing objects from garbage collection, which took a sixth of the time of exports."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
@@ -50,7 +50,7 @@ def pytest_runtest_setup(item):
 
 @cache
 def missing_cuda():
-    """Why tests cannot run on CUDA here; empty if they can. A session is opened, because ONNX Runtime's list lies."""
+    """Why tests cannot run on CUDA; '' if they can. Opens a session: ONNX Runtime lists providers that cannot run."""
     if not torch.cuda.is_available():
         return 'torch finds no CUDA device'
     try:
@@ -71,13 +71,13 @@ def _identity_model():
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Every test draws the same numbers, alone and after others."""
+    """Makes every test draw the same numbers, alone or after others."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')
 def run_with_mmengine(tmp_path_factory):
-    """``run_with_mmengine(code)``: what code prints in a process that has imported mmengine, but nothing of lossreg."""
+    """``run_with_mmengine(code)``: the output of code in a process that has imported mmengine, but not lossreg."""
     forks = Forks(tmp_path_factory.mktemp('forks'))
     yield forks
     forks.close()
@@ -97,7 +97,7 @@ def unit_of():
 
 
 class _Files(dict):
-    """The bytes of a unit by format, built when first asked for; pt2 and ONNX together, as they come of one trace."""
+    """The bytes of a unit by format, built on first use; pt2 and ONNX together, because they share a trace."""
 
     def __init__(self, unit):
         super().__init__()
@@ -111,7 +111,7 @@ class _Files(dict):
 
 @pytest.fixture(scope='session')
 def exported(unit_of):
-    """``exported(name, grad, variant, call, optional)[format]``: the bytes, which are built once a process."""
+    """``exported(name, grad, variant, call, optional)[format]``: the bytes, built once per process."""
 
     @cache
     def files_of(name, grad=False, variant='default', call='', optional=()):
@@ -122,7 +122,7 @@ def exported(unit_of):
 
 @pytest.fixture
 def onnx_files(monkeypatch):
-    """The ONNX files that are built while a test runs."""
+    """The ONNX files built during a test."""
     from lossreg.exporters import onnx
 
     files, to_onnx = [], onnx.to_onnx

@@ -1,9 +1,10 @@
-"""Demonstrations of deliberate differences from hosts: tests that fail where the difference is not there.
+"""Demonstrations of deliberate differences from hosts: tests that fail if the difference does not exist.
 
 A demonstration gets our class and the host's, and asserts what each does with an input that tells them apart. It is run
-again with the host's in the place of ours, and must fail then: so it cannot pass without the difference. Differences
-from torch are shown in the default run, by torch's own classes; those from an OpenMMLab package by that package's, in
-``tests/openmmlab``, and some of them by the host's rule in the default run too.
+again with the host's class in place of ours and must then fail, so it cannot pass without the difference. Differences
+from torch are shown in the default run, with torch's own classes; those from an OpenMMLab package in
+``tests/openmmlab``, with that package's classes. Some of the latter are also shown in the default run, with the host's
+rule.
 """
 
 import ast
@@ -21,12 +22,12 @@ LOSSES = load_losses()
 ROOT = Path(__file__).parents[1]
 OPENMMLAB = ROOT / 'tests/openmmlab'
 OWN_ERRORS = (KeyError, NameError, StopIteration)
-"""What a demonstration raises by itself where it cannot take a class; whatever else is raised, the class raises."""
+"""What a demonstration itself raises if it cannot use a class; any other exception comes from the class."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One difference of one loss that a file claims to show: the one whose description contains the phrase."""
+    """A difference of a loss that a file claims to show: the one whose description contains the phrase."""
 
     file: str
     loss: str
@@ -34,7 +35,7 @@ class Shown:
 
 
 SHOWN: list[Shown] = []
-"""What the test files imported so far show."""
+"""The differences shown by the test files imported so far."""
 
 
 def declared(name, phrase):
@@ -43,9 +44,9 @@ def declared(name, phrase):
 
 
 def shows(phrase: str, *losses: str, host_of: Callable):
-    """Makes a test of a demonstration, for each of ``losses``.
+    """Turns a demonstration into a test for each of ``losses``.
 
-    They are named here, and not taken from what is declared, so that a false declaration finds nothing that shows it.
+    The losses are named here rather than taken from the declarations, so that no test shows a false declaration.
 
     Args:
         phrase: a part of the description of the difference, and of no other of the same loss.
@@ -75,7 +76,7 @@ def shows(phrase: str, *losses: str, host_of: Callable):
 
 
 def assert_discriminating(demonstrate, host):
-    """A demonstration fails where ours does what the host does, be it by an assertion or by the host's own error."""
+    """A demonstration fails if our class does what the host's does, by an assertion or by the host's own error."""
     try:
         demonstrate(host, host)
     except OWN_ERRORS:
@@ -86,7 +87,7 @@ def assert_discriminating(demonstrate, host):
 
 
 def shown_in_openmmlab() -> Iterator[Shown]:
-    """What the files in ``tests/openmmlab`` show: read from them, because they need the packages to be imported."""
+    """The differences that ``tests/openmmlab`` shows, read from the source, because importing it needs the packages."""
     for path in sorted(OPENMMLAB.glob('test_*.py')):
         names = {'load_losses': load_losses, 'declared': declared, 'torch': torch}
         for statement in ast.parse(path.read_text()).body:
@@ -100,7 +101,7 @@ def shown_in_openmmlab() -> Iterator[Shown]:
 
 
 def _assign(statement, names):
-    """Notes the constant that a file defines, unless it is made of what only the packages have."""
+    """Records a constant that a file defines, unless it depends on the packages."""
     try:
         value = _evaluated(statement.value, names)
     except (NameError, AttributeError):
@@ -109,12 +110,12 @@ def _assign(statement, names):
 
 
 def _evaluated(expression, names):
-    """The value of an expression in a test file of ours."""
+    """The value of an expression in one of our test files."""
     return eval(compile(ast.fix_missing_locations(ast.Expression(expression)), 'tests', 'eval'), names)
 
 
 def claims_of(shown: Iterable[Shown]) -> Mapping[tuple[str, str], list[str]]:
-    """The phrases by which each file shows differences of each loss."""
+    """The phrases that each file claims to show, by loss."""
     claims: dict[tuple[str, str], list[str]] = {}
     for one in shown:
         claims.setdefault((one.loss, one.file), []).append(one.phrase)
@@ -122,7 +123,7 @@ def claims_of(shown: Iterable[Shown]) -> Mapping[tuple[str, str], list[str]]:
 
 
 def unshown(loss: str, differences: Collection[Difference], claims: Mapping[tuple[str, str], list[str]]):
-    """Of a loss's differences, those without a demonstration, in the file that they name, that is of no other."""
+    """The differences of a loss that have no demonstration of their own in the file they name."""
 
     def means(phrase):
         return {d.what for d in differences if phrase in d.what}

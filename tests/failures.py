@@ -1,4 +1,4 @@
-"""Many cases under one test id, of which none hides the next."""
+"""Many cases under one test id; a failing case does not hide the next."""
 
 import traceback
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ import pytest
 
 
 class Failures:
-    """Gathers the failures of all cases, and fails once with every one of them, or where no case was tried::
+    """Collects the failures of all cases and reports them together; no case at all is a failure too::
 
         with Failures() as failures:
             for case in cases:
                 with failures.of(case):
                     assert ...
 
-    Outside of a case, errors are raised as ever.
+    Errors outside of a case are raised as usual.
     """
 
     def __init__(self):
@@ -23,11 +23,11 @@ class Failures:
 
     @contextmanager
     def of(self, case):
-        """What goes wrong inside is noted under the name of the case."""
+        """Records a failure inside the context under the name of the case."""
         self.tried += 1
         try:
             yield
-        # pytest's own, as of `pytest.raises`, is no Exception
+        # pytest's own failure, as from `pytest.raises`, is not an Exception
         except (Exception, pytest.fail.Exception) as error:
             place = traceback.extract_tb(error.__traceback__)[1]
             kind = '' if isinstance(error, AssertionError) else f'{type(error).__name__}: '

@@ -1,7 +1,7 @@
-"""Runs every loss forward on fake CUDA tensors, without a GPU: tensors on two devices and a look at a value raise.
+"""Runs every loss forward on fake CUDA tensors, without a GPU. Mixing devices or reading a value raises.
 
-Run by ``make test-fake-cuda`` with a CUDA build of torch. Every unit is run twice: as it is traced, and as in plain
-eager mode, for which fake tensors pass for real ones. Names of losses, if given, are those that are run.
+``make test-fake-cuda`` runs it with a CUDA build of torch. Every unit runs twice: as it is traced, and as in plain
+eager mode, where fake tensors pass for real ones. Names of losses as arguments restrict it to these.
 """
 
 import logging
@@ -22,19 +22,19 @@ from lossreg.samples import draw
 from lossreg.unit import FlatLoss
 
 NEEDS_DRIVER = {('CTCLoss', 'plain'): "torch's kernel asks for a driver before it asks for shapes"}
-"""What cannot be run so, by loss and mode, and why."""
+"""The losses that cannot run in a mode, and why."""
 
 
 def fake(tensor, device='cuda'):
-    """A tensor of this shape and type on a device, of which nobody knows the values."""
+    """A tensor of this shape and type on a device, without values."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 def move(module, device_of_numbers):
-    """Parameters and buffers to the device, as ``module.to`` does, but for what hosts hold as plain numbers.
+    """Moves parameters and buffers to the device, as ``module.to`` does, except those that hosts keep as plain numbers.
 
-    Hosts make tensors of class weights and the like where the inputs are, whether the module was moved or not. Ours are
-    buffers outside of checkpoints.
+    Hosts turn class weights and the like into tensors on the device of the inputs, even if the module was not moved.
+    Ours are non-persistent buffers.
     """
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
@@ -45,7 +45,7 @@ def move(module, device_of_numbers):
 
 
 def holds_numbers(module):
-    """Whether a module, or a part of it, has buffers outside of checkpoints."""
+    """Whether a module or a submodule has non-persistent buffers."""
     return any(
         getattr(part, name) is not None for part in module.modules() for name in part._non_persistent_buffers_set
     )
@@ -53,7 +53,7 @@ def holds_numbers(module):
 
 @contextmanager
 def taken_for_real():
-    """Lets losses take fake tensors for real ones: what plain eager mode does is done."""
+    """Makes losses take fake tensors for real ones, so that they behave as in plain eager mode."""
 
     def is_tensor(x):
         return isinstance(x, torch.Tensor)
@@ -74,13 +74,13 @@ MODES = {'traced': nullcontext, 'plain': taken_for_real}
 
 
 def problem(unit, device_of_numbers):
-    """What is wrong with a unit on the device; empty if nothing."""
+    """What is wrong with a unit on the device; '' if nothing is."""
     inputs, unit = draw(unit), replace(unit, loss=deepcopy(unit.loss))
     try:
         with FakeTensorMode():
             move(unit.loss, device_of_numbers)
             outputs = FlatLoss(unit)(*map(fake, inputs.values()))
-    except Exception as error:  # of any type: it is what the losses raise there
+    except Exception as error:  # losses may raise anything here
         return f'{type(error).__name__}: {error}'.splitlines()[0]
     elsewhere = [name for name, output in zip(unit.results, outputs, strict=True) if output.device.type != 'cuda']
     return f'not on the device: {", ".join(elsewhere)}' if elsewhere else ''
@@ -101,7 +101,7 @@ def problems_of(name):
 
 def main():
     torch.set_num_threads(1)
-    logging.getLogger('torch').setLevel(logging.CRITICAL)  # it tells of what is raised, which is caught here
+    logging.getLogger('torch').setLevel(logging.CRITICAL)  # it reports exceptions that are caught here
     names = sys.argv[1:] or list(load_losses())
     runs = [run for name in names for run in problems_of(name)]
     wrong = [f'{place}: {found}' for place, found in runs if found]

@@ -1,4 +1,4 @@
-"""Python code in another process, which has imported nothing yet, or nothing of lossreg."""
+"""Runs Python code in another process that has imported nothing, or nothing of lossreg."""
 
 import json
 import os
@@ -13,14 +13,14 @@ PYTHON = (sys.executable, '-W', 'error::UserWarning')
 
 
 def run_python(code, *arguments, folders=(), cwd=None, **environment):
-    """What a fresh interpreter prints, in which the code must raise nothing and warn of nothing.
+    """The output of code in a fresh interpreter; it must neither raise nor warn.
 
     Args:
-        code: what it runs.
+        code: the code.
         arguments: the rest of ``sys.argv``.
-        folders: where it imports from, besides where this lossreg is.
+        folders: further folders to import from, besides that of this lossreg.
         cwd: the folder it runs in.
-        environment: further variables.
+        environment: further environment variables.
     """
     path = os.pathsep.join(map(str, [HOME, *folders]))
     done = subprocess.run(
@@ -56,7 +56,7 @@ for line in sys.stdin:
 
 
 class Forks:
-    """Runs code in forks of one interpreter that has imported torch and mmengine, which takes seconds, and no more."""
+    """Runs code in forks of one interpreter that has imported only torch and mmengine, which takes seconds."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -66,7 +66,7 @@ class Forks:
         )
 
     def __call__(self, code, *arguments, folders=()):
-        """What it prints; it must raise nothing and warn of nothing."""
+        """The output of the code, which must neither raise nor warn."""
         out, err = self._folder / 'out', self._folder / 'err'
         job = {
             'code': code, 'arguments': list(map(str, arguments)), 'folders': list(map(str, folders)),

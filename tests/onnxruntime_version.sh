@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the ONNX files of every loss, and of training steps, in other onnxruntimes, without torch and without lossreg.
+# Runs the ONNX files of all losses and of training steps in other versions of onnxruntime, without torch and lossreg.
 # Usage: tests/onnxruntime_version.sh VENV VERSION...   (VENV has lossreg; e.g. .venv 1.16.3 1.23.2)
 set -euo pipefail
 venv=${1:?usage: tests/onnxruntime_version.sh VENV VERSION...}

@@ -1,4 +1,4 @@
-"""Losses that refuse what means nothing, with a message."""
+"""Losses that refuse meaningless options or inputs with a message."""
 
 import re
 
@@ -9,7 +9,7 @@ from lossreg.registry import build_loss
 
 
 def assert_refused(message, name, options, *arguments):
-    """A loss is not built, or, where there are arguments, does not take them: a shape, and what the target holds."""
+    """Asserts that a loss cannot be built or, if there are arguments (a shape, the target's value), refuses them."""
     if not arguments:
         with pytest.raises(Exception, match=re.escape(message)) as raised:
             build_loss({'type': name, **options})

@@ -1,11 +1,11 @@
-"""Stores ONNX files with inputs and what must come of them, and replays them with nothing but numpy and onnxruntime.
+"""Stores ONNX files with inputs and expected outputs, and replays them with only numpy and onnxruntime.
 
 Usage: stored_runs.py write FOLDER; then, in another environment, stored_runs.py replay FOLDER. ``write-fixed`` writes
-files whose dimensions are all fixed, and only what fits them.
+files with all dimensions fixed, and only the cases that fit them.
 
 Every loss (its default variant, each call, all optional inputs, with gradient) on every case that ``lossreg check``
-draws: ordinary, extreme, of size 1, empty, ignored, switched off, NaN and infinite. And training steps. Each is run
-twice in one session: a runtime may plan its memory in the first run.
+draws: ordinary, extreme, of size 1, empty, ignored, zero-weight, NaN and infinite. Also training steps. Each runs twice
+in one session, because a runtime may plan its memory in the first run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a stored file: inputs, and the outputs that must come, each with the errors allowed.
+    """One run of a stored file: its inputs, and the expected outputs with their tolerances.
 
-    An old runtime ``may_refuse`` a dimension of size 0 that is not the batch, but not compute another number.
+    An old runtime ``may_refuse`` a dimension of size 0 other than the batch, but must not return other numbers.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a version of onnxruntime gets wrong and no cheap spelling of the file avoids. All these runs must fail so.
+    """A fault of an onnxruntime that the file cannot avoid cheaply. All these runs must fail that way.
 
     Attributes:
-        version: of onnxruntime.
-        runs: a pattern of runs, ``<file>, <case>``.
-        detail: a pattern of how they fail.
+        version: the version of onnxruntime.
+        runs: a pattern for runs, ``<file>, <case>``.
+        detail: a pattern for their failures.
     """
 
     version: str
@@ -57,7 +57,7 @@ class Fault:
 
 
 FAULTS = (
-    # the square root of float32's infinity is NaN; another spelling costs a pass over memory or two
+    # the square root of infinity is NaN in float32; avoiding it costs a pass or two over memory
     Fault(
         '1.16.3',
         r'((Bone|Charbonnier|MPJPE|SpatialBorder)Loss\.\w+, -?inf in \w+'
@@ -65,7 +65,7 @@ FAULTS = (
         r'|TripletMargin(WithDistance)?Loss\.triplets, -?inf in (positive|negative))',
         r'\w+ is nan, expected .*',
     ),
-    # a sum over no channels keeps no dimension there
+    # a sum over no channels leaves a dimension of size 0
     Fault(
         '1.16.3',
         r'TransferalPerceptualLoss\.attention, C=0',
@@ -75,7 +75,7 @@ FAULTS = (
 
 
 REFUSE_SIZE_0 = ('1.16.3',)
-"""Versions that may refuse a dimension of size 0 which is not the batch: sums over it raise there."""
+"""Versions that may refuse a dimension of size 0 other than the batch: a sum over it raises."""
 
 
 def store(folder: Path, stem: str, model: bytes, runs: list[Run]) -> None:
@@ -91,7 +91,7 @@ def store(folder: Path, stem: str, model: bytes, runs: list[Run]) -> None:
 
 
 def stored(file: Path) -> list[Run]:
-    """The runs that ``store`` wrote."""
+    """The runs written by ``store``."""
     arrays = dict(np.load(file))
     about = json.loads(str(arrays.pop('about')))
     sides: list[dict[str, dict[str, np.ndarray]]] = [{'inputs': {}, 'outputs': {}} for _ in about]
@@ -117,7 +117,7 @@ def write_loss(folder: Path, fixed: bool, name: str) -> None:
 
 
 def runs_of(unit) -> Iterator[Run]:
-    """Every case with eager's outputs, or with zeros where nothing counts."""
+    """Every case with eager's outputs, or with zeros if nothing counts."""
     from lossreg.runtimes import Eager
     from lossreg.samples import Expect, edge_cases, numeric_cases
 
@@ -130,7 +130,7 @@ def runs_of(unit) -> Iterator[Run]:
                 continue
             raise
         rtol, atol = tolerance.rtol, tolerance.atol
-        if case.expect is Expect.VALUE:  # the gradient is not defined
+        if case.expect is Expect.VALUE:  # the gradient is undefined
             outputs = {name: outputs[name] for name in unit.call.losses}
         if case.expect is Expect.ZERO:
             kept = (*unit.call.losses, *(f'grad_{i.name}' for i in unit.differentiable))
@@ -142,7 +142,7 @@ def runs_of(unit) -> Iterator[Run]:
 
 
 def write_steps(folder: Path) -> None:
-    """Training steps against PyTorch in float64, with the errors that their export allows."""
+    """Writes training steps with PyTorch's outputs in float64, and the tolerances of their export."""
     import torch
     from students import ConvStudent, TokenStudent
 
@@ -196,11 +196,11 @@ def write(folder: Path, fixed: bool = False) -> None:
 
 
 def differences(file: Path, run_model: Callable[[bytes], Callable[[Arrays], Arrays]]) -> Iterator[tuple[Run, str]]:
-    """Each run, and what is wrong with it: empty where all is right.
+    """Each run, and what is wrong with it; '' if nothing is.
 
     Args:
-        file: the ``.npz`` of the runs, the model beside it.
-        run_model: loads a model's bytes; what it returns takes inputs and returns outputs, both by name.
+        file: the ``.npz`` file of the runs, beside the model.
+        run_model: loads a model from bytes and returns a function from inputs to outputs, both by name.
     """
     try:
         session = run_model(file.with_suffix('.onnx').read_bytes())

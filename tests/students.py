@@ -1,4 +1,4 @@
-"""Small networks that training steps are exported of: between them, every operator a step promises to take."""
+"""Small networks for training steps; together they have every operator that a step must support."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class Attention(nn.Module):
 
 
 class ConvStudent(nn.Module):
-    """Strided, depthwise, grouped and dilated convolutions, norms of batch and group, residual adds, poolings."""
+    """Strided, depthwise, grouped and dilated convolutions, batch and group norms, residual connections, poolings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ConvStudent(nn.Module):
 
 
 class TokenStudent(nn.Module):
-    """An embedding by strided convolution, layer normalisation and attention; windows of uneven size are averaged."""
+    """Patch embedding, layer normalisation and attention, with an average over windows of different sizes."""
 
     def __init__(self) -> None:
         super().__init__()

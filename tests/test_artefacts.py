@@ -1,4 +1,4 @@
-"""Exported files: their bytes, names, shapes and metadata, and how they come to their place."""
+"""Exported files: their bytes, names, shapes and metadata, and how they are written."""
 
 import io
 import json
@@ -271,7 +271,7 @@ def test_manifest(tmp_path):
     assert 'opset' not in entries[script.name]
 
 
-# A file appears whole and right, or not at all
+# A file is complete and verified, or not written
 
 
 def test_failed_verification_leaves_the_good_file(tmp_path, monkeypatch):

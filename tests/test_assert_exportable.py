@@ -1,4 +1,4 @@
-"""Modules that are none of ours: what they write in place, the layers they hold, and how their inputs may be given."""
+"""``assert_exportable`` on other modules: in-place writes, layers, and the forms of their inputs."""
 
 import re
 
@@ -16,7 +16,7 @@ INLINE = ('pt2', 'onnx')
 
 @pytest.fixture
 def traced_once(monkeypatch):
-    """Both formats come from one trace, where ``assert_exportable`` would trace for each."""
+    """Makes both formats share a trace, where ``assert_exportable`` would trace once for each."""
     built = {}
 
     def build_both(unit, formats):
@@ -28,16 +28,16 @@ def traced_once(monkeypatch):
 
 
 def inputs(*shape, seed=0, sizes=(3, 5)):
-    """Two sets of one input whose first dimension varies."""
+    """Two sets of inputs that differ in the size of the first dimension."""
     generator = torch.Generator().manual_seed(seed)
     return [{'x': torch.randn(size, *shape, generator=generator).requires_grad_()} for size in sizes]
 
 
 class WritesInPlace(nn.Module):
-    """Overloads that have another name in place, and some that have the same."""
+    """In-place overloads with another name than the functional one, and some with the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # autograd allows no write into what an operator has kept for its derivative
+        # autograd forbids writes into tensors that an operator has saved for its derivative
         powers = (x * 1.0).pow_(2).add_(x, alpha=0.5) + torch.full_like(x, 2.0).pow_(x) + (x.abs() + 1.0).pow_(x)
         y = (x * 1.0).mul_(x.detach()).div_(x.detach().abs() + 1.0).sub_(0.25).clamp_(min=-3.0)
         z = (x * 1.0).masked_fill_(x > 1.5, 2.0).clamp_(max=x.detach().abs() + 1.0).exp_() * 1.0
@@ -48,7 +48,7 @@ class WritesInPlace(nn.Module):
 
 
 class WritesThroughViews(nn.Module):
-    """A row, a column and a slice of what is used as a whole afterwards, and the other way round."""
+    """Writes to a row, a column and a slice of a tensor that is used as a whole afterwards, and the reverse."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2.0
@@ -63,7 +63,7 @@ class WritesThroughViews(nn.Module):
 
 
 class Layers(nn.Module):
-    """What a perceptual loss may hold; the gradients of all are checked through the input's."""
+    """Layers that a perceptual loss may hold; the gradient of the input depends on all of their gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Layers(nn.Module):
 
 
 class LikelihoodOfAConstant(nn.Module):
-    """Means of torch's kernel, the weighted one too, whose gradients need the sum of the weights."""
+    """Means by torch's kernel, with and without weights, whose gradients need the sum of the weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         target = torch.arange(x.size(0)) % 2
@@ -129,7 +129,7 @@ def test_tuples_of_tensors_and_inputs_in_order():
     assert_exportable(OfPairs(), pair(2), pair(4))
     features, target = pair(2)
     other_features, other_target = pair(5)
-    # other sets may be in another order
+    # other sets may have another order
     assert_exportable(
         OfPairs(),
         {'features': features, 'target': target},

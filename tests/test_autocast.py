@@ -1,4 +1,4 @@
-"""Autocast changes nothing: values and gradients, of eager, scripted, compiled and exported losses."""
+"""Autocast changes neither values nor gradients of eager, scripted, compiled and exported losses."""
 
 import io
 from contextlib import nullcontext
@@ -22,13 +22,13 @@ def region(entered=True):
 
 
 def cast(unit, inputs, dtype):
-    """The inputs in a dtype, but labels and state, which is float32."""
+    """The inputs in a dtype, except labels, and state, which stays float32."""
     kept = {i.name for i in unit.inputs if i.state}
     return {n: t.to(dtype) if t.is_floating_point() and n not in kept else t for n, t in inputs.items()}
 
 
 def computed(unit, function, inputs, forward=False, backward=False):
-    """What a unit returns, and the gradients of its inputs and parameters, each computed in a region or outside."""
+    """The results of a unit and the gradients of its inputs and parameters, each computed in a region or outside."""
     differentiable = {i.name for i in unit.differentiable}
     tensors = [t.clone().requires_grad_(name in differentiable) for name, t in inputs.items()]
     with region(forward):
@@ -42,7 +42,7 @@ def computed(unit, function, inputs, forward=False, backward=False):
 
 
 class RoundedByAutocast(TorchDispatchMode):
-    """Notes the operators whose results have another dtype in an autocast region."""
+    """Records the operators whose results have another dtype in an autocast region."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ def test_eager_is_the_same_to_the_bit(units):
     with Failures() as failures:
         for unit in units:
             function = FlatLoss(unit)
-            # autocast cannot even join tensors of the other half precision
+            # autocast cannot even concatenate tensors of the other half precision
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 inputs = cast(unit, draw(unit), dtype)
                 plain = computed(unit, function, inputs)
@@ -97,7 +97,7 @@ def flat_script(unit):
 
 
 def test_scripted_is_the_same():
-    """Units with operators that autocast rounds: only these can go wrong in TorchScript."""
+    """Only units with operators that autocast rounds can go wrong in TorchScript."""
     seen, losses = set(), set()
     with Failures() as failures:
         for unit in (unit for units in DEFAULTS.values() for unit in units):
@@ -115,21 +115,21 @@ def assert_scripted_is_the_same(unit):
     for dtype in (torch.float32, torch.bfloat16):
         inputs = cast(unit, draw(unit), dtype)
         plain = computed(unit, FlatLoss(unit), inputs)
-        # a backward pass in a region, for results of outside, must not change what comes after it
+        # a backward pass in a region, of a result from outside, must not change later results
         for forward, backward in ((False, False), (False, True), (False, False), (True, True), (True, False)):
             found = computed(unit, function, inputs, forward, backward)
             if backward and not forward:
                 continue
             for a, b in zip(found, plain, strict=True):
                 assert a.dtype == b.dtype
-                # products of another precision, or in another order
+                # products have another precision or order
                 tolerance = 1e-6 if a.dtype == torch.float32 else 1e-2
                 largest = b.abs().max().item() if b.numel() else 0.0
                 torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=tolerance * max(largest, 1.0))
 
 
 def test_files(exported, unit_of):
-    """TorchScript files give the same numbers; pt2 files, which cannot, raise."""
+    """TorchScript files give the same numbers; pt2 files cannot, so they raise."""
     inputs = list(draw(unit_of('ArcFaceLoss')).values())
     files = exported('ArcFaceLoss', grad=True)
     scripted = torch.jit.load(io.BytesIO(files['torchscript']))
@@ -167,7 +167,7 @@ SHAPES = [((3, 4), (4, 2)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5)), ((3, 4)
 
 @pytest.mark.parametrize('shapes', SHAPES, ids=str)
 def test_derivatives_of_a_product(shapes):
-    """First and second, backward and forward, against finite differences."""
+    """First and second derivatives, in backward and forward mode, against finite differences."""
     a, b = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
     assert torch.equal(matmul(a, b), a @ b)
     assert torch.autograd.gradcheck(matmul, (a, b), check_forward_ad=True)

@@ -1,4 +1,4 @@
-"""Checkpoints go both ways between a loss and the torch.nn class whose name and numbers it has."""
+"""Checkpoints can be exchanged between a loss and the torch.nn class that it replaces."""
 
 import copy
 import inspect
@@ -27,12 +27,12 @@ def test_there_are_twins_with_weights():
 
 
 def theirs(cls, config):
-    """torch.nn's loss from the same options, of which it takes weights as tensors and lacks a few."""
+    """torch.nn's loss with the same options; it takes weights as tensors and lacks a few options."""
     known = inspect.signature(cls).parameters
     options = {name: value for name, value in config.items() if name in known}
     tensors = {n: torch.tensor(v) for n, v in options.items() if n.endswith('weight') and isinstance(v, list)}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # torch's own, of deprecated arguments
+        warnings.simplefilter('ignore', UserWarning)  # torch warns about its deprecated arguments
         return cls(**{**options, **tensors})
 
 
@@ -54,7 +54,7 @@ def test_both_ways(name):
 
 @pytest.mark.parametrize('prefix', ['', 'head.loss.'])
 def test_checkpoints_without_the_weights_load(prefix):
-    """As earlier versions wrote them; inside a model too. What else is missing or unknown is still an error."""
+    """Earlier versions wrote such checkpoints, of models too. Other missing or unknown keys are still errors."""
     loss = build_loss({'type': 'BCEWithLogitsLoss', 'weight': [2.0, 3.0], 'pos_weight': [4.0, 5.0]})
     model = nn.ModuleDict({'head': nn.ModuleDict({'loss': loss})}) if prefix else loss
     given = {}
@@ -65,7 +65,7 @@ def test_checkpoints_without_the_weights_load(prefix):
     assert (loss.weight.tolist(), loss.pos_weight.tolist()) == ([2.0, 3.0], [6.0, 7.0])
     with pytest.raises(RuntimeError, match='Unexpected key'):
         model.load_state_dict({f'{prefix}weights': torch.ones(2)})
-    # the copy's own values stay, not those of the module that it was copied from
+    # the copy keeps its own values, not those of the original module
     twin = copy.deepcopy(loss)
     twin.weight.zero_()
     twin.load_state_dict({})

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line errors, JSON, nothing half-written."""
+"""The command line as users see it: exit codes, one-line errors, JSON, no partial files."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def write(folder, name, text):
 
 
 def test_help_answers_at_once():
-    """Best of three, because other tests share the machine."""
+    """The best of three runs, because other tests share the machine."""
     taken = []
     for _ in range(3):
         start = time.perf_counter()
@@ -119,7 +119,7 @@ def test_cuda_is_required_and_missing(folder, capsys):
 
 
 def test_export_and_check_the_manifest(folder, capsys):
-    """Also with a file changed, and one gone: a stale artefact is a failed check."""
+    """A changed file and a missing one are failed checks."""
     code, out, _ = run(capsys, 'export', 'TripletLoss', '--format', 'all', '--grad', '--out', 'out', '--json')
     assert code == 0
     names = sorted(os.path.basename(row['path']) for row in json.loads(out)['rows'])
@@ -168,7 +168,7 @@ model = dict(
 
 
 def test_check_a_model_config(folder, capsys, monkeypatch):
-    """Reports on the side, what is not ours skipped, and a failure only with --strict."""
+    """Reports are written, and losses that are not ours are skipped, or fail with --strict."""
     monkeypatch.setenv('GITHUB_ACTIONS', 'true')
     config = write(folder, 'model.py', MODEL)
     arguments = ['check', config, '--backend', 'eager', '--junit', 'r.xml', '--markdown', 'r.md']
@@ -207,7 +207,7 @@ def test_env_names_what_the_cuda_provider_lacks(capsys):
     rows = {row['name']: row for row in json.loads(out)['rows']}
     assert code == 0
     provider = rows['ONNX Runtime CUDA provider']
-    assert provider['found'] == 'all libraries load' or provider['mend']
+    assert provider['found'] == 'all libraries load' or provider['fix']
 
 
 # Without mmengine, or with it twice
@@ -269,5 +269,5 @@ def test_env_shows_which_mmengine_is_there(monkeypatch, installed, shown):
 def test_env_tells_of_two_mmengines_over_each_other(monkeypatch):
     both = dict.fromkeys(PACKAGES) | {'mmengine': '0.10.7', 'onedl-mmengine': '0.10.12'}
     monkeypatch.setattr(environment, 'versions', lambda: both)
-    (row,) = [row for row in environment.findings() if 'over each other' in row['found']]
-    assert row['mend'].startswith('pip uninstall -y mmengine onedl-mmengine')
+    (row,) = [row for row in environment.findings() if 'one over the other' in row['found']]
+    assert row['fix'].startswith('pip uninstall -y mmengine onedl-mmengine')

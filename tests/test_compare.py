@@ -1,4 +1,4 @@
-"""The checks' own arithmetic: what counts as equal, by how much results may differ, and how rows say so."""
+"""The arithmetic of the checks: what counts as equal, how much results may differ, and how rows report it."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +18,7 @@ from lossreg.spec import Tolerance
 
 INF, NAN = math.inf, math.nan
 ALLOWED = Tolerance(rtol=2.0**-10, atol=2.0**-12)
-"""Powers of two, so that all below is exact."""
+"""Powers of two, so that the arithmetic below is exact."""
 
 
 def agreement(got, want, tolerance=ALLOWED, scaled=False):
@@ -27,7 +27,7 @@ def agreement(got, want, tolerance=ALLOWED, scaled=False):
 
 @pytest.mark.parametrize('value', [0.0, 1.5, -3.0])
 def test_what_is_allowed_is_exact(value):
-    """Up to atol + rtol |expected| and not a bit further, above and below; the share is 1 there."""
+    """Errors up to atol + rtol |expected| pass, in both directions, and not one bit more; the share is 1 there."""
     allowed = 2.0**-12 + 2.0**-10 * abs(value)
     for sign in (1.0, -1.0):
         at_the_end = agreement(value + sign * allowed, value)
@@ -44,7 +44,7 @@ def test_what_is_allowed_is_exact(value):
 
 @pytest.mark.parametrize('wider', [10.0, 1000.0])
 def test_a_wider_tolerance_would_be_found(wider):
-    """Errors between what is allowed and ten times it fail, by number and by name."""
+    """Errors between the tolerance and ten times the tolerance fail, and the detail names number and output."""
     for number in (0.0, 1.0, 1e6):
         found = agreement(number + wider / 2 * (ALLOWED.atol + ALLOWED.rtol * number), number)
         assert not found
@@ -53,7 +53,7 @@ def test_a_wider_tolerance_would_be_found(wider):
 
 
 def test_the_share_is_that_of_the_worst_element_of_all_outputs():
-    """Not of the largest error: a small number with a small error may be the worst."""
+    """The largest error need not be the worst: a small number may have a small error but a large share."""
     want = {'loss': np.array(4.0), 'grad_x': np.array([1024.0, 0.0])}
     got = {'loss': np.array(4.0 + 2.0**-12), 'grad_x': np.array([1024.0 + 0.25, 2.0**-13])}
     found = compare(got, want, ALLOWED)
@@ -102,7 +102,7 @@ def test_scaled_tolerance_grows_with_the_largest_number_expected():
     assert not agreement([1024.0, 2.0**-3], want)
     assert agreement([1024.0, 2.0**-3], want, scaled=True).share == 0.5
     assert not agreement([1024.0, 2.0**-1], want, scaled=True)
-    # never below atol
+    # the denominator is at least atol
     assert agreement([2.0**-12], [0.0], scaled=True).share == 1.0
     assert not agreement([2.0**-11], [0.0], scaled=True)
 
@@ -131,7 +131,7 @@ def off_by(unit, factor, dtype):
 
 @pytest.mark.parametrize(('dtype', 'bound'), [(torch.float32, 1e-5), (torch.float64, 1e-7)], ids=['float32', 'float64'])
 def test_eager_is_as_exact_as_it_says(unit, dtype, bound):
-    """Of a value near 2: an error three times what is allowed is found, one of a third is not."""
+    """For a value near 2, an error of three times the tolerance is found, one of a third is not."""
     for factor, is_found in ((1.0 + 3 * bound, True), (1.0 + bound / 3, False)):
         rows = [row for row in eager.eager_rows(off_by(unit, factor, dtype), 'cpu') if row.check == 'ordinary']
         failed = {row.dtype for row in rows if row.status is Status.FAIL}

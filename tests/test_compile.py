@@ -1,4 +1,4 @@
-"""``lossreg check --backend compile``: values and gradients under torch.compile, in one graph, for any sizes."""
+"""``lossreg check --backend compile``: values and gradients under torch.compile, in one graph for all sizes."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def assert_all_pass(rows):
     ],
 )
 def test_a_loss_compiles(unit_of, name, call, optional):
-    """The two whose loops are scans: over frames, and over the rows of an image."""
+    """The two losses with scans: over frames, and over the rows of an image."""
     assert_all_pass(list(check_unit(unit_of(name, call=call, optional=optional), ('compile',))))
 
 
@@ -37,7 +37,7 @@ def test_every_loss_compiles(name):
 
 
 def test_a_batch_of_sequences_compiles_without_frames_too(unit_of):
-    """The shapes of strides that nothing is behind are compared by torch's scan."""
+    """torch's scan compares strides, even those of empty dimensions."""
     loss = unit_of('CTCLoss').loss
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend='aot_eager')
@@ -51,7 +51,7 @@ def test_a_batch_of_sequences_compiles_without_frames_too(unit_of):
     torch._dynamo.reset()
 
 
-# Faults that must be found
+# Planted faults
 
 
 class Distance(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Losses made of losses: a weighted sum of losses and penalties over named inputs, and the wrappers of a host."""
+"""Composite losses: a weighted sum of losses and penalties over named inputs, and hosts' wrappers."""
 
 import copy
 import math
@@ -100,7 +100,7 @@ def test_copies_are_equal(through):
         ({'ce': {'loss': CE, 'inputs': {'cls_score': 'x'}}}, "lacks input 'label'"),
         ({'ce': {'loss': CE, 'inputs': {'cls_score': 'x', 'label': 'y', 'avg_factor': 'z'}}}, "no input 'avg_factor'"),
         ({'ce': {'loss': CE, 'inputs': ['x', 'y'], 'call': 'boxes'}}, "has no call 'boxes' here; its calls: labels"),
-        ({'loss': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be called 'loss'"),
+        ({'loss': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be named 'loss'"),
         ({'ce': {'loss': {'type': 'lossreg.CrossEntropyLos'}, 'inputs': ['x']}}, "did you mean 'CrossEntropyLoss'"),
         (
             {'ce': {'loss': CE, 'inputs': ['x', 'y']}, 'box': {'loss': {'type': 'GIoULoss'}, 'inputs': ['y', 'z']}},
@@ -128,9 +128,9 @@ def test_copies_are_equal(through):
         ),
         ({'grad_x': {'loss': CE, 'inputs': ['x', 'y']}}, "'grad_x' is the value of term grad_x and the gradient of x"),
         ({'a': {'loss': CE, 'inputs': ['x', 'grad_x']}}, "'grad_x' is an input of term a and the gradient of x"),
-        ({'a': {'loss': CE, 'inputs': ['x', 'grad_output']}}, "'grad_output' is an input of term a and the gradient"),
-        ({'forward': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be called 'forward'"),
-        ({'class': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be called 'class'"),
+        ({'a': {'loss': CE, 'inputs': ['x', 'grad_output']}}, "'grad_output' is an input of term a and the cotangent"),
+        ({'forward': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be named 'forward'"),
+        ({'class': {'loss': CE, 'inputs': ['x', 'y']}}, "cannot be named 'class'"),
     ],
 )
 def test_mistakes_are_named(losses, message):
@@ -150,7 +150,7 @@ def test_names_of_losses_and_penalties_differ():
         composite({'a': {'loss': CE, 'inputs': ['x', 'y']}}, penalties={'a': {'loss': L1, 'inputs': ['x']}})
 
 
-# Losses that hold those of a host's configs: what their plain names mean, and what cannot be exported
+# Wrappers of losses from hosts' configs: the meaning of plain names, and what cannot be exported
 
 BCE = {'type': 'lossreg.PoseBCELoss'}
 CONFIG = """

@@ -1,4 +1,4 @@
-"""What a place in a config means: ours, a host's, or one name for two different losses."""
+"""Which loss a dict in a config means: ours, a host's, or a name that both have for different losses."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_a_hosts_name_means_its_own_loss(scope, written, ours, tmp_path):
 
 
 def test_a_scope_holds_for_what_is_inside(tmp_path):
-    """As in mmocr's detectors of mmdet: mmengine builds the parts of a model in its scope."""
+    """mmengine builds the parts of a model in its scope, as in mmocr's detectors from mmdet."""
     text = "default_scope = 'mmocr'\nmodel = dict(type='MMDetWrapper', cfg=dict(type='MaskRCNN', {scope}{loss}))\n"
     loss = "head=dict(loss=dict(type='CrossEntropyLoss'))"
     assert found_in(tmp_path, text.format(scope='', loss=loss)).host_class == 'mmocr.CrossEntropyLoss'
@@ -104,7 +104,7 @@ def test_a_head_that_looks_at_its_losss_type_keeps_the_hosts(tmp_path, capsys):
     assert added(tmp_path) == ["    loss_bbox=dict(type='lossreg.SmoothL1Loss'),"]
     assert main(['migrate', str(path)]) == 0
     assert 'bbox_head.loss_cls: Anchor3DHead samples anchors' in capsys.readouterr().err
-    # it can be checked and exported: only in training the place matters
+    # it can be checked and exported; the place matters only in training
     assert all(item.request() for item in find_losses(path))
 
 
@@ -132,7 +132,7 @@ def test_arguments_that_the_head_makes_others_of(tmp_path):
 
 
 def test_an_objective_of_ours_is_one_graph(tmp_path):
-    """Its terms are not exported beside it; but a host's wrapper may call its losses one by one."""
+    """Its terms are not exported separately; a host's wrapper, however, may call its losses one by one."""
     term = "dict(loss=dict(type='lossreg.CrossEntropyLoss'), inputs=dict(cls_score='student', label='label'))"
     path = tmp_path / 'config.py'
     path.write_text(f"loss = dict(type='lossreg.CompositeLoss', losses=dict(ce={term}))\nother = dict(type='L1Loss')\n")

@@ -1,4 +1,4 @@
-"""Every way in which OpenMMLab configs are written reaches our losses, in a process that has not imported lossreg."""
+"""Every style of OpenMMLab configs finds our losses, in a process that has not imported lossreg."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_a_config_builds_our_class(run_with_mmengine, text, tmp_path):
     (tmp_path / 'config.py').write_text(text)
     (tmp_path / 'base.py').write_text((CONFIGS / 'detection/giou_loss.py').read_text())
     printed = run_with_mmengine(BUILD, tmp_path / 'config.py')
-    # mmengine logs to stdout too
+    # mmengine also logs to stdout
     assert printed.splitlines()[-1] == 'lossreg.losses.detection.giou_loss 2.0'
 
 

@@ -1,4 +1,4 @@
-"""Points 2 to 6 of the numerical contract, on inputs that are written down; 1 and 7 are in ``test_values.py``."""
+"""Points 2 to 6 of the numerical contract, on literal inputs; points 1 and 7 are in ``test_values.py``."""
 
 import math
 
@@ -59,7 +59,7 @@ NOTHING = {
 def test_nothing_to_average_over_is_zero_and_in_the_graph(config, arguments, options):
     value, gradient = with_gradient(build_loss(config), *arguments, **options)
     assert value.tolist() in (0.0, [0.0])
-    assert not gradient.any()  # torch.autograd.grad raises for a loss outside the graph
+    assert not gradient.any()  # torch.autograd.grad raises for a loss without graph
 
 
 # 3. NaN and infinity
@@ -83,7 +83,7 @@ def test_infinity_gives_what_float64_gives():
     assert cross_entropy(tensor([[-INF, 0.0]]), tensor([0])).item() == INF
     sigmoid = build_loss({'type': 'CrossEntropyLoss', 'use_sigmoid': True})
     assert sigmoid(tensor([[INF, -INF]]), tensor([[1.0, 0.0]])).item() == 0.0
-    # t = 0 where the prediction is impossible
+    # t = 0 where p = 0
     one_bin = tensor([[[-INF, 0.0]]]), tensor([[[0.0, 1.0]]])
     assert build_loss('KLDiscretLoss')(*map(pair_of, one_bin), torch.ones(1, 1)).item() == 0.0
 
@@ -220,7 +220,7 @@ def test_mismatched_shapes_are_named(name, arguments, words):
 
 def test_degenerate_inputs_are_finite_and_right():
     point, other = tensor([[5.0, 5.0, 5.0, 5.0]]), tensor([[5.0, 5.0, 5.0, 5.0]])
-    # all areas are raised to eps: I = 0, U = E = eps
+    # all areas are clamped to eps: I = 0, U = E = eps
     value, gradient = with_gradient(build_loss('GIoULoss'), point, other)
     assert value.item() == 1.0
     assert gradient.isfinite().all()

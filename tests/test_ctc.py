@@ -16,7 +16,7 @@ SIZES = [(7, 3, 4, 2), (20, 2, 9, 6), (1, 4, 3, 1), (40, 1, 5, 15)]
 
 
 def sequences(frames, batch, classes, labels, seed=0, dtype=torch.float64):
-    """Log-probabilities, targets and lengths. Rows may have no alignment; labels behind a row's length are nonsense."""
+    """Log-probabilities, targets and lengths. Rows may have no alignment; labels beyond the length are arbitrary."""
     random = torch.Generator().manual_seed(seed)
     log_probs = (3 * torch.randn(frames, batch, classes, generator=random, dtype=dtype)).log_softmax(-1)
     targets = torch.randint(1, classes, (batch, labels), generator=random)
@@ -40,7 +40,7 @@ def test_eager_is_torch(size, reduction, zero_infinity):
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('zero_infinity', [False, True])
 def test_recursion_is_torch(size, zero_infinity):
-    """TorchScript runs the recursion, whose gradient is in closed form."""
+    """TorchScript runs the recursion, with its gradient in closed form."""
     log_probs, targets, *lengths = sequences(*size, seed=1)
     scripted = torch.jit.script(CTCLoss(0, 'none', zero_infinity))
     ours = with_gradient(scripted, log_probs, targets, *lengths)
@@ -49,7 +49,7 @@ def test_recursion_is_torch(size, zero_infinity):
 
 
 def test_eager_without_torchs_kernel(monkeypatch):
-    """That of torch 2.1 is wrong for samples without frames."""
+    """The kernel of torch 2.1 is wrong for samples without frames."""
     log_probs, targets, input_lengths, target_lengths = sequences(7, 4, 5, 2, seed=2)
     call = log_probs, targets, input_lengths * torch.tensor([0, 1, 1, 0]), target_lengths * torch.tensor([0, 1, 1, 1])
     theirs = with_gradient(torch.nn.CTCLoss(0, 'none'), call[0], targets.clamp(min=0), *call[2:])
@@ -79,7 +79,7 @@ def test_long_sequences_keep_their_precision_in_float32():
 
 
 def test_by_hand():
-    """Two frames, one label: "a-", "-a" and "aa" of p(a) = 1/4 and p(-) = 3/4."""
+    """Two frames, one label: the alignments "a-", "-a" and "aa", with p(a) = 1/4 and p(-) = 3/4."""
     log_probs = torch.tensor([[[0.75, 0.25]], [[0.75, 0.25]]]).log()
     loss = CTCLoss(reduction='sum')(log_probs, torch.tensor([[1]]), torch.tensor([2]), torch.tensor([1]))
     assert loss.item() == pytest.approx(-math.log(3 / 16 + 3 / 16 + 1 / 16))
@@ -135,7 +135,7 @@ def test_one_sample():
 
 
 def test_scans_after_one_another():
-    """torch compiles torch.scan and keeps what it compiled; the second loss's program was then refused."""
+    """torch caches what it compiles for torch.scan, and used to refuse the program of the second loss."""
     for type in ('CTCLoss', 'HuasdorffDisstanceLoss'):
         unit = next(iter(Request.of({'type': type}).units()))
         assert verify(unit, build(unit, ['pt2'])['pt2'], 'pt2')

@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime has no CUDA kernel of are written in others, with the same numbers."""
+"""Operators without a CUDA kernel in ONNX Runtime are replaced by others that give the same numbers."""
 
 import math
 
@@ -18,14 +18,14 @@ class Elementwise(nn.Module):
 
 
 class Padded(nn.Module):
-    """Integers with two fillings, before and behind, along two dimensions."""
+    """Integers padded along two dimensions, on both sides, with two values."""
 
     def forward(self, label):
         return F.pad(F.pad(label, [2, 1, 0, 3], value=-7.0), [0, 1]).float() + F.pad(label, [4, 0, 3, 0]).float()
 
 
 class Repeated(nn.Module):
-    """Truth values, as often as a dimension is long and by a number."""
+    """Booleans repeated by a dynamic size and by a constant."""
 
     def forward(self, x):
         return (x > 0).repeat([2, x.size(0)]).float()
@@ -37,14 +37,14 @@ def runner(model):
 
 
 def kinds(model):
-    """Operators of a model, with the types of what they take."""
+    """The operators of a model, with the types of their inputs."""
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model)).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
     return {(node.op_type, types.get(node.input[0])) for node in graph.node if node.input}
 
 
 def off_by(found, x):
-    """The largest error of arc tangents, in units in the last place of float32."""
+    """The largest error of the arc tangents, in units in the last place of float32."""
     right = np.arctan(x.astype(np.float64))
     return float((np.abs(found - right) / np.spacing(np.abs(right).astype(np.float32))).max())
 
@@ -59,7 +59,7 @@ def test_the_arc_tangent_is_nearer_than_the_runtimes_own(onnx_files):
     graph = onnx.helper.make_graph([onnx.helper.make_node('Atan', ['x'], ['y'])], 'own', value[:1], value[1:])
     opset = [onnx.helper.make_opsetid('', 18)]
     own = runner(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
-    # every size of number, and more where the formula changes
+    # numbers of every magnitude, and more where the formula changes
     rng = np.random.default_rng(0)
     sizes = [2.0 ** rng.uniform(-126, 128, 200_000), rng.uniform(0, 5, 400_000)]
     x = np.concatenate([*sizes, *(-s for s in sizes)]).astype(np.float32)

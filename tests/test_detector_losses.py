@@ -1,4 +1,4 @@
-"""What mmdet's losses do that the specs' inputs do not draw: worked values, numbers out of range, edges, state."""
+"""mmdet's losses on inputs that specs do not draw: values by hand, numbers out of range, edges, state."""
 
 import math
 
@@ -38,7 +38,7 @@ WORKED = {
         ([[0.0, LN3]], [[0.5, 0.0]]),
         [[LN2 / 2, 0.75 * 9 / 16 * LN4]],
     ),
-    # b = e^3 - 1: 1/2b (b + 1) 3 - 1/2 where both pieces meet, and 3/2 more one farther on
+    # b = e^3 - 1: 1/2b (b + 1) 3 - 1/2 where both pieces meet, and 3/2 more one unit further
     'balanced': (
         {'type': 'BalancedL1Loss', 'reduction': 'none'},
         ([[0.0, 1.0, -2.0]], [[0.0, 0.0, 0.0]]),
@@ -85,8 +85,8 @@ def test_worked_values(config, numbers, expected):
 
 
 def test_seesaw_of_a_rare_class():
-    """Two scores of ln 3 and 0: class 1, seen 3 times to 1, counts a third as much against class 0, and the other
-    way round by 1; s = 3/4 against 1/4 makes class 0 count three times in samples of class 1."""
+    """Scores ln 3 and 0. Class 0 is seen 3 times, class 1 once: against class 0, class 1 counts a third;
+    s = 3/4 against 1/4 makes class 0 count three times in samples of class 1."""
     config = {'type': 'SeesawLoss', 'num_classes': 2, 'p': 1.0, 'q': 1.0, 'reduction': 'sum'}
     scores = tensor([[LN3, 0.0, 0.0, 0.0]] * 5)
     labels = tensor([0, 0, 0, 1, 2])
@@ -109,7 +109,7 @@ def test_corners_of_lists_are_those_of_the_padded_tensor():
     assert [x.item() for x in loss(first, second, [[], []])] == [0.0, 0.0]
 
 
-# Numbers out of range that are no class labels
+# Numbers out of range other than labels
 
 OUT_OF_RANGE = {
     'distance above': ('DistributionFocalLoss', (torch.zeros(2, 4), tensor([0.0, 3.0])), 'target holds 3.0'),
@@ -160,14 +160,14 @@ def test_a_distance_on_a_bin_does_not_see_the_next_one():
 
 
 def test_the_last_bin_of_gradients_holds_1():
-    """A logit of 40 for a negative: in float32 its gradient is 1."""
+    """A negative with logit 40 has gradient 1 in float32."""
     loss = build_loss({'type': 'GHMC', 'bins': 4})
     assert loss(tensor([[40.0]]), tensor([[0.0]]), tensor([[1.0]])).item() == pytest.approx(40.0)
 
 
 @pytest.mark.parametrize('bins', [3, 10, 30, 49])
 def test_gradients_on_an_edge_belong_to_the_bin_above(bins):
-    """Multiplication alone puts some edges, such as 29 / 49, into the bin below."""
+    """Multiplication by the number of bins would put some edges, such as 29 / 49, into the bin below."""
     edges = equal_edges(bins, 1.0 + 1e-6)
     below = torch.nextafter(edges[1:-1], tensor(0.0))
     counted = torch.ones_like(edges[1:-1], dtype=torch.bool)
@@ -193,7 +193,7 @@ def test_state_stays_in_its_precision(config, dtype):
 
 
 def test_gradients_are_summed_over_processes(tmp_path):
-    """One process is a group, too; without a group it is an error, as in mmdet."""
+    """A group of one process will do; without a group it is an error, as in mmdet."""
     config = {'type': 'EQLV2Loss', 'num_classes': 2}
     call = torch.randn(4, 3), tensor([0, 1, 2, 1])
     alone, together = build_loss(config), build_loss({**config, 'use_distributed': True})

@@ -20,7 +20,7 @@ SAMPLES, EPOCHS, BATCH = 50, 12, 16
 
 @pytest.fixture(scope='module')
 def step(tmp_path_factory):
-    """A linear classifier of normalised points by the sign of their first coordinate."""
+    """The training step of a linear classifier of points, by the sign of their first coordinate."""
     torch.manual_seed(0)
     return lossreg.export_train_step(
         nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)),

@@ -1,6 +1,6 @@
-"""Differences from torch's classes, and those of many losses from a rule that OpenMMLab's packages share.
+"""Differences from torch's classes, and from rules that many of OpenMMLab's losses share.
 
-The others are shown in ``tests/openmmlab``, by the real classes. Here too: that none is declared without being shown.
+The others are shown in ``tests/openmmlab``, with the real classes. Also here: every declared difference is shown.
 """
 
 from functools import cache, partial
@@ -20,7 +20,7 @@ NAN = torch.nan
 
 
 def torchs(difference, ours):
-    """torch's own class; mmocr's SmoothL1Loss is torch's under its own name."""
+    """torch's own class; mmocr registers torch's SmoothL1Loss as its own."""
     package, name = difference.host.split('.')
     if package in ('torch', 'mmocr'):
         return getattr(nn, name)
@@ -58,7 +58,7 @@ BROADCASTING_TORCHS = [
 ]
 
 
-@pytest.mark.filterwarnings('ignore::UserWarning')  # torch's, of the broadcast
+@pytest.mark.filterwarnings('ignore::UserWarning')  # torch warns about the broadcast
 @shows_from_torch('inputs of different shapes are an error', *BROADCASTING_TORCHS)
 def test_one_row_for_all(ours, host):
     make = PAIRS.get(host.__name__, lambda x, one: (x, one))
@@ -184,7 +184,7 @@ def test_distance_by_name(ours, host):
 
 @shows_from_torch('a label out of range is an error', 'CTCLoss')
 def test_label_that_is_no_class(ours, host):
-    """torch takes the number behind the sample's last class, which here is the other sample's first."""
+    """torch reads the number after the sample's last class, here the other sample's first class."""
     log_p = real(4, 2, 3).log_softmax(2)
     lengths = torch.tensor([4]), torch.tensor([1])
     label = torch.tensor([[3]])
@@ -197,11 +197,11 @@ def test_label_that_is_no_class(ours, host):
         ours()(log_p[:, :1], label, *lengths)
 
 
-# A rule of many hosts
+# Rules shared by many hosts
 
 
 class DividesByTheFactor:
-    """mmdet's and its followers' mean over ``avg_factor``: the sum over the factor and float32's epsilon."""
+    """The mean over ``avg_factor`` in mmdet and packages that follow it: the sum / (factor + epsilon of float32)."""
 
     def __init__(self, cls, **options):
         self.summed = cls(**{**options, 'reduction': 'sum'})
@@ -211,7 +211,7 @@ class DividesByTheFactor:
 
 
 class SumsWithoutWeight:
-    """mmdet's losses of boxes: without a weight above 0, the sum of pred * weight, to stay in the graph."""
+    """mmdet's box losses: without a weight above 0, the sum of pred * weight, which stays in the graph."""
 
     def __init__(self, cls, **options):
         self.loss = cls(**options)
@@ -223,21 +223,21 @@ class SumsWithoutWeight:
 
 
 def mapped(function, found):
-    """The function of each number that a loss returns, in the form in which it returns them."""
+    """A function applied to each number that a loss returns, in the structure of its result."""
     if isinstance(found, dict):
         return {key: function(x) for key, x in found.items()}
     return tuple(map(function, found)) if isinstance(found, tuple) else function(found)
 
 
 def numbers_of(found):
-    """The losses among what a loss returns."""
+    """The losses among the results of a loss."""
     if isinstance(found, dict):
         return [x for key, x in found.items() if 'loss' in key]
     return list(found) if isinstance(found, tuple) else [found]
 
 
 def ruled_by(rule):
-    """Our class as the rule would have it, by the spec of ours."""
+    """Our class changed to follow the rule, with our spec."""
 
     def host_of(difference, ours):
         host = partial(rule, ours)
@@ -249,7 +249,7 @@ def ruled_by(rule):
 
 @cache
 def unit_with(name, role):
-    """The first unit of a loss that takes an input of this role, and no other optional one but it."""
+    """The first unit of a loss with an input of this role, and no other optional input."""
     for request in variants_of(name):
         for unit in request.units(every_set=True):
             if role in [i.role for i in unit.inputs] and not [i for i in unit.inputs if i.optional and i.role != role]:
@@ -268,14 +268,14 @@ DIVIDING = (
     'AxisAlignedIoULoss', 'RotatedIoU3DLoss', 'UncertainL1Loss', 'UncertainSmoothL1Loss',
 )
 # fmt: on
-"""Of mmdet, mmrotate, mmseg and mmdet3d; ``tests/openmmlab`` asks the classes themselves."""
+"""Losses of mmdet, mmrotate, mmseg and mmdet3d; ``tests/openmmlab`` runs the classes themselves."""
 
 
 @shows('avg_factor=0 gives 0; mm', *DIVIDING, host_of=ruled_by(DividesByTheFactor))
 def test_factor_of_0(ours, host):
     unit = unit_with(ours.__name__, Role.AVG_FACTOR)
     options = {key: value for key, value in unit.config.items() if key != 'type'}
-    kept = {i.name for i in unit.inputs if i.state}  # which instances keep by themselves
+    kept = {i.name for i in unit.inputs if i.state}  # each instance keeps its own
     drawn = unit.arguments(draw(unit, Kind.COUNTED))
     arguments = {key: value for key, value in drawn.items() if key not in kept}
     mine, theirs = (numbers_of(cls(**options)(**{**arguments, 'avg_factor': 0.0})) for cls in (ours, host))
@@ -311,7 +311,7 @@ CROSS_ENTROPIES = ('CrossEntropyLoss', 'CrossEntropyCustomLoss')
 
 
 class IndexAboveIsBackground:
-    """mmdet's binary cross-entropy of class indices: those that are none of C are all zeros, one-hot."""
+    """mmdet's binary cross-entropy of class indices: one that is not a class becomes a one-hot vector of zeros."""
 
     def __init__(self, cls, **options):
         self.options = options
@@ -337,7 +337,7 @@ def test_index_above_the_background(ours, host):
 
 
 class TakesProbabilities:
-    """mmdet's cross-entropy hands its labels on to torch, which takes class probabilities too."""
+    """mmdet's cross-entropy passes its labels on to torch, which also accepts class probabilities."""
 
     def __init__(self, cls):
         pass
@@ -363,7 +363,7 @@ def test_probabilities_for_labels(ours, host):
 
 
 class MultipliesByTheWeight:
-    """mmpose's KLDiscretLoss: for each axis, the mean over bins, times the keypoint's weight, over K."""
+    """mmpose's KLDiscretLoss: for each axis, the mean over bins times the keypoint's weight, divided by K."""
 
     def __init__(self, cls):
         pass
@@ -387,7 +387,7 @@ def test_keypoint_without_value(ours, host):
     assert not call(ours(), x, t)[1][0, 1].any()
 
 
-# Nothing is declared that is not shown
+# Every declared difference is shown
 
 DECLARED = {name: cls.spec.differences for name, cls in LOSSES.items()}
 
@@ -413,7 +413,7 @@ def test_every_demonstration_is_of_a_declared_difference():
 
 
 def test_a_false_difference_is_found():
-    """Beside those of every loss: one made up, and each that other losses have, in each file that shows any."""
+    """Added to each loss: an invented difference, and each of other losses', in each file that shows any."""
     claims = claims_of(all_shown())
     texts = {(d.what, d.test) for differences in DECLARED.values() for d in differences}
     made_up = {('returns the square of what the host returns', file) for _, file in texts}

@@ -1,4 +1,4 @@
-"""The proof of docs/training.md in short: both ways of training agree, and the command writes its picture."""
+"""The comparison in docs/training.md in short: both ways of training agree, and the command writes its plot."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Losses of a student beside its teacher: what their specs' inputs do not show."""
+"""Distillation losses on inputs that their specs do not draw."""
 
 import math
 import os
@@ -46,23 +46,23 @@ def test_divergence_by_hand():
     student, teacher = rows([0.0, 0.0]), rows([math.log(3), 0.0])
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert build_loss('KLDivergence')(student, teacher).item() == pytest.approx(expected)
-    # the same as a channel of two places
+    # the same as a channel with two places
     maps = student.view(1, 1, 1, 2), teacher.view(1, 1, 1, 2)
     assert build_loss('ChannelWiseDivergence')(*maps).item() == pytest.approx(expected)
-    # at another temperature the teacher is that much surer
+    # with temperature 2 and twice the teacher's logits
     hot = build_loss({'type': 'KLDivergence', 'tau': 2.0})(student, 2.0 * teacher)
     assert hot.item() == pytest.approx(4.0 * expected)
 
 
 def test_nkd_by_hand():
-    # at the label -t_y log s_y = 1/2 log 3; among the others both are even: log 2
+    # at the label -t_y log s_y = 1/2 log 3; among the others both are uniform: log 2
     student, teacher = rows([0.0, 0.0, 0.0]), rows([math.log(2), 0.0, 0.0])
     loss = build_loss({'type': 'NKDLoss', 'gamma': 1.5})(student, teacher, torch.tensor([0]))
     assert loss.item() == pytest.approx(0.5 * math.log(3) + 1.5 * math.log(2))
 
 
 def test_dkd_is_the_divergence_where_its_weights_are():
-    """KL = TCKD + (1 - t_y) NCKD: the identity that the paper starts from."""
+    """KL = TCKD + (1 - t_y) NCKD, the identity from which the paper starts."""
     torch.manual_seed(0)
     student, teacher, label = torch.randn(1, 6).double(), torch.randn(1, 6).double(), torch.tensor([2])
     beta = 1.0 - teacher.softmax(1)[0, 2].item()
@@ -72,7 +72,7 @@ def test_dkd_is_the_divergence_where_its_weights_are():
 
 @pytest.mark.parametrize('name', ['DISTLoss', 'PKDLoss', 'LogitStandardizationLoss', 'SimilarityPreservingLoss'])
 def test_only_relations_count(name):
-    """A teacher scaled and shifted (in DIST, its probabilities; SP, scaled) is no other teacher."""
+    """Scaling and shifting the teacher (in DIST its probabilities; in SP only scaling) changes nothing."""
     torch.manual_seed(0)
     x = torch.randn(4, 5, 3, 2).double() if name == 'PKDLoss' else torch.randn(4, 5).double()
     if name == 'DISTLoss':
@@ -85,12 +85,12 @@ def test_only_relations_count(name):
     assert build_loss(name)(x, x.flip(0)).item() > 0.01
 
 
-# Degenerate
+# Degenerate inputs
 
 
 @pytest.mark.parametrize('value', [0.1, 100.3, 1e4])
 def test_constant_maps_are_standardised_to_zero(value):
-    """A mean in float32 is off by its last bit, which the division by the standard deviation would make 1."""
+    """A mean in float32 is off by its last bit; dividing that by the standard deviation would give 1."""
     torch.manual_seed(0)
     constant, teacher = torch.full((3, 2, 7, 5), value), torch.randn(3, 2, 7, 5)
     zero = build_loss('PKDLoss')(torch.zeros_like(teacher), teacher)
@@ -129,7 +129,7 @@ def test_equal_features_have_no_distance_and_no_gradient(options):
 
 @pytest.mark.parametrize('resize_stu', [True, False])
 def test_an_artefact_for_two_sizes_takes_equal_ones(resize_stu):
-    """It interpolates whatever the sizes are; where they are equal, that changes nothing."""
+    """It always interpolates; for equal sizes, that changes nothing."""
     unit, *_ = Request.of({'type': 'PKDLoss', 'resize_stu': resize_stu}, call_name='sizes').units()
     unit = replace(unit, grad=True)
     sizes = {**unit.sizes(OTHER_SIZES), 'I': 9, 'J': 4, 'H': 9, 'W': 4}

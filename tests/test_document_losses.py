@@ -1,4 +1,4 @@
-"""Label smoothing and the softmax focal loss: against published loops and torch, and worked out by hand."""
+"""Label smoothing and the softmax focal loss: against published loops and torch, and by hand."""
 
 import math
 
@@ -30,7 +30,7 @@ SMOOTHED = {
         [[0.0, 0.3]],
         (LN2 + 0.8 * (LN4 - LN3) + 0.2 * LN4) / 2,
     ),
-    # s = [.2, .8], not normalised by anything: .2 log 4 + .8 log 4/3
+    # s = [.2, .8], not normalised: .2 log 4 + .8 log 4/3
     'multi_label softmax': (
         {'label_smooth_val': 0.2, 'mode': 'multi_label', 'use_sigmoid': False},
         [[0.0, LN3]],
@@ -62,7 +62,7 @@ def test_smoothed_labels_by_hand(options, scores, label, expected):
 def test_label_smooth_loss_divides_by_the_factor_itself():
     loss = build_loss({'type': 'LabelSmoothLoss', 'label_smooth_val': 0.3, 'loss_weight': 2.0}).double()
     scores, label = torch.tensor(CLASSES_3).double().repeat(2, 1), torch.tensor([1, 1])
-    # an eps of float32 beside 1e-3 would show
+    # adding float32's epsilon to 1e-3 would be noticeable
     value = loss(scores, label, weight=torch.tensor([1.0, 3.0]), avg_factor=1e-3)
     assert value.item() == pytest.approx(2 * 4 * 1.2 * LN2 * 1e3, rel=1e-7)
     assert loss(scores, label, reduction_override='none').shape == (2,)
@@ -84,7 +84,7 @@ def test_original_smoothing_is_torch_s():
 
 def test_what_mmpretrain_takes_differently():
     loss = build_loss({'type': 'LabelSmoothLoss', 'label_smooth_val': 0.2, 'use_sigmoid': True})
-    # the target is 0.2 of 1 class, not the class of index 0
+    # the target is the probability 0.2 of one class, not class index 0
     assert loss(torch.tensor([[LN3]]), torch.tensor([[0.0]])).item() == pytest.approx(0.2 * (LN4 - LN3) + 0.8 * LN4)
     for classes in (3, 4):
         assert loss(torch.zeros(2, classes), torch.tensor([0, 1])).item() == pytest.approx(LN2)
@@ -162,7 +162,7 @@ def test_softmax_focal_loss_without_focus_is_cross_entropy():
 
 @pytest.mark.parametrize('gap', [20.0, -20.0, 40.0, -80.0])
 def test_softmax_focal_loss_keeps_its_digits_far_out(gap):
-    """In float32 log softmax is 0 at a gap of 20, and 1 - p too."""
+    """At a gap of 20, log softmax and 1 - p are both 0 in float32."""
     loss = build_loss({'type': 'SoftmaxFocalLoss', 'gamma': 1.0})
     # p = 1 / (1 + 2 e^-gap)
     rest = 2 * math.exp(-gap) / (1 + 2 * math.exp(-gap))
@@ -175,7 +175,7 @@ def test_softmax_focal_loss_keeps_its_digits_far_out(gap):
     assert gradient[0, 0].item() == pytest.approx(-rest * ((1 - rest) * nll + rest), rel=1e-5, abs=0)
 
 
-# What is refused
+# Refused inputs
 
 
 @pytest.mark.parametrize(

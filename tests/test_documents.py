@@ -1,4 +1,4 @@
-"""The pages: generated ones are up to date, links lead somewhere, and the code that they and docstrings show runs."""
+"""The pages: generated ones are up to date, links are not broken, and examples in pages and docstrings run."""
 
 import ast
 import doctest
@@ -24,17 +24,17 @@ FENCED = re.compile(r'^```.*?^```$', re.S | re.M)
 
 
 def prose_of(page: Path) -> str:
-    """A page without its blocks of code."""
+    """A page without its code blocks."""
     return FENCED.sub('', page.read_text('utf-8'))
 
 
 def snippets_of(page: str, language: str = 'python') -> list[str]:
-    """The blocks of code of a page."""
+    """The code blocks of a page."""
     return re.findall(rf'^```{language}\n(.*?)^```$', (ROOT / page).read_text('utf-8'), re.S | re.M)
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command of this Python, which finds this lossreg and what lies in ``cwd``."""
+    """Runs a command of this Python, which can import this lossreg and modules in ``cwd``."""
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(cwd), str(ROOT)])}
     return subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, env=environment)
 
@@ -48,7 +48,7 @@ def test_generated_documents_are_up_to_date():
 
 
 def anchors_of(text: str) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page: words and hyphens, a number behind each repetition."""
+    """The anchors that GitHub gives to the headings of a page: words and hyphens, numbered if repeated."""
     anchors: list[str] = []
     for heading in re.findall(r'^#{1,6} (.*)$', text, re.M):
         plain = re.sub(r'[^\w -]', '', heading.strip().lower()).replace(' ', '-')
@@ -58,7 +58,7 @@ def anchors_of(text: str) -> set[str]:
 
 
 def broken_links(page: Path, text: str) -> list[str]:
-    """The links of a page to files and headings of this repository that are not there."""
+    """The links of a page to files and headings of this repository that do not exist."""
     broken = []
     for target in re.findall(r'\]\(([^)\s]+)\)', text):
         if target.startswith(('http://', 'https://')):
@@ -90,7 +90,7 @@ PATH = re.compile(r'`((?:lossreg|tests|docs|configs|benchmarks|export)/[\w/.-]*)
 
 
 def missing_places(text: str) -> list[str]:
-    """The paths in a text that are not there, and the tests that their file does not hold."""
+    """The paths in a text that do not exist, and the tests that are not in their file."""
     missing = []
     for path, test in PATH.findall(text):
         file = ROOT / path
@@ -100,7 +100,7 @@ def missing_places(text: str) -> list[str]:
 
 
 def names_of_tests(file: Path) -> set[str]:
-    """The tests of a file, by name."""
+    """The names of the tests in a file."""
     tree = ast.parse(file.read_text('utf-8'))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')}
 
@@ -146,7 +146,7 @@ def test_the_readme_is_short():
 
 
 def test_python_in_the_readme_runs(tmp_path):
-    """The two snippets that belong together: a file is exported, then run."""
+    """The two snippets that belong together: one exports a file, the other runs it."""
     code = '\n'.join(s for s in snippets_of('README.md') if s.startswith(('import torch', 'import numpy')))
     assert 'lossreg.export(' in code
     assert 'InferenceSession(path)' in code
@@ -156,7 +156,7 @@ def test_python_in_the_readme_runs(tmp_path):
 
 @pytest.fixture
 def package(tmp_path):
-    """The package of docs/adding.md, as it is written there."""
+    """The package of docs/adding.md, as written there."""
     loss, oracle, *_ = snippets_of('docs/adding.md')
     for folder, text in (('losses', loss), ('oracles', oracle)):
         file = tmp_path / 'mylosses' / folder / 'cauchy_loss.py'

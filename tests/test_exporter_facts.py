@@ -1,7 +1,7 @@
-"""Faults of torch's exporters and of ONNX Runtime that decide how lossreg is written.
+"""Faults of torch's exporters and of ONNX Runtime that shape how lossreg is written.
 
-Each is reproduced minimally. Where a test here fails, upstream has mended something, and the message
-says what to reconsider. Beside each, what we do instead is held to the right number.
+Each test reproduces a fault minimally, and checks that lossreg's workaround gives the right number. If the fault is
+gone, upstream has fixed it, and the message says what to reconsider.
 """
 
 import math
@@ -29,8 +29,8 @@ from lossreg.testing import assert_exportable
 NAN, INF = math.nan, math.inf
 
 
-def mended(what, reconsider):
-    return f'upstream has mended {what}; reconsider {reconsider}'
+def fixed(what, reconsider):
+    return f'upstream has fixed {what}; reconsider {reconsider}'
 
 
 class Function(nn.Module):
@@ -43,7 +43,7 @@ class Function(nn.Module):
 
 
 def exported_by_torch(function, *examples):
-    """What the dynamo exporter makes of a function, as a callable that runs it; all first dimensions are dynamic."""
+    """A function exported by torch with dynamic first dimensions, as a callable that runs it, and its model."""
     module = function if isinstance(function, nn.Module) else Function(function)
     names = [f'x{i}' for i in range(len(examples))]
     dims = tuple({0: Dim.DYNAMIC} for _ in examples)
@@ -84,7 +84,7 @@ def test_label_smoothing_is_dropped(unit_of, exported):
     scores, label = torch.randn(4, 5), torch.tensor([0, 1, 2, 4])
     run, _ = exported_by_torch(lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1), scores, label)
     plain, smooth = F.cross_entropy(scores, label), F.cross_entropy(scores, label, label_smoothing=0.1)
-    assert run(scores, label)[0] == pytest.approx(plain.item()), mended('label_smoothing', 'F.cross_entropy in losses')
+    assert run(scores, label)[0] == pytest.approx(plain.item()), fixed('label_smoothing', 'F.cross_entropy in losses')
     assert abs(plain - smooth) > 1e-3
     scores, label = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, 0])
     ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, variant='smoothing', call='labels')['onnx'])
@@ -95,7 +95,7 @@ def test_label_smoothing_is_dropped(unit_of, exported):
 
 
 def test_gradient_of_cross_entropy_is_off_by_the_batch_size(exported):
-    """In a gradient graph nll_loss_forward's total weight is exported wrongly."""
+    """The total weight of nll_loss_forward is exported wrongly in a gradient graph."""
     scores, label = torch.randn(4, 5), torch.tensor([0, 1, 2, 4])
 
     def gradient(x, y):
@@ -105,7 +105,7 @@ def test_gradient_of_cross_entropy_is_off_by_the_batch_size(exported):
     run, _ = exported_by_torch(make_fx(gradient, tracing_mode='symbolic')(scores, label), scores, label)
     right = gradient(scores, label)
     found = run(scores, label)[0]
-    assert np.allclose(found, 4 * right, rtol=1e-4), mended(
+    assert np.allclose(found, 4 * right, rtol=1e-4), fixed(
         'the gradient of F.cross_entropy', 'F.cross_entropy in losses'
     )
     ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
@@ -121,7 +121,7 @@ def test_gradient_of_cross_entropy_is_off_by_the_batch_size(exported):
 def test_logarithm_of_sigmoid_is_infinite(function):
     """Both are exported as Log(Sigmoid(x)), which is log 0 at -500."""
     run, _ = exported_by_torch(function, torch.zeros(2))
-    assert run(floats(-500))[0] == INF, mended('Log(Sigmoid)', 'softplus in arith')
+    assert run(floats(-500))[0] == INF, fixed('Log(Sigmoid)', 'softplus in arith')
     ours, _ = exported_by_torch(
         lambda x: binary_cross_entropy_with_logits(x, torch.full_like(x, 0.5)).sum(), torch.zeros(2)
     )
@@ -129,17 +129,17 @@ def test_logarithm_of_sigmoid_is_infinite(function):
 
 
 def test_multilabel_margin_loss_is_wrong():
-    """The decomposition is wrong (pytorch #185464). Ours sorts instead."""
+    """The decomposition is wrong (pytorch #185464). Our loss sorts instead."""
     x, target = torch.randn(4, 5), torch.tensor([[3, 0, -1, 1, 2]] * 4)
     run, _ = exported_by_torch(F.multilabel_margin_loss, x, target)
     wrong = abs(run(x, target)[0] - F.multilabel_margin_loss(x, target).item())
-    assert wrong > 0.1, mended('F.multilabel_margin_loss', 'nothing: ours is faster')
+    assert wrong > 0.1, fixed('F.multilabel_margin_loss', 'nothing: ours is faster')
 
 
 def test_double_constants_pass_through_float(unit_of):
-    """0.7 is a little less in float32, so that 0.7 of ten are six. Our translation of scalar_tensor keeps float64."""
+    """0.7 is a little less in float32, so ⌊0.7 · 10⌋ is 6. Our translation of scalar_tensor keeps float64."""
     run, _ = exported_by_torch(lambda x: (x.double() * 0.7).floor(), torch.zeros(2))
-    assert run(floats(10.0))[0] == 6.0, mended('float64 constants', 'the translation of scalar_tensor in onnx.py')
+    assert run(floats(10.0))[0] == 6.0, fixed('float64 constants', 'the translation of scalar_tensor in onnx.py')
     unit = unit_of({'type': 'BalanceCrossEntropyLoss', 'logits': True, 'negative_ratio': 0.7})
     ours = OnnxRuntime(build(unit, ['onnx'])['onnx'])
     x = np.linspace(-3, 3, 30)
@@ -150,7 +150,7 @@ def test_double_constants_pass_through_float(unit_of):
 
 
 def test_what_onnxruntime_1_16_cannot_run_is_not_in_files(exported):
-    """It lacks the cosine of float64, and fusing 1 / x times y in float64 kills it."""
+    """It lacks the cosine of float64, and crashes when it fuses 1 / x with a product in float64."""
     rotated = onnx.load_from_string(exported('RotatedIoULoss', grad=True)['onnx']).graph
     assert 'Cos' not in {node.op_type for node in rotated.node}
     graph = onnx.load_from_string(exported('GANLoss', grad=True, call='generator')['onnx']).graph
@@ -160,7 +160,7 @@ def test_what_onnxruntime_1_16_cannot_run_is_not_in_files(exported):
 
 
 def test_what_onnxruntime_1_16_computes_wrongly_is_not_in_files(exported):
-    """As `make test-onnxruntime` found: each would be a wrong number there, an error, or the end of the process."""
+    """Each was found by `make test-onnxruntime` as a wrong number, an error or a crash."""
     graph = onnx.load_from_string(exported('CTCLoss', grad=True)['onnx']).graph
     scans = [node for node in graph.node if node.op_type == 'Scan']
     used = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
@@ -188,15 +188,15 @@ def test_what_onnxruntime_1_16_computes_wrongly_is_not_in_files(exported):
 
 
 def test_the_versions_replayed_are_those_promised():
-    """`make test-onnxruntime` holds the promises of lossreg/formats.py."""
+    """`make test-onnxruntime` tests the versions in lossreg/formats.py."""
     command = next(x for x in Path('Makefile').read_text().splitlines() if 'onnxruntime_version.sh' in x)
     assert {OLDEST_ONNXRUNTIME[18], OLDEST_ONNXRUNTIME_EMPTY_BATCH[18]} <= set(command.split())
 
 
 def test_small_additions_are_dropped(unit_of):
-    """The exporter's optimiser takes 1e-8 for 0, and every eps below it. onnx_graph.tidy leaves it out."""
+    """The exporter's optimiser takes any eps up to 1e-8 for 0. onnx_graph.tidy does without it."""
     run, _ = exported_by_torch(lambda x: torch.log(x + 1e-8), torch.zeros(2))
-    assert run(floats(0.0, 0.0))[0][0] == -INF, mended('small additions', 'onnx_graph.tidy')
+    assert run(floats(0.0, 0.0))[0][0] == -INF, fixed('small additions', 'onnx_graph.tidy')
     unit = unit_of({'type': 'PoissonNLLLoss', 'log_input': False, 'reduction': 'none'})
     ours = OnnxRuntime(build(unit, ['onnx'])['onnx'])
     loss = ours({'input': torch.zeros(2, 3), 'target': torch.ones(2, 3)})['loss']
@@ -204,14 +204,14 @@ def test_small_additions_are_dropped(unit_of):
 
 
 def test_python_max_of_a_size():
-    """max(x.numel(), 1), Python's guard against an empty mean, does not survive the export; average_over does."""
+    """max(x.numel(), 1), which guards an empty mean in Python, does not survive the export; average_over does."""
     examples = torch.zeros(3)
     run, _ = exported_by_torch(lambda x: x.sum() / max(x.numel(), 1), examples)
     try:
         found = run(floats())[0]
     except onnxruntime.capi.onnxruntime_pybind11_state.Fail:
-        found = NAN  # an error is no mend either
-    assert found != 0.0, mended('max() of a size', 'the ban on it in losses')
+        found = NAN  # an error is no fix either
+    assert found != 0.0, fixed('max() of a size', 'the ban on it in losses')
     ours, _ = exported_by_torch(lambda x: average_over(x.sum(), x.numel()), examples)
     assert ours(floats())[0] == 0.0
     assert ours(floats(1, 2, 3, 6))[0] == 3.0
@@ -221,36 +221,36 @@ def test_python_max_of_a_size():
 
 
 def test_sigmoid_flushes_to_zero():
-    """Float32 Sigmoid is 0 from -18 down, where it is 1.5e-8. Losses take exp(-softplus(x)) or tolerate it."""
-    assert run_node('Sigmoid', floats(-18.0, -20.0)).tolist() == [0.0, 0.0], mended('Sigmoid', 'focal loss')
+    """Sigmoid in float32 is 0 at -18 and below, instead of 1.5e-8. Losses use exp(-softplus(x)) or tolerate it."""
+    assert run_node('Sigmoid', floats(-18.0, -20.0)).tolist() == [0.0, 0.0], fixed('Sigmoid', 'focal loss')
     assert run_node('Softplus', floats(-18.0))[0] == pytest.approx(1.523e-8, rel=1e-3)
     assert run_node('Softplus', floats(500.0, -500.0)).tolist() == [500.0, 0.0]
 
 
 def test_clip_cuts_infinity(unit_of):
-    """Without an upper bound it is float32's largest number. onnx_graph.mend_open_clips gives it one."""
+    """Without an upper bound, Clip uses float32's largest number. onnx_graph.fix_open_clips adds one."""
     clipped = run_node('Clip', floats(INF, -1.0), np.array(0.0, np.float32))
-    assert clipped.tolist() == [np.finfo(np.float32).max, 0.0], mended('Clip', 'mend_open_clips')
+    assert clipped.tolist() == [np.finfo(np.float32).max, 0.0], fixed('Clip', 'fix_open_clips')
     ours = OnnxRuntime(build(unit_of('HingeLoss'), ['onnx'])['onnx'])
     assert ours({'input': torch.full((2,), -INF), 'target': torch.ones(2)})['loss'] == INF
 
 
 def test_mean_of_nothing_is_zero():
-    """ReduceMean of an empty tensor is 0; torch and the ONNX reference say NaN. So we divide by a count ourselves."""
-    assert run_node('ReduceMean', np.zeros((0, 3), np.float32), keepdims=0) == 0.0, mended('ReduceMean', 'average')
+    """ReduceMean of an empty tensor is 0, but NaN in torch and the ONNX reference. So losses divide by a count."""
+    assert run_node('ReduceMean', np.zeros((0, 3), np.float32), keepdims=0) == 0.0, fixed('ReduceMean', 'average')
 
 
 def test_reduction_of_an_empty_tensor_keeps_its_shape():
-    """ReduceSum of (0, 5, 7) along axis -1 must be (0, 5). onnx_graph.mend_empty_reductions counts from the front."""
+    """ReduceSum of (0, 5, 7) along axis -1 must be (0, 5). onnx_graph.fix_empty_reductions makes axes non-negative."""
     axes = np.array([-1], np.int64)
     shape = run_node('ReduceSum', np.zeros((0, 5, 7), np.float32), axes, keepdims=0).shape
-    assert shape == (0, 5, 7), mended('reductions of empty tensors', 'mend_empty_reductions')
+    assert shape == (0, 5, 7), fixed('reductions of empty tensors', 'fix_empty_reductions')
 
 
 def test_any_of_nothing_is_false():
-    """A maximum of int64, which the exporter makes of `any`, is its lowest number, and True. We count instead."""
+    """The exporter writes `any` as a maximum of int64, which is the lowest number, and so True, if empty. We count."""
     highest = run_node('ReduceMax', np.zeros(0, np.int64), output=TensorProto.INT64)
-    assert highest < 0, mended('any() of nothing', 'the translations of any and all')
+    assert highest < 0, fixed('any() of nothing', 'the translations of any and all')
 
     class Counts(nn.Module):
         def forward(self, x):
@@ -271,10 +271,10 @@ def test_our_reductions_of_empty_tensors(exported):
 
 
 def test_label_minus_one_wraps(exported):
-    """GatherElements takes the last class for label -1. Ours is NaN, the gradient in that sample's row alone."""
+    """GatherElements reads the last class for label -1. Our loss is NaN, and its gradient NaN in that row only."""
     scores = floats(1, 2, 3)[None]
     found = run_node('GatherElements', scores, np.array([[-1]]), axis=1)
-    assert found.tolist() == [[3.0]], mended('negative indices', 'nothing: ONNX allows them')
+    assert found.tolist() == [[3.0]], fixed('negative indices', 'nothing: ONNX allows them')
     ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
     outputs = ours({'cls_score': torch.zeros(2, 3), 'label': torch.tensor([-1, 0])})
     assert np.isnan(outputs['loss'])
@@ -282,36 +282,36 @@ def test_label_minus_one_wraps(exported):
 
 
 def test_reduce_max_drops_nan():
-    """ReduceMax([1, NaN]) is 1. So no loss shifts by a maximum of its own: log_softmax keeps the NaN."""
-    assert run_node('ReduceMax', floats(1.0, NAN), keepdims=0) == 1.0, mended('NaN in ReduceMax', 'the ban on amax')
+    """ReduceMax([1, NaN]) is 1. So no loss subtracts a maximum itself; log_softmax keeps the NaN."""
+    assert run_node('ReduceMax', floats(1.0, NAN), keepdims=0) == 1.0, fixed('NaN in ReduceMax', 'the ban on amax')
     assert np.isnan(run_node('LogSoftmax', floats(1.0, NAN)[None])).all()
 
 
 def test_size_one_is_broadcast(exported):
-    """Two inputs with one dimension name are not compared. onnx_graph.guard_shapes does it."""
+    """Inputs with the same dimension name are not compared. onnx_graph.guard_shapes compares them."""
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['N']) for n in ('a', 'b', 'c')]
     graph = helper.make_graph([helper.make_node('Sub', ['a', 'b'], ['c'])], 'sub', ends[:2], ends[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
     found = runner(model, ['a', 'b'])(floats(1, 2, 3), floats(1))[0]
-    assert found.tolist() == [0.0, 1.0, 2.0], mended('dimension names', 'guard_shapes')
+    assert found.tolist() == [0.0, 1.0, 2.0], fixed('dimension names', 'guard_shapes')
     ours = OnnxRuntime(exported('CrossEntropyLoss', grad=True, call='labels')['onnx'])
     outputs = ours({'cls_score': torch.ones(3, 2), 'label': torch.tensor([1])})
     assert all(np.isnan(value).all() for value in outputs.values())
 
 
 def test_one_long_sum_is_inexact():
-    """A sum of 8 million equal numbers is off by more than 1e-4; the last dimension first, it is exact to 1e-6."""
+    """A sum of 8 million equal numbers is off by more than 1e-4; summed by dimension, it is exact to 1e-6."""
     ones = np.full((2048, 4096), 0.1, np.float32)
     want = ones.sum(dtype=np.float64)
     wrong = abs(run_node('ReduceSum', ones, keepdims=0) / want - 1)
-    assert wrong > 1e-5, mended('long sums', 'total')
+    assert wrong > 1e-5, fixed('long sums', 'total')
     rows = run_node('ReduceSum', ones, np.array([1]), keepdims=0)
     assert run_node('ReduceSum', rows, keepdims=0) == pytest.approx(want, rel=2e-6)
     assert total(torch.from_numpy(ones)).item() == pytest.approx(want, rel=2e-6)
 
 
 def test_silent_fallback_to_the_cpu():
-    """Without CUDA libraries a session asked for CUDA alone runs on the CPU, though CUDA is listed as available."""
+    """Without CUDA libraries, a session for CUDA only runs on the CPU, though CUDA is listed as available."""
     if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
         pytest.skip('this onnxruntime was built without CUDA')
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['N']) for n in ('x', 'y')]
@@ -322,35 +322,35 @@ def test_silent_fallback_to_the_cpu():
     session = onnxruntime.InferenceSession(model, options, providers=['CUDAExecutionProvider'])
     if session.get_providers()[0] == 'CUDAExecutionProvider':
         pytest.skip('CUDA works here')
-    assert session.get_providers() == ['CPUExecutionProvider'], mended('the fallback', 'the check in OnnxRuntime')
+    assert session.get_providers() == ['CPUExecutionProvider'], fixed('the fallback', 'the check in OnnxRuntime')
 
 
 # torch itself
 
 
 def test_added_nan_leaves_the_gradient_finite():
-    """``loss + where(bad, nan, 0)`` poisons the loss alone. poison multiplies."""
+    """``loss + where(bad, nan, 0)`` makes only the loss NaN, not its gradient. poison multiplies."""
     legal = torch.tensor([False, True])
     x = torch.ones(2, requires_grad=True)
     (added,) = torch.autograd.grad((x * x + torch.where(legal, 0.0, NAN)).sum(), x)
-    assert added.tolist() == [2.0, 2.0], mended('the gradient of a sum', 'poison')
+    assert added.tolist() == [2.0, 2.0], fixed('the gradient of a sum', 'poison')
     (multiplied,) = torch.autograd.grad(poison(x * x, legal).sum(), x)
     assert multiplied.isnan().tolist() == [True, False]
 
 
 def test_scripted_matmul_follows_autocast():
-    """No way to switch autocast off in a script is known; a float64 product is immune."""
+    """A script cannot switch autocast off; a product in float64 is immune."""
     scripted = torch.jit.script(Product())
     x = torch.full((2, 3), 1.001)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         lost, kept = scripted(x), scripted(x.double())
     right = Product()(x.double())
-    assert not torch.allclose(lost.double(), right, rtol=1e-4), mended('autocast in scripts', 'ops.products.matmul')
+    assert not torch.allclose(lost.double(), right, rtol=1e-4), fixed('autocast in scripts', 'ops.products.matmul')
     torch.testing.assert_close(kept, right)
 
 
 def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
-    """TorchScript compiles its derivative of ``@`` once, with the casts of the region; our matmul does without it."""
+    """TorchScript compiles its derivative of ``@`` once, with the region's casts; our matmul avoids ``@``."""
     scripted = torch.jit.script(Product())
     x = torch.full((2, 3), 1.001, requires_grad=True)
 
@@ -360,7 +360,7 @@ def test_one_backward_pass_in_autocast_rounds_all_later_gradients():
             return torch.autograd.grad(loss, x)[0]
 
     right, _, wrong = gradient(False), gradient(True), gradient(False)
-    assert not torch.equal(wrong, right), mended('derivatives in scripts', 'ops.products.matmul')
+    assert not torch.equal(wrong, right), fixed('derivatives in scripts', 'ops.products.matmul')
 
 
 class Product(nn.Module):
@@ -370,6 +370,6 @@ class Product(nn.Module):
 
 
 def test_exporter_notes_source_paths():
-    """Node metadata holds the path of this very file. onnx_graph.strip removes it (see test_artefacts.py)."""
+    """Node metadata holds the path of this file. onnx_graph.strip removes it (see test_artefacts.py)."""
     _, model = exported_by_torch(lambda x: x + 1, torch.zeros(2))
-    assert __file__.encode() in model.SerializeToString(), mended('stack traces in files', 'onnx_graph.strip')
+    assert __file__.encode() in model.SerializeToString(), fixed('stack traces in files', 'onnx_graph.strip')

@@ -1,4 +1,4 @@
-"""Inputs at which the plain formula rounds, overflows or subtracts infinities, against float64 or the exact limit."""
+"""Inputs at which the textbook formula rounds, overflows or subtracts infinities, against float64 or exact limits."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ INF = torch.inf
 
 
 def run(loss, inputs, dtype, **fixed):
-    """The loss's sum and the gradients of the inputs, in a precision."""
+    """The sum of the loss and the gradients of the inputs, in the given precision."""
     leaves = {name: value.to(dtype).requires_grad_() for name, value in inputs.items()}
     found = loss(**leaves, **{n: t.to(dtype) if t.is_floating_point() else t for n, t in fixed.items()})
     found = sum(f.sum() for f in found) if isinstance(found, tuple) else found.sum()
@@ -25,8 +25,8 @@ def run(loss, inputs, dtype, **fixed):
 
 
 def is_like_float64(loss, inputs, rtol=1e-5, atol=1e-6, **fixed):
-    """Float32 against the same numbers in float64; ``atol`` grows with the largest, as in ``lossreg check``."""
-    # each from the same state
+    """Compares float32 with float64; ``atol`` grows with the largest number, as in ``lossreg check``."""
+    # both from the same state
     single = run(deepcopy(loss), inputs, torch.float32, **fixed)
     double = run(deepcopy(loss).double(), inputs, torch.float64, **fixed)
     for found, expected in zip(single, double, strict=True):
@@ -63,7 +63,7 @@ def test_cross_entropy_at_infinity_with_soft_targets(weighted, scripted):
     ids=lambda config: config['type'],
 )
 def test_losses_at_infinity_with_soft_targets(config, value):
-    """The gradient is what it is at a logit that is merely large."""
+    """The gradient equals that at a large finite logit."""
     loss = build_loss(config)
     gradients = []
     for number in (value, math.copysign(600.0, value)):
@@ -107,7 +107,7 @@ PROBABILITIES = {
 @pytest.mark.parametrize(('config', 'kind'), PROBABILITIES.values(), ids=PROBABILITIES)
 def test_small_probabilities_of_negatives(config, kind):
     p = torch.tensor([SMALL])
-    # the number of classes as a label means background
+    # a label equal to the number of classes means background
     fixed = [torch.zeros_like(p) if kind == 'target' else torch.tensor([len(SMALL)])]
     if kind == 'quality':
         fixed = [(fixed[0], torch.zeros(1))]
@@ -120,7 +120,7 @@ def test_small_probabilities_of_negatives(config, kind):
         found = build_loss(config)(x, *fixed)
         results.append((found.detach().double(), torch.autograd.grad(found.sum(), x)[0].double()))
     for single, double in zip(*results, strict=True):
-        # less is nothing in float32
+        # anything smaller rounds to 0 in float32
         torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-26)
 
 

@@ -1,4 +1,4 @@
-"""Softmax losses over angles: plain float64 loops of their papers and documents, at other shapes and scales."""
+"""Softmax losses over angles, against float64 loops from their papers and documents at other shapes and scales."""
 
 import math
 from copy import deepcopy
@@ -47,7 +47,7 @@ def angles(features, weight):
 
 
 def reference(loss, name, features, label, weight):
-    """The loss as its paper writes it, with arc cosines, in PyTorch."""
+    """The loss in PyTorch as in its paper, with arc cosines."""
     if name == 'ModifiedSoftmaxLoss':
         return F.cross_entropy(features @ F.normalize(weight, dim=1).t(), label)
     if name == 'SubCenterArcFaceLoss':
@@ -93,13 +93,13 @@ def test_values_and_gradients_are_the_papers(name, scale):
 
 
 def test_adaptive_margin_where_norms_differ():
-    """Qualities from -1 to 1, angles shifted beyond both ends."""
+    """Qualities from -1 to 1, and angles shifted beyond both ends."""
     loss = build('AdaFaceLoss', m=1.4, h=2.0, t_alpha=0.5).eval()
     loss.batch_mean.fill_(2.0)
     loss.batch_std.fill_(1.0)
     features, label = batch(40)
     row = torch.arange(40)[:, None]
-    # every other sample stands on its class vector or opposite to it, nearly
+    # every other sample lies almost on its class vector or opposite to it
     own = F.normalize(loss.weight.detach()[label]) * torch.where(row % 4 == 0, 1.0, -1.0)
     features = torch.where(row % 2 == 0, own + 0.005 * features, features).detach() * 10.0 ** (row / 20.0 - 1.0)
     norm = features.norm(dim=1)
@@ -152,7 +152,7 @@ def test_length_of_features_does_not_count(name):
 
 
 def test_document_by_hand():
-    """Two features of one class each: cosines 1, 0 and 0.6, 0.8."""
+    """Two samples of different classes, with cosines (1, 0) and (0.6, 0.8)."""
     features = torch.tensor([[2.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
     weight = torch.tensor([[5.0, 0.0], [0.0, 0.1]], dtype=torch.float64)
     label = torch.tensor([0, 1])
@@ -214,7 +214,7 @@ def test_monotonic_margin_falls_all_the_way(m):
     cosine = torch.cos(torch.linspace(0, math.pi, 2001, dtype=torch.float64))
     squared_sine = 1.0 - cosine * cosine
     falls = arc_target(cosine, squared_sine, m, monotonic=True, easy_margin=False).diff()
-    assert (falls[1:] < 0).all()  # the first step is within the floor of the sine
+    assert (falls[1:] < 0).all()  # the first step is below the minimum of the sine
     assert (arc_target(cosine, squared_sine, m, monotonic=False, easy_margin=False).diff() > 0).any()
 
 
@@ -318,7 +318,7 @@ def test_features_on_their_class_vector_or_opposite_to_it(name):
     assert all(g.isfinite().all() for g in torch.autograd.grad(value, [features, loss.weight]))
     exact = build(name)
     exact.weight.data.copy_(loss.weight.data)
-    # float32 knows the sine at 0 to 4e-4 only, s sin(m) of which is an error of the logits
+    # the sine at 0 is accurate only to 4e-4 in float32; logits are off by s sin(m) times that
     torch.testing.assert_close(value.double(), exact(features.double(), label), rtol=1e-5, atol=64 * 0.5 * 4e-4 / 3)
 
 

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: whatever they hold, the answer is a line and an exit code, and nothing is run."""
+"""Untrusted files: whatever they hold, the result is one line and an exit code, and no code is run."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from lossreg.untrusted import inside, parse_json, parse_yaml, read_file
 
 
 class Marker:
-    """A pickle that makes a file."""
+    """A pickle that creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -40,21 +40,21 @@ class Marker:
 
 @pytest.fixture
 def ran(tmp_path):
-    """Made by whatever runs; never there."""
+    """The file that executed code would create; it must never exist."""
     path = tmp_path / 'ran'
     yield path
     assert not path.exists()
 
 
 def run(capsys, *arguments):
-    """The exit code and the lines of one command; none of them is a traceback's."""
+    """The exit code and the lines of one command, which must not print a traceback."""
     code = main(list(map(str, arguments)))
     out, err = capsys.readouterr()
     assert 'Traceback' not in out + err
     return code, out, err
 
 
-# Bounded text
+# Limits of text
 
 
 DEEP = '[' * 200_000 + ']' * 200_000
@@ -65,9 +65,9 @@ DEEP = '[' * 200_000 + ']' * 200_000
     [
         (b'{"a": ', 'is not valid JSON'),
         (b'\xff\xfe', 'is not valid JSON.*utf-8'),
-        (b'{"a": 1, "a": 2}', "'a' stands twice"),
-        (b'{"a": NaN}', 'NaN is no number'),
-        (b'[-Infinity]', 'Infinity is no number'),
+        (b'{"a": 1, "a": 2}', "'a' appears twice"),
+        (b'{"a": NaN}', 'NaN is not a number'),
+        (b'[-Infinity]', 'Infinity is not a number'),
         (b'[1e999]', '1e999 is too large'),
         (b'[' + b'9' * 5000 + b']', 'is not valid JSON'),
         (b'[' + b'9' * 50 + b']', 'larger than 64 bits'),
@@ -109,7 +109,7 @@ MERGES = 'a: &a {x: 1, y: 2}\n' + ''.join(
         (MERGES, 'more than 1000000 values'),
         ('a: &a [*a]', 'inside itself'),
         ('[' * 100_000, 'nesting|deep'),
-        ('a: 1\na: 2', "'a' stands twice"),
+        ('a: 1\na: 2', "'a' appears twice"),
         ('a: 1\n---\nb: 2', 'not valid YAML'),
         ('a: [', 'not valid YAML'),
         ('a: ' + '9' * 5000, 'not valid YAML'),
@@ -151,7 +151,7 @@ def test_names_in_data_lead_nowhere_else(name, tmp_path):
     folder.mkdir()
     (tmp_path / 'x').write_text('outside')
     (folder / 'out').symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match=r'leads out of the folder|cannot be the name|cannot be read'):
+    with pytest.raises(ConfigError, match=r'is outside the folder|cannot be the name|cannot be read'):
         read_file(inside(folder, name))
 
 
@@ -167,7 +167,7 @@ def test_names_in_data_that_stay_are_taken(tmp_path):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """A small loss with its gradient in all formats, and the manifest."""
+    """A small loss with gradient in all formats, and its manifest."""
     folder = tmp_path_factory.mktemp('exported')
     for format in ('onnx', 'torchscript', 'pt2'):
         lossreg.export('TripletLoss', folder, format=format, grad=True)
@@ -176,7 +176,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def copied(exported, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy of the exported files that a test may change."""
     folder = tmp_path / 'folder'
     folder.mkdir()
     for file in exported.iterdir():
@@ -188,7 +188,7 @@ ONNX = 'TripletLoss.default.grad.onnx'
 
 
 def changed(folder, name=ONNX, **changes):
-    """Leaves only one entry in the manifest, changed; a value of None is removed."""
+    """Keeps one entry of the manifest, with changes; None removes a value."""
     path = folder / 'manifest.json'
     manifest = json.loads(path.read_text())
     entry = {**manifest['artefacts'][name], **changes}
@@ -198,7 +198,7 @@ def changed(folder, name=ONNX, **changes):
 
 
 def failed(capsys, path):
-    """The details of the rows that failed; the command says so by exit code 1, and ends at once."""
+    """The details of the failed rows; the command must exit with 1, and quickly."""
     code, out, _ = run(capsys, 'check', path, '--json')
     rows = json.loads(out)['rows']
     details = [row['detail'] for row in rows if row['status'] == 'fail']
@@ -259,7 +259,7 @@ def test_an_entry_that_does_not_fit_its_file_fails(changes, message, copied, cap
     'name', ['../outside.onnx', '/etc/passwd', 'link.onnx', 'x' * 5000, 'a\0b', 'pipe', 'folder', '']
 )
 def test_an_entry_leads_to_no_other_file(name, copied, capsys, tmp_path):
-    """Not even where the hash is right."""
+    """Not even if the hash is right."""
     data = (copied / ONNX).read_bytes()
     (tmp_path / 'outside.onnx').write_bytes(data)
     (copied / 'link.onnx').symlink_to(tmp_path / 'outside.onnx')
@@ -271,7 +271,7 @@ def test_an_entry_leads_to_no_other_file(name, copied, capsys, tmp_path):
     (detail,) = failed(capsys, path)
     assert any(
         w in detail
-        for w in ('not there', 'leads out of the folder', 'cannot be the name', 'cannot be read', 'regular file')
+        for w in ('does not exist', 'is outside the folder', 'cannot be the name', 'cannot be read', 'regular file')
     )
 
 
@@ -293,10 +293,10 @@ def test_a_huge_file_is_not_read(copied, capsys):
         ('{"schema": true, "artefacts": {}}', 2, 'schema is True'),
         ('{"artefacts": {}}', 2, 'schema is None'),
         ('[]', 2, 'not a manifest'),
-        ('{"schema": 1, "artefacts": {"a": 1, "a": 2}}', 2, "'a' stands twice"),
+        ('{"schema": 1, "artefacts": {"a": 1, "a": 2}}', 2, "'a' appears twice"),
         ('{"schema": 1,', 2, 'not valid JSON'),
         (DEEP, 2, 'deep'),
-        ('{"schema": 1, "artefacts": {"a.onnx": null}}', 1, 'a.onnx has an entry that is no object'),
+        ('{"schema": 1, "artefacts": {"a.onnx": null}}', 1, 'a.onnx has an entry that is not an object'),
         (None, 2, 'does not exist'),
         ('pipe', 2, 'not a regular file'),
         ('folder', 2, 'manifest.json'),
@@ -321,7 +321,7 @@ def test_a_manifest_that_is_none(text, code, message, tmp_path, capsys):
         assert err.count('\n') == 1
         assert 'manifest' in err
     if code == 2 and text is not None:
-        with pytest.raises(ConfigError, match='manifest'):  # and nothing is exported beside it
+        with pytest.raises(ConfigError, match='manifest'):  # and nothing is exported into its folder
             lossreg.export('TripletLoss', tmp_path)
 
 
@@ -341,7 +341,7 @@ def test_a_damaged_file_with_a_matching_hash_is_a_failure(suffix, damage, copied
 
 
 def with_metadata(data, text):
-    """An artefact that says something else of itself."""
+    """The artefact with other metadata."""
     if data[:2] != b'PK':
         import onnx
 
@@ -362,7 +362,7 @@ def test_what_was_exported_passes(exported, capsys):
 
 
 def test_an_onnx_file_names_no_other_file(copied, capsys):
-    """Which a runtime would open, and wait for where it is a pipe."""
+    """A runtime would open it, and block if it is a pipe."""
     import onnx
 
     model = onnx.load_from_string((copied / ONNX).read_bytes())
@@ -461,13 +461,13 @@ EVIL = 'import os\nos.mkdir({!r})\nloss = dict(type="lossreg.GIoULoss")\n'
         ({'_base_': ['base.json', './evil.py'], **GIOU}, "the base './evil.py'"),
         ({'_base_': 'below/base.json', **GIOU}, 'evil.py'),
         ({'_base_': 'mmdet::x.yaml', **GIOU}, 'the base'),
-        ({'_base_': '../outside.json', **GIOU}, 'leads out of the folder'),
-        ({'_base_': 'link/outside.json', **GIOU}, 'leads out of the folder'),
+        ({'_base_': '../outside.json', **GIOU}, 'is outside the folder'),
+        ({'_base_': 'link/outside.json', **GIOU}, 'is outside the folder'),
         ({'_base_': 3, **GIOU}, 'must be a path'),
         ({'_base_': [None], **GIOU}, 'must be a path'),
         ({'_base_': 'gone.json', **GIOU}, 'cannot be read'),
         ({'_base_': 'loop.json', **GIOU}, 'base of itself'),
-        ({'_base_': ['base.json', 'same.json']}, 'stands in two bases'),
+        ({'_base_': ['base.json', 'same.json']}, 'appears in two bases'),
         ({'_base_': 'base.json', 'loss': {'type': {'a': 1}}}, '_delete_'),
         ({'custom_imports': {'imports': ['evil']}, **GIOU}, 'custom_imports.*--import MODULE'),
         ({'custom_imports': 'evil', **GIOU}, 'custom_imports'),
@@ -521,7 +521,7 @@ def test_bases_in_data_of_a_python_config_are_data_too(base, tmp_path, ran):
     write(tmp_path, 'evil.py', EVIL.format(str(ran)))
     write(tmp_path, 'base.json', {'_base_': 'evil.py'})
     path = write(tmp_path, 'config.py', f'_base_ = {base!r}\nloss = dict(type="lossreg.GIoULoss")\n')
-    with pytest.raises(ConfigError, match=r'plain values|no data'):
+    with pytest.raises(ConfigError, match=r'plain values|not data'):
         find_losses(path)
 
 
@@ -584,7 +584,7 @@ def test_data_may_name_weights_in_its_folder(file, tmp_path, ran, monkeypatch):
         ('text.json', 'list of numbers|lists of numbers'),
         ('cut.npy', 'cannot be read'),
         ('gone.npy', 'cannot be read'),
-        ('../w.npy', 'leads out of the folder'),
+        ('../w.npy', 'is outside the folder'),
         ('http://localhost/w.json', 'cannot be read|leads out'),
     ],
 )
@@ -684,7 +684,7 @@ def test_a_folder_that_stays_locked_is_told(tmp_path, monkeypatch):
 
 
 def test_a_process_killed_between_file_and_manifest_is_found_by_the_next_check(copied, capsys, monkeypatch):
-    """The file is new, its entry old."""
+    """The file is new, but its entry is old."""
     replace = os.replace
 
     def killed(source, target):
@@ -708,7 +708,7 @@ def test_nothing_changes_where_the_disk_is_full(copied, monkeypatch):
     chmod = os.chmod
 
     def full(path, mode):
-        if sum(1 for _ in copied.iterdir()) > len(before) + 2:  # the lock, and a first file
+        if sum(1 for _ in copied.iterdir()) > len(before) + 2:  # the lock and the first file
             raise OSError(28, 'No space left on device')
         chmod(path, mode)
 
@@ -722,7 +722,7 @@ def test_a_device_is_not_replaced_by_a_report(tmp_path):
     (tmp_path / 'folder').mkdir()
     os.mkfifo(tmp_path / 'pipe')
     for name in ('folder', 'pipe'):
-        with pytest.raises(ConfigError, match='no regular file'):
+        with pytest.raises(ConfigError, match='not a regular file'):
             artefact.write_atomically(tmp_path / name, b'')
 
 

@@ -1,4 +1,4 @@
-"""Files with fixed sizes: for runtimes that do not compute with sizes of any kind rightly."""
+"""Files with fixed sizes, for runtimes that get dynamic sizes wrong."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def dims_of(value):
 
 
 def assert_as_eager(run, unit, sizes, seed=0):
-    """Values and gradients against eager in float64."""
+    """Compares values and gradients with eager in float64."""
     inputs = draw(unit, sizes={**unit.sizes(), **sizes}, seed=seed)
     expected = Eager(unit, dtype=torch.float64)(inputs)
     found = run(inputs)
@@ -58,7 +58,7 @@ def test_the_numbers_at_that_size_and_a_refusal_at_another(tmp_path, unit_of, fo
 
 @pytest.mark.parametrize(('name', 'sizes'), ALL_OF.items(), ids=ALL_OF)
 def test_sizes_that_are_all_fixed_are_constants(unit_of, name, sizes):
-    """Nothing computes a shape, so nothing can compute a wrong one."""
+    """No node computes a shape, so none can be wrong."""
     unit = with_fixed(unit_of(name, grad=True), sizes)
     data = build(unit, ['onnx'])['onnx']
     model = onnx.load_from_string(data)
@@ -80,13 +80,13 @@ def test_other_dimensions_stay_dynamic(unit_of):
         assert_as_eager(run, unit, {'N': n, 'H': h})
     inputs = draw(unit, sizes={**unit.sizes(), 'N': 3})
     loss = math.nan
-    with contextlib.suppress(Exception):  # ONNX Runtime may stumble over it by itself
+    with contextlib.suppress(Exception):  # ONNX Runtime may fail by itself
         loss = run({**inputs, 'target_weight': inputs['target_weight'][:1]})['loss']
     assert np.isnan(loss), 'N is still compared in the graph'
 
 
 def test_files_do_not_collide_and_manifests_are_checked(tmp_path, monkeypatch, capsys):
-    """Each against eager at its own size; a manifest that says another size fails."""
+    """Each file is compared with eager at its own size; another size in the manifest fails."""
     monkeypatch.chdir(tmp_path)
     sizes = ['--fixed', 'C=3', '--fixed', 'N=4']
     assert main(['export', 'CrossEntropyLoss', '--grad', '--call', 'labels', *sizes, '--with', 'weight']) == 0

@@ -1,4 +1,4 @@
-"""A loss under a host's head in a config: exported and checked as that head calls it."""
+"""A loss under a host's head in a config is exported and checked with that head's call."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ def config_of(tmp_path, scope, model):
 
 
 def calls_in(tmp_path, scope, model):
-    """What each request of a config gives: the head, the call, its optional inputs and constants."""
+    """The head, call, optional inputs and constants of each request of a config."""
     requests, left = requests_for(config_of(tmp_path, scope, model))
     assert not left
     return [(r.heads, r.call_name, r.optional, dict(r.constants)) for r in requests]
@@ -100,7 +100,7 @@ def test_a_loss_that_stands_alone_is_called_as_ever(tmp_path):
 
 
 def pixels(ignored):
-    """Logits (2, 4, 3, 5) and labels, a third of which are to be ignored."""
+    """Logits (2, 4, 3, 5) and labels, a third of them ignored."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, (2, 3, 5))
     labels = np.where(rng.random(labels.shape) < 0.33, ignored, labels)
@@ -109,7 +109,7 @@ def pixels(ignored):
 
 
 def cross_entropy(logits, labels, ignored):
-    """The mean over the pixels that are not ignored, and its gradient, in float64."""
+    """The mean over pixels that are not ignored, and its gradient, in float64."""
     x = np.moveaxis(logits.astype(np.float64), 1, -1)[labels != ignored]
     y = labels[labels != ignored]
     p = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
@@ -136,7 +136,7 @@ def test_the_file_of_a_decode_head_ignores_what_the_head_does(option, ignored, t
 
 
 def test_files_of_all_formats_with_a_constant_that_is_a_text(tmp_path, capsys):
-    """AutoAssign's head wants the loss of each box; and the manifest brings that call back."""
+    """AutoAssign's head asks for the loss of each box, and the manifest restores that call."""
     config = config_of(tmp_path, 'mmdet', BBOX_HEAD.format('AutoAssignHead', 'GIoULoss'))
     assert main(['export', config, '--out', str(tmp_path / 'out'), '--format', 'all']) == 0
     manifest = read_manifest(tmp_path / 'out')['artefacts']
@@ -189,9 +189,9 @@ def test_inputs_named_by_hand_come_before_the_heads(tmp_path):
 
 @pytest.mark.parametrize('head', ['mmfoo.BarHead', 'mmseg.RetinaHead'])
 def test_an_unknown_head_is_said_to_be_unknown(head, tmp_path, capsys):
-    """A head of this name in another package is another head."""
+    """A head with the same name in another package is another head."""
     config = config_of(tmp_path, 'mmdet', f"dict(type='{head}', loss_cls=dict(type='mmdet.FocalLoss'))")
-    line = f'lossreg: the call of {head}.loss_cls is unknown; FocalLoss is taken with its own default call\n'
+    line = f'lossreg: the call of {head}.loss_cls is unknown; FocalLoss is used with its own default call\n'
     assert main(['export', config, '--out', str(tmp_path / 'out'), '--format', 'torchscript']) == 0
     assert line in capsys.readouterr().err
     (entry,) = read_manifest(tmp_path / 'out')['artefacts'].values()
@@ -201,7 +201,7 @@ def test_an_unknown_head_is_said_to_be_unknown(head, tmp_path, capsys):
 
 
 def test_ours_that_does_not_take_what_the_head_gives_is_an_error(tmp_path, capsys):
-    """In training the head would stop with it. The host's own class may take more: then ours is left out."""
+    """In training, the head would raise. The host's own class may take more; then ours is skipped."""
     model = "dict(type='FCNHead', loss_decode=dict(type='{}OhemCrossEntropy'))"
     message = 'mmseg.FCNHead gives ignore_index, which OhemCrossEntropy does not take'
     _, (left,) = requests_for(config_of(tmp_path, 'mmseg', model.format('lossreg.')))
@@ -227,7 +227,7 @@ OVERRIDES = [
 
 @pytest.mark.parametrize('name', dict.fromkeys(name for name, _, _ in OVERRIDES))
 def test_a_constant_of_the_call_is_the_option_that_it_replaces(name):
-    """In eager, in the oracle, and in what is drawn: as if the loss had been built with it."""
+    """In eager, in the oracle and in the samples, as if the loss had been built with it."""
     cls = load_losses()[name]
     spec = spec_of(cls)
     for parameter, value in [(p, v) for n, p, v in OVERRIDES if n == name]:
@@ -259,17 +259,17 @@ def parameters_of(function):
 
 
 def test_overrides_are_tried():
-    """Else the test above would try nothing."""
+    """Otherwise, the test above would test nothing."""
     assert {parameter for _, parameter, _ in OVERRIDES} == {'reduction_override', 'ignore_index', 'threshold'}
     assert len({name for name, parameter, _ in OVERRIDES if parameter == 'ignore_index'}) >= 6
 
 
 CENSUS = json.loads((Path(__file__).parents[1] / 'docs' / 'host_classes.json').read_text())['heads']
-"""What stands under the heads of the configs that the packages ship: places, host classes, uses (``census.py``)."""
+"""The losses under heads in the packages' own configs: places, host classes and uses (see ``census.py``)."""
 
 
 def test_heads_of_nearly_all_uses_are_known():
-    """Of all losses in the shipped configs, those that nothing of ours stands in for included."""
+    """The share is of all losses in these configs, including those without a stand-in."""
     uses = known = 0
     for place, hosts in CENSUS.items():
         package, name, option = place.split('.', 2)

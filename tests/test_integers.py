@@ -1,4 +1,4 @@
-"""Integers of every dtype: the numbers and errors of int64, in eager mode and in TorchScript."""
+"""Integers of every dtype give the numbers and errors of int64, in eager mode and in TorchScript."""
 
 from dataclasses import replace
 
@@ -14,19 +14,19 @@ from lossreg.samples import draw
 from lossreg.spec import Role
 from lossreg.unit import OTHER_SIZES, FlatLoss
 
-# torch 2.1 has no more than the first four
+# torch 2.1 has only the first four
 DTYPES = [
     getattr(torch, name)
     for name in ('uint8', 'int8', 'int16', 'int32', 'uint16', 'uint32', 'uint64')
     if hasattr(torch, name)
 ]
-WIDE = 260  # classes: more than a byte can number
-# what -100, -1 and the number of classes become in a byte, and the ends of its ranges
+WIDE = 260  # more classes than a byte can number
+# the values of -100, -1 and the number of classes in a byte, and the ends of its ranges
 ODD_LABELS = (156, 255, WIDE % 256, 127, 128)
 
 
 def calls_of(name):
-    """For every variant and call of a loss, its unit with all optional inputs."""
+    """The unit with all optional inputs, for every variant and call of a loss."""
     for request in REQUESTS[name]:
         for call in request.calls():
             yield request.unit(call, [i.name for i in call.inputs if i.optional])
@@ -37,7 +37,7 @@ def integers_of(unit):
 
 
 def with_integers(unit, dtype):
-    """Inputs with int64 that ``dtype`` holds too: at usual sizes, and with many classes where their number is free."""
+    """Inputs whose integers fit into ``dtype``, at usual sizes and, if their number is free, with many classes."""
     free = {i.classes.partition(' ')[0] for i in integers_of(unit) if i.classes} - set(unit.spec.sizes(unit.loss))
     for wide in ({}, dict.fromkeys(free, WIDE)) if free else ({},):
         sizes = {**unit.sizes(OTHER_SIZES), **wide}
@@ -48,7 +48,7 @@ def with_integers(unit, dtype):
                 count = min(values.numel(), len(ODD_LABELS))
                 values.view(-1)[:count] = torch.tensor(ODD_LABELS[:count])
             info = torch.iinfo(dtype)
-            # 0 is legal everywhere
+            # 0 is always legal
             inputs[spec.name] = torch.where((values >= info.min) & (values <= min(info.max, 2**62)), values, 0)
         yield inputs
 
@@ -79,7 +79,7 @@ PLACED = (Role.LABELS, Role.LABEL_SETS, Role.LENGTHS)
 
 @pytest.mark.parametrize('name', TAKES_INTEGERS)
 def test_every_dtype_is_as_int64(name):
-    """Values, gradients and messages; illegal labels among them."""
+    """Values, gradients and messages, also for illegal labels."""
     compared = 0
     for unit in calls_of(name):
         flat = FlatLoss(replace(unit, grad=bool(unit.differentiable)))
@@ -123,7 +123,7 @@ def test_no_number_beyond_int64_is_legal(name):
             seen += 1
             with pytest.raises(IndexError, match=f'holds {2**64 + value}, but int64 ends at'):
                 flat(*inputs.values())
-            # what TorchScript and CUDA see
+            # as in TorchScript and on CUDA
             assert indices_in_script(inputs[spec.name]).min() == 2**63 - 1
     assert seen or all(i.role is Role.IDENTITIES for i in integers_of(unit))
 
@@ -137,12 +137,12 @@ def door(x: torch.Tensor) -> torch.Tensor:
 
 
 def floats_of(unit):
-    """Inputs that hosts may hold as integers: all but predictions."""
+    """The inputs that hosts may hold as integers: all but predictions."""
     return [i for i in unit.inputs if not (i.role.is_integer or i.state or i.differentiable or not i.dims)]
 
 
 def one_of_each_call(name):
-    """The first unit of each call. Integers of the shape of scores are no class probabilities."""
+    """The first unit of each call. Integers with the shape of scores are not class probabilities."""
     found = {unit.call.name: unit for unit in reversed(list(calls_of(name))) if floats_of(unit)}
     return [unit for call, unit in found.items() if 'probabilities' not in call]
 

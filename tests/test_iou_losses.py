@@ -1,4 +1,4 @@
-"""Losses of pairs of boxes: by hand, by counting pixels, by the published formulas, and what must not change them."""
+"""Losses of box pairs: by hand, by counting pixels, by published formulas, and under changes that must not matter."""
 
 import itertools
 import math
@@ -65,10 +65,10 @@ WORKED = {
     'eiou, smooth': ({'type': 'EIoULoss', 'smooth_point': 0.5}, FLATTER, 1 / 16),
     # I = -1 for a gap of 1 over a height of 1, U = 3
     'eiou apart': ({'type': 'EIoULoss', 'smooth_point': 0.0}, APART, 4 / 3),
-    # the way between the centres is (1, 1), so the angle cost is 1, and the hull is 3 x 3
+    # the offset of the centres is (1, 1), so the angle cost is 1, and the hull is 3 x 3
     'siou': ({'type': 'SIoULoss'}, PAIR, 1 - (1 / 7 - (1 - math.exp(1 / 9)))),
     'siou, paper': ({'type': 'SIoULoss', 'neg_gamma': True}, PAIR, 1 - (1 / 7 - (1 - math.exp(-1 / 9)))),
-    # the way is (0, 1/2) and the angle cost 0; heights are 3 and 4
+    # the offset is (0, 1/2) and the angle cost 0; heights are 3 and 4
     'siou, shape': (
         {'type': 'SIoULoss', 'neg_gamma': True},
         FLATTER,
@@ -94,7 +94,7 @@ WORKED = {
 @pytest.mark.parametrize(('config', 'boxes', 'expected'), WORKED.values(), ids=WORKED)
 def test_worked_by_hand(config, boxes, expected):
     pred, target = (torch.tensor([box]).double() for box in boxes)
-    # eps is 1e-6 of an area or a squared length near 1; near a square root it counts more
+    # eps is 1e-6 against an area or a squared length near 1; under a square root it matters more
     assert build_loss(config)(pred, target).item() == pytest.approx(expected, rel=2e-6)
 
 
@@ -120,7 +120,7 @@ def test_iou_and_giou_are_counts_of_pixels():
 
 
 def published(name, a, b):
-    """The formulas as their papers and first codes write them, without any eps, for one pair."""
+    """The formulas of the papers and their first implementations, without eps, for one pair."""
     (x1, y1, x2, y2), (u1, v1, u2, v2) = a, b
     w, h, tw, th = x2 - x1, y2 - y1, u2 - u1, v2 - v1
     overlap = max(min(x2, u2) - max(x1, u1), 0) * max(min(y2, v2) - max(y1, v1), 0)
@@ -156,7 +156,7 @@ def published(name, a, b):
 )
 def test_published_formulas(config, scale):
     pred, target = random_boxes(60, scale, 2), random_boxes(60, scale, 3)
-    # some that overlap much, and some apart
+    # some with much overlap, some apart
     target = torch.cat([target[:40], pred[40:] + 0.05 * scale * torch.rand(20, 4)])
     pred = torch.cat([pred[:5] - 3.0 * scale, pred[5:10] + torch.tensor([0.0, 4.0, 0.0, 4.0]) * scale, pred[10:]])
     got = each(config, pred, target, eps=1e-15)
@@ -181,11 +181,11 @@ def test_alpha_of_1_is_the_loss_it_generalises(mode, sibling):
         each({'type': 'AlphaIoULoss', 'mode': mode, 'alpha': 1}, pred, target),
         each(sibling, pred, target),
         rtol=0.0,
-        atol=2e-6,  # an IoU of 0 is eps in the sibling
+        atol=2e-6,  # the sibling raises an IoU of 0 to eps
     )
 
 
-# What must not change them, and what must
+# Changes that must not matter, and some that must
 
 
 @every
@@ -238,7 +238,7 @@ def test_the_trade_off_has_no_gradient(config, exponent):
     pred, target = torch.tensor([[1.0, 2.0, 9.0, 6.0]]).double(), torch.tensor([[1.5, 2.0, 9.0, 7.5]]).double()
 
     def frozen(box, alpha=None):
-        """The formula, with the alpha given; also the alpha that belongs to the box."""
+        """The formula with the given alpha, and the alpha of the box."""
         size, target_size = box[2:] - box[:2], target[0, 2:] - target[0, :2]
         inner = torch.minimum(box[2:], target[0, 2:]) - torch.maximum(box[:2], target[0, :2])
         hull = torch.maximum(box[2:], target[0, 2:]) - torch.minimum(box[:2], target[0, :2])
@@ -297,7 +297,7 @@ ODD = [
     [1e4, 1e4, 2e4, 3e4],
     [1e4, 1e4, 10001.0, 10003.0],
     [10000.5, 1e4, 10001.5, 10002.0],
-    [0.0, 10000.0, 20000.0, 10001.0],  # flat and wide, across the next one
+    [0.0, 10000.0, 20000.0, 10001.0],  # flat and wide, across the next box
     [10000.0, 0.0, 10001.0, 20000.0],
 ]
 
@@ -318,7 +318,7 @@ def test_every_pair_of_odd_boxes_is_finite_and_right(config):
 
 @pytest.mark.parametrize('name', ['GIoULoss', 'EIoULoss'])
 def test_derivatives_of_points_far_from_small_boxes_are_right(name):
-    """They are a millionth of the terms they could be written with, which TorchScript and eager mode round unlike."""
+    """They are a millionth of the terms in other formulas, which TorchScript and eager mode round differently."""
     boxes = 0.01 * random_boxes(12)
     offset = torch.tensor([[10.0, 10.0], [-10.0, 10.0]]).repeat(6, 2)
     points = boxes.flip(0)[:, [0, 1, 0, 1]] + offset
@@ -326,7 +326,7 @@ def test_derivatives_of_points_far_from_small_boxes_are_right(name):
     pred = points.clone().requires_grad_()
     exact = torch.autograd.grad(loss(pred, boxes), pred)[0].float()
     for form in (loss, torch.jit.script(loss)):
-        for _ in range(3):  # TorchScript takes derivatives of its own from the second call on
+        for _ in range(3):  # TorchScript uses its own derivatives from the second call on
             pred = points.float().requires_grad_()
             found = torch.autograd.grad(form(pred, boxes.float()), pred)[0]
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=0.0)
@@ -344,7 +344,7 @@ def test_bounded_iou_has_no_gradient_with_respect_to_the_target():
 
 
 def test_bounded_iou_weights_of_boxes():
-    """Four weights are one for each box, whatever mmdet makes of them."""
+    """Four weights are one per box, whatever mmdet makes of them."""
     pred, target, weight = random_boxes(4), random_boxes(4, seed=1), torch.tensor([1.0, 2.0, 0.0, 3.0]).double()
     loss = build_loss({'type': 'BoundedIoULoss', 'reduction': 'none'})
     torch.testing.assert_close(loss(pred, target, weight), loss(pred, target) * weight.unsqueeze(1))
@@ -359,7 +359,7 @@ def test_weights_of_0_keep_the_shape(name):
 
 
 def test_bounded_iou_weights_of_one_axis():
-    """Without weight on x and width, NaN in x does not count; with weight on either it does."""
+    """If x and width have weight 0, NaN in x does not count; otherwise it does."""
     pred, target, weight = random_boxes(2), random_boxes(2, seed=1), torch.tensor([[0.0, 1.0, 0.0, 2.0]] * 2).double()
     want = build_loss('BoundedIoULoss')(pred, target, weight)
     pred[0, 0] = target[1, 2] = torch.nan
@@ -428,7 +428,7 @@ def test_shapes_that_are_refused(name):
 )
 @pytest.mark.parametrize('seed', [4, 5])
 def test_derivatives_of_odd_rotated_boxes(unit_of, name, variant, seed):
-    """In float32 the terms of a derivative by the angle cancel where boxes coincide, and where one is a point."""
+    """In float32, the terms of the derivative by the angle cancel if the boxes coincide or one is a point."""
     unit = unit_of(name, variant, grad=True)
     inputs = draw(unit, Kind.EXTREME, unit.sizes(OTHER_SIZES), seed)
     exact = Eager(unit, dtype=torch.float64)(inputs)

@@ -1,4 +1,4 @@
-"""``lossreg check --jobs N``: the same rows in the same order as in one process; one that dies is a failed row."""
+"""``lossreg check --jobs N`` gives the rows of one process in the same order; a process that dies is a failed row."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 def rows_of(*arguments):
-    """Exit code and rows of a check in a process of its own, as the registry would keep what is imported here."""
+    """Exit code and rows of a check in another process, because the registry would keep imported losses."""
     command = [sys.executable, '-m', 'lossreg', 'check', *arguments, '--json']
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, json.loads(done.stdout)['rows'], done.stderr
@@ -136,7 +136,7 @@ def test_jobs_is_a_count(jobs, capsys):
 
 
 def test_results_come_as_they_are_ready_and_processes_are_replaced(monkeypatch):
-    """What is run needs no import that takes long."""
+    """The tasks need no slow imports."""
     monkeypatch.setattr(workers, 'TASKS_A_PROCESS', 2)
     tasks = [f"(__import__('time').sleep({n == 0}), __import__('os').getpid(), {n})[1:]" for n in range(6)]
     at_work = []

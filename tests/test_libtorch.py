@@ -1,4 +1,4 @@
-"""A TorchScript loss with gradient in a C++ program, linked with the libraries of the installed torch."""
+"""A TorchScript loss with gradient in a C++ program, linked against the installed torch."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def program(tmp_path_factory):
 
 
 def test_cpp_gives_eagers_numbers(program, unit_of, exported, tmp_path):
-    """One test, because the program takes half a minute to compile."""
+    """A single test, because the program takes half a minute to compile."""
     with Failures() as failures:
         for name, call, optional in (
             ('GIoULoss', '', ('weight',)),

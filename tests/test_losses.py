@@ -1,4 +1,4 @@
-"""Every registered loss, as its spec describes it: the numbers against float64, and every backend against eager."""
+"""Every registered loss, by its spec: eager against float64, and every backend against eager."""
 
 import inspect
 from copy import deepcopy
@@ -19,9 +19,10 @@ ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
 
 
 def exported_units():
-    """By loss: the default variant without optional inputs, and one more with all, in another call where there is one.
+    """By loss: the default variant without optional inputs, and another with all, in another call if there is one.
 
-    With gradients, and the first loss of each family without too. ``test_everything`` exports the rest.
+    All have gradients; the first loss of each family is exported without gradient too. ``test_everything`` exports the
+    rest.
     """
     chosen, families = {}, set()
     for name, (first, *others) in REQUESTS.items():
@@ -68,7 +69,7 @@ def float_options(name):
 
 @pytest.mark.parametrize('name', [name for name in LOSSES if float_options(name)])
 def test_options_may_be_integers(name):
-    """Configs say ``beta=10`` as well as ``beta=10.0``; TorchScript would tell them apart."""
+    """Configs write ``beta=10`` for ``beta=10.0``; TorchScript would distinguish them."""
     unit = next(iter(Request.of({**REQUESTS[name][0].config, **float_options(name)}).units()))
     assert verify(unit, build(unit, ['torchscript'])['torchscript'], 'torchscript')
 

@@ -1,4 +1,4 @@
-"""Triplet losses against N^3 tensors of triplets, loops and torch's own classes; center losses against loops."""
+"""Triplet losses against N^3 tensors of triplets, loops and torch's classes; center losses against loops."""
 
 import math
 
@@ -66,7 +66,7 @@ def batch_all(x, y, margin, squared):
 
 
 def semi_hard(x, y, margin, squared):
-    """As TensorFlow Addons has it: the smallest outside, else the largest inside."""
+    """As in TensorFlow Addons: the nearest negative farther than the positive, or else the farthest negative."""
     hinge, valid, d = every_triplet(x, y, margin, squared)
     outside = valid & (d.unsqueeze(1) > d.unsqueeze(2))
     shape = hinge.shape
@@ -128,7 +128,7 @@ def test_offline_is_torch_triplet_loss_of_squares(scale):
 
 
 def test_offline_gradient_is_the_analytic_one():
-    """The document's derivation: 2(n - p) for a, 2(p - a) for p, 2(a - n) for n, where the loss is positive."""
+    """The document's derivation: where the loss is positive, 2(n - p) for a, 2(p - a) for p and 2(a - n) for n."""
     a, p, n = (x.requires_grad_() for x in torch.randn(3, 50, 4, dtype=torch.float64).unbind())
     loss = offline_triplet_loss(a, p, n)
     active = (loss > 0).unsqueeze(1)
@@ -163,11 +163,11 @@ ON_LINE = tensor([0, 0, 1, 1, 2])
         ({'type': 'TripletLoss', 'soft_margin': True}, (4 * math.log1p(math.exp(2)) + math.log1p(math.exp(-5))) / 5),
         ({'type': 'TripletSemihardLoss', 'device': 'cuda'}, 4 * 2 / 5),
         ({'type': 'TripletSemihardLoss', 'margin': 1, 'size_average': False}, 4 * 3),
-        # a=0, p=3: farther than 9 are 16 and 81; a=3, p=0: 36 alone; a=1, p=4: 64 alone; a=4, p=1: 16 and 25
+        # a=0, p=3: 16 and 81 are farther than 9; a=3, p=0: only 36; a=1, p=4: only 64; a=4, p=1: 16 and 25
         ({'type': 'SemiHardTripletLoss', 'margin': 8.0}, (9 - 16 + 8 + 0 + 0 + 9 - 16 + 8) / 4),
-        # violating 9 + 1: (1) of 0, (1, 4) of 3, (1, 1+...) of the others; the draw 0 takes the nearest
+        # below 9 + 1 are (1) of 0, (1, 4) of 3, (1, 1+...) of the others; the draw 0 takes the nearest
         ({'type': 'RandomNegativeTripletLoss', 'margin': 1.0}, (9 - 1) + 1),
-        # by root, margin 1/2: a=0: 3 - 1; a=3: 3 - 1, 3 - 2; a=1: 3 - 1, 3 - 2; a=4: 3 - 1
+        # with roots and margin 1/2: a=0: 3 - 1; a=3: 3 - 1, 3 - 2; a=1: 3 - 1, 3 - 2; a=4: 3 - 1
         ({'type': 'BatchAllTripletLoss', 'margin': 0.5}, (4 * 2.5 + 2 * 1.5) / 6),
     ],
     ids=str,
@@ -186,7 +186,7 @@ def test_the_draw_takes_violating_negatives_in_order():
     for u in (0.0, 0.34, 0.67, 1.0 - 2.0**-24):
         noise = torch.zeros(6, 6)
         noise[0, 1] = u
-        # of anchor 2 the negative at 1 alone, at distance 1, violates: 4 - 1 + 0.5
+        # for anchor 2 only the negative at 1, at distance 1, violates: 4 - 1 + 0.5
         values.append(2 * random_negative_triplet_loss(x, y, noise, margin=0.5).item() - 3.5)
     assert values == pytest.approx([3.5, 3.5, 0.5, 0.5])
 
@@ -208,7 +208,7 @@ def test_semi_hard_takes_the_farthest_where_none_is_farther():
 
 
 def test_equal_rows_are_equally_far_whatever_the_rounding():
-    """A negative that equals the positive is not farther; its triplet has no loss at margin 0 and so does not count."""
+    """A negative equal to the positive is not farther; at margin 0, its triplet has loss 0 and does not count."""
     torch.manual_seed(0)
     for columns in (3, 64, 257):
         point, near, far = torch.randn(3, 1, columns)
@@ -220,11 +220,11 @@ def test_equal_rows_are_equally_far_whatever_the_rounding():
         value = semi_hard_triplet_loss(x, y, margin=margin)
         assert value.item() == pytest.approx(semi_hard(x.double(), y, margin, squared=True).item(), rel=1e-6)
         _, count = batch_all_triplet_loss(x, y, margin=0.0)
-        # only point as the positive of the equal rows is farther than equal negatives: 2 anchors, 2 negatives
+        # only `point`, as the positive of the equal rows, is farther than equal negatives: 2 anchors, 2 negatives
         assert count.item() == 4
 
 
-# Near-duplicates and size
+# Near-duplicates and large batches
 
 
 @pytest.mark.parametrize('apart', [1e-2, 1e-3, 1e-4, 1e-5])
@@ -242,7 +242,7 @@ def test_near_duplicates_keep_their_distance(apart):
     loss, count = batch_all_triplet_loss(x, y % 3, margin=apart)
     hinge, valid, _ = every_triplet(x.double(), y % 3, apart, squared=False)
     assert count == (valid & (hinge > 0)).sum() == 0
-    # identities crossed: positives are far apart and negatives near
+    # crossed identities: positives are far apart and negatives near
     loss, _ = batch_all_triplet_loss(x, tensor([0, 1, 2, 1, 2, 0]), margin=0.0)
     expected = batch_all(x.double(), tensor([0, 1, 2, 1, 2, 0]), 0.0, squared=False)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0.0)
@@ -259,7 +259,7 @@ def test_gradient_of_near_duplicates():
 
 
 def test_a_soft_margin_sees_the_difference_of_long_distances():
-    """Float32 distances of 1e4 are right to 1e-3, which would be as far off in the gradient."""
+    """Distances of 1e4 are accurate to 1e-3 in float32, and the gradient would have that error too."""
     directions = nn.functional.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
     # row 0 is the anchor, row 1 its negative, row 2 its positive
     x = torch.cat([torch.zeros(1, 8), (1e4 - 0.3) * directions[:1], 1e4 * directions[1:]]) + torch.randn(1, 8)
@@ -310,7 +310,7 @@ def test_a_cubic_tensor_would_be_seen():
     assert seen.numel == 8**3
 
 
-# Nothing to mine, and what is not finite
+# Nothing to mine, and non-finite numbers
 
 
 @pytest.mark.parametrize('name', MINED)
@@ -344,7 +344,7 @@ ONLY_WITH_PAIRS = [
 
 @pytest.mark.parametrize('config', ONLY_WITH_PAIRS, ids=str)
 def test_a_row_that_is_only_a_negative(config):
-    """NaN counts as a negative and reaches the loss; an infinitely far negative is no trouble, as in float64."""
+    """NaN counts as a negative and reaches the loss; an infinitely far negative is harmless, as in float64."""
     x, y = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), tensor([0, 0, 1, 1, 1, 2])
     arguments = (torch.rand(6, 6),) if 'Random' in config['type'] else ()
     loss = build_loss(config)
@@ -372,7 +372,7 @@ def test_a_row_in_a_pair_is_never_lost(config, bad):
     assert not math.isfinite(value)
 
 
-# Arguments of the documents, and errors
+# The documents' arguments, and errors
 
 
 def test_the_document_batch_hard_by_another_name():
@@ -388,11 +388,11 @@ def test_the_document_batch_hard_by_another_name():
 
 
 def test_the_floor_under_the_root_differs():
-    """Two equal rows of two identities: each is its own positive at the floor, and so is its negative."""
+    """Two equal rows with different identities: each row's positive, itself, and its negative are both at the floor."""
     x, y = torch.zeros(3, 2), tensor([0, 1, 0])
     x[2, 0] = 1e-7
     for name, floor in (('TripletLoss', 1e-6), ('TripletSemihardLoss', 1e-8)):
-        # anchor 2 has the positive and the negative at 1e-7, or below the floor
+        # anchor 2 has its positive and its negative at 1e-7, which may be below the floor
         value = build_loss({'type': name, 'margin': 0.0, 'size_average': False})(x, y)
         expected = max(1e-7, floor) - floor  # of anchor 0; 0 of the others
         assert value.item() == pytest.approx(expected, rel=1e-5, abs=1e-12)

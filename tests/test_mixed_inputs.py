@@ -1,4 +1,4 @@
-"""Inputs of several precisions at once, and inputs on another device than the constants that a loss holds."""
+"""Inputs of mixed precisions, and inputs on another device than the loss's constants."""
 
 import contextlib
 from dataclasses import replace
@@ -13,7 +13,7 @@ from lossreg.unit import FlatLoss
 
 
 def values_and_gradients(unit, inputs):
-    """The losses, and the gradient of their sum in the dtype of each differentiable input."""
+    """The losses, and the gradients of their sum, each in the dtype of its input."""
     leaves = {i.name: inputs[i.name].clone().requires_grad_() for i in unit.differentiable}
     results = FlatLoss(unit)(*{**inputs, **leaves}.values())
     losses = [results[unit.results.index(name)] for name in unit.call.losses]
@@ -22,7 +22,7 @@ def values_and_gradients(unit, inputs):
 
 
 def mixed(inputs, wide, precisions):
-    """Those named ``wide`` in the second precision, all other numbers in the first: the same numbers."""
+    """The inputs in the first precision, except those named ``wide``, which have the same numbers in the second."""
     narrow, wider = precisions
     floats = {name: x.to(narrow) for name, x in inputs.items() if x.is_floating_point()}
     return {**inputs, **floats, **{name: floats[name].to(wider) for name in wide}}
@@ -56,7 +56,7 @@ def test_every_mixture_of_precisions(name):
 
 @pytest.mark.parametrize('name', UNITS)
 def test_mixtures_in_torchscript(name):
-    """Its derivatives are its own, from the second call on."""
+    """From the second call on, its derivatives are its own."""
     unit = UNITS[name][0]
     numbers = [i.name for i in unit.inputs if not i.role.is_integer and not i.state]
     if len(numbers) < 2 or unit.call.method:
@@ -72,7 +72,7 @@ def test_mixtures_in_torchscript(name):
 
 
 def held(unit):
-    """The constants that an instance holds, as opposed to its state; parameters are where the caller puts them."""
+    """The constants of an instance, as opposed to its state, and to parameters, which the caller moves."""
     state = {i.name for i in unit.inputs if i.state}
     return {name for name, _ in unit.loss.named_buffers()} - state if not list(unit.loss.parameters()) else set()
 
@@ -86,8 +86,8 @@ def test_some_losses_hold_constants():
 
 @pytest.mark.parametrize('name', HOLDING)
 def test_constants_follow_the_inputs_to_their_device(name, monkeypatch):
-    """Class weights on the CPU, everything else elsewhere, as with the hosts' losses, whose weights are lists."""
-    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: contextlib.nullcontext())  # 'meta' has none
+    """Class weights stay on the CPU and inputs are elsewhere, as with hosts' losses, whose weights are lists."""
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: contextlib.nullcontext())  # 'meta' has no values
     for unit in UNITS[name]:
         if held(unit):
             losses, gradients = values_and_gradients(unit, {n: x.to('meta') for n, x in draw(unit).items()})

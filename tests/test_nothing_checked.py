@@ -1,4 +1,4 @@
-"""A check that checked nothing fails: misspelt losses, configs that exit, manifests without files, missing oracles."""
+"""A check fails if it checked nothing: misspelt losses, configs that exit, empty manifests, missing oracles."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def details(rows, status='fail'):
     return [row['detail'] for row in rows if row['status'] == status]
 
 
-# Types that are no loss
+# Types that are not losses
 
 FAULTY = {
     'ours, misspelt': ('', "x=dict(type='lossreg.FocalLos')", ['lossreg.FocalLos', "'FocalLoss'"]),
@@ -134,7 +134,7 @@ def test_what_is_no_fault(folder, scope, item):
 
 
 def test_no_known_name_is_taken_for_another():
-    """Under every scope whose class it is, or ours."""
+    """In every scope that has the class, and in ours."""
     with Failures() as failures:
         for name, cls in load_losses().items():
             for scope in {host.name.partition('.')[0] for host in cls.spec.stands_in_for} | {'lossreg'}:
@@ -143,17 +143,17 @@ def test_no_known_name_is_taken_for_another():
                         assert list(_unknown(node, '', scope, NAMES)) == []
 
 
-# Targets of which nothing is checked
+# Targets in which nothing is checked
 
 
 def test_every_loss_skipped(folder, capsys):
-    """Whatever else is checked."""
+    """It fails whatever else is checked."""
     (folder / 'mine.py').write_text("default_scope = 'mmdet'\nloss = dict(type='MyLoss')\n")
     code, rows, _ = check(capsys, 'mine.py', 'TorchL1Loss')
     assert code == 1
     (detail,) = details(rows)
     assert detail.startswith(
-        'mine.py: nothing was checked, because all is skipped: mine.py:loss: nothing stands in for'
+        'mine.py: nothing was checked, because all was skipped: mine.py:loss: nothing stands in for'
     )
     code, rows, _ = check(capsys, 'mine.py', '--strict')
     assert code == 1
@@ -177,7 +177,7 @@ def test_backends_that_are_all_missing(monkeypatch, capsys):
     code = main(['check', 'TorchL1Loss', '--backend', 'ort-cuda', '--json'])
     rows = json.loads(capsys.readouterr().out)['rows']
     assert code == 1
-    assert details(rows) == ['TorchL1Loss: nothing was checked, because no backend is there: no CUDA here']
+    assert details(rows) == ['TorchL1Loss: nothing was checked, because no backend is available: no CUDA here']
 
 
 ENDS = ['import sys\nsys.exit(0)', 'raise SystemExit', 'class Stop(BaseException): ...\nraise Stop', '1 / 0', 'x = (']
@@ -213,7 +213,7 @@ def test_ctrl_c_in_a_config_is_ctrl_c(folder, capsys):
 
 @pytest.fixture
 def without_oracle(tmp_path, monkeypatch):
-    """A unit of a healthy loss, in a package of its own whose oracle is as the test writes it."""
+    """A unit of a correct loss in another package, whose oracle the test writes."""
 
     def make(module, text=None):
         for folder in ('shop', 'shop/losses', 'shop/oracles'):
@@ -255,7 +255,7 @@ def test_a_missing_oracle_fails_unless_waived(without_oracle, module, text, word
 
 @pytest.mark.parametrize('text', ['import no_such_package', 'from math import no_such_name', '1 / 0'])
 def test_an_oracle_that_cannot_be_imported_is_not_missing(without_oracle, text):
-    """No waiver covers it."""
+    """No waiver applies to it."""
     unit = without_oracle('shop.losses.own_loss', text)
     rows = list(check_unit(unit, ('eager',), waived=('OwnLoss',)))
     (failed,) = [row for row in rows if row.status is Status.FAIL]
@@ -278,7 +278,7 @@ def test_a_found_loss_with_a_fault_is_no_request():
 
 
 def test_places_are_printed_as_they_are(folder, capsys):
-    """Not as emoji: rich takes ``:a:`` for one."""
+    """rich would print ``:a:`` as an emoji."""
     (folder / 'y.py').write_text("a=dict(type='lossreg.FocalLos')")
     assert main(['check', 'y.py', '--backend', 'eager']) == 1
     assert 'y.py:a: no loss is known' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Losses of heatmaps and of keypoints, by hand, and where numbers from specs do not go."""
+"""Losses of heatmaps and keypoints: by hand, and on inputs that specs do not draw."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_heatmaps_by_hand():
 def test_offsets_by_hand():
     output = tensor([1.0, 4.0, 9.0]).view(1, 3, 1, 1)
     target = tensor([0.5, 2.0, 5.0]).view(1, 3, 1, 1)
-    # 1/2 (0.5^2 + (0.5 * 2)^2 + (0.5 * 4)^2), weighted before it is squared
+    # 1/2 (0.5^2 + (0.5 * 2)^2 + (0.5 * 4)^2), weighted before squaring
     assert build_loss('CombinedTargetMSELoss')(output, target).item() == 0.5 * (0.25 + 1.0 + 4.0)
     weighted = build_loss({'type': 'CombinedTargetMSELoss', 'use_target_weight': True})
     assert weighted(output, target, tensor([[2.0]])).item() == 4 * 0.5 * (0.25 + 1.0 + 4.0)
@@ -70,7 +70,7 @@ def test_coordinates_by_hand():
 
 
 def test_the_mean_over_weights_counts_weights():
-    """As in mmpose: a keypoint's weight counts once, a coordinate's for itself; without any, the sum is 0."""
+    """As in mmpose: a keypoint's weight counts once, each coordinate's by itself; without weights, the sum is 0."""
     loss = build_loss({'type': 'SoftWeightSmoothL1Loss', 'use_target_weight': True, 'supervise_empty': False})
     x, t, weight = tensor([[[3.0, 4.0], [NAN, 1.0]]]), torch.zeros(1, 2, 2), tensor([[2.0, 0.0]])
     assert loss(x, t, weight).item() == 2 * (2.5 + 3.5) / 1
@@ -89,7 +89,7 @@ def test_velocities_by_hand():
     assert gradient.isfinite().all()
 
 
-# Where there is no derivative, or no number
+# Points without derivative, and non-finite numbers
 
 
 def test_nothing_to_tell_apart_is_finite():
@@ -100,14 +100,14 @@ def test_nothing_to_tell_apart_is_finite():
         value, gradient = with_gradient(build_loss(name), point, point)
         assert value.item() == 0
         assert not gradient.any()
-    # 2 t is more than alpha - 1, so that the power is below 1 at an error of 0; at alpha it is 0, and 0^0 is 1
+    # 2 t exceeds alpha - 1, so the power is below 1 at an error of 0; at alpha it is 0, and 0^0 is 1
     for alpha, expected in {2.5: 0.0, 2.0: 14 * math.log(2)}.items():
         wing = build_loss({'type': 'AdaptiveWingLoss', 'use_target_weight': True, 'alpha': alpha})
         value, gradient = with_gradient(wing, heatmap(1.0), heatmap(1.0), tensor([[2.0]]))
         assert value.item() == pytest.approx(expected)
         assert not gradient.any()
     value, gradient = with_gradient(build_loss('FocalHeatmapLoss'), heatmap(0.0, 1.0), heatmap(1.0, 0.0))
-    assert value.item() == 200.0  # as much as -log 0 can be, twice
+    assert value.item() == 200.0  # twice the largest -log 0
     assert gradient.isfinite().all()
 
 
@@ -119,7 +119,7 @@ def test_hardest_keypoints_include_nan():
 
 
 def test_a_likelihood_that_is_no_number_counts_as_0():
-    """NaN, and in the logarithm a negative one, as in mmpose; and it moves nothing."""
+    """NaN, or a negative one in the logarithm, counts as 0, as in mmpose, and has gradient 0."""
     x, t = tensor([[[0.25, 0.75], [NAN, 1.0], [-1.0, 0.0]]]), tensor([[[1.0, 0.0]] * 3])
     y = torch.ones(1, 3, 1)
     loss = build_loss({'type': 'MLECCLoss', 'reduction': 'none'})
@@ -157,7 +157,7 @@ def test_shapes_that_do_not_fit(name, arguments, message):
 
 @pytest.mark.parametrize('keypoints', [1, 2, 4])
 def test_weights_of_other_keypoints(exported, keypoints):
-    """Three channels to a weight are no dimension of one name: the loss itself compares them in every format."""
+    """Three channels per weight cannot share a dimension's name, so the loss itself compares them in every format."""
     maps, weights = torch.rand(2, 9, 4, 5), torch.ones(2, keypoints)
     message = r'target_weights has shape .* 3 times'
     loss = build_loss({'type': 'CombinedTargetMSELoss', 'use_target_weight': True})
@@ -170,6 +170,6 @@ def test_weights_of_other_keypoints(exported, keypoints):
         runtime = load(exported('CombinedTargetMSELoss', True, 'weighted')[suffix], suffix)
         try:
             found = runtime(inputs)
-        except Exception:  # each runtime has errors of its own
+        except Exception:  # each runtime has its own errors
             continue
         assert all(np.isnan(value).any() for value in found.values()), suffix

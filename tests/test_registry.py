@@ -1,4 +1,4 @@
-"""The registry: what mmengine builds, what build_loss builds, and what comes of plain names."""
+"""The registry: what mmengine and build_loss build, and what plain names mean."""
 
 import copy
 import io
@@ -194,7 +194,7 @@ def as_list(value):
 
 
 def test_checkpoints_hold_parameters_and_state_alone():
-    """So those of hosts, whose losses mostly have neither, keep their keys; and what theirs hold beside."""
+    """Hosts' losses mostly have neither, so their checkpoints keep their keys; ours also hold what the hosts' hold."""
     with Failures() as failures:
         for name, requests in REQUESTS.items():
             for built in requests:

@@ -1,4 +1,4 @@
-"""Second derivatives: right, with what is detached by design held fixed, or they raise; never wrong without a word."""
+"""Second derivatives are right, with parts detached by design held fixed, or they raise; they are never wrong."""
 
 import re
 from copy import deepcopy
@@ -25,7 +25,7 @@ def docstrings(cls):
 
 
 def points(unit):
-    """Ordinary inputs in float64; of boxes also pairs that overlap by more than half, as few random ones do."""
+    """Ordinary inputs in float64; boxes include pairs that overlap by more than half, which is rare at random."""
     inputs = draw(unit, sizes=unit.sizes(SIZES), seed=1)
     inputs = {name: t.double() if t.is_floating_point() else t for name, t in inputs.items()}
     yield inputs
@@ -45,7 +45,7 @@ def moved(inputs, directions, step):
 
 
 def gradient(flat, inputs, names, create_graph):
-    """The leaves, and the gradient of the loss beside another term: next to one, a missing graph would count as 0."""
+    """The leaves, and the gradient of the loss plus another term; beside it, a missing graph would count as 0."""
     leaves = {name: inputs[name].clone().requires_grad_() for name in names}
     results = dict(zip(flat.unit.results, flat(*{**inputs, **leaves}.values()), strict=True))
     summed = sum(results[name].sum() for name in flat.unit.call.losses)
@@ -58,7 +58,7 @@ def hessian_times(flat, inputs, directions):
     leaves, gradients = gradient(flat, inputs, directions, create_graph=True)
     along = sum((g * v).sum() for g, v in zip(gradients, directions.values(), strict=True))
     found = torch.autograd.grad(along, leaves)
-    # the other term's own is the identity
+    # the Hessian of the other term is the identity
     return [h - v for h, v in zip(found, directions.values(), strict=True)]
 
 
@@ -69,7 +69,7 @@ def difference_of_gradients(flat, inputs, directions, step):
 
 
 def curvature_of_oracle(unit, inputs, directions, step=1e-3):
-    """The second derivative of the oracle along ``directions``, with what it calls held as it is at this point."""
+    """The second derivative of the oracle along ``directions``, with its ``held_`` values constant."""
     oracle = oracle_of(type(unit.loss))
     held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, inputs).items() if n.startswith(HELD_PREFIX)}
     if not held:
@@ -87,13 +87,13 @@ def agree(found, expected, tolerance):
 
 
 def judge(unit, flat, inputs):
-    """``right``, ``raises`` or ``held``: right with the parts held that the oracle names; else what is wrong."""
+    """``right``, ``raises``, ``held`` (right with the oracle's ``held_`` values constant), or what is wrong."""
     directions = directions_of(unit, inputs)
     try:
         found = hessian_times(flat, inputs, directions)
     except RuntimeError as error:
         return 'raises' if 'is not implemented' in str(error) else f'raises {error}'
-    # a short step too, for curvature that changes within a longer one
+    # also a short step, for curvature that changes within a longer one
     for step in (1e-6, 1e-8):
         expected = difference_of_gradients(flat, inputs, directions, step)
         if agree(found, expected, 1e-6 if step == 1e-6 else 1e-5):
@@ -106,7 +106,7 @@ def judge(unit, flat, inputs):
 
 
 def units_of(cls):
-    """Every variant in every call, with all optional inputs, the default one without them too."""
+    """Every variant in every call with all optional inputs; the default variant also without them."""
     for request in variants_of(cls.__name__):
         for call in request.calls() if request.is_callable else ():
             optional = [i.name for i in call.inputs if i.optional]
@@ -130,5 +130,5 @@ def test_second_derivatives_are_right_or_raise(cls):
                 raising.append((unit, inputs))
     for unit, inputs in raising[:1]:
         scripted = FlatLoss(replace(unit, loss=torch.jit.script(deepcopy(unit.loss).double())))
-        # the first runs of a scripted module are not those of the optimised graph
+        # the first runs of a scripted module do not use the optimised graph
         assert [judge(unit, scripted, inputs) for _ in range(3)] == ['raises'] * 3

@@ -1,4 +1,4 @@
-"""Losses of segmentation on inputs that are written down, where the specs' inputs do not reach."""
+"""Segmentation losses on literal inputs that the specs do not draw."""
 
 import json
 import math
@@ -23,7 +23,7 @@ NAN = math.nan
     'name', [n for n, cls in load_losses().items() if any(h.name.startswith('mmseg.') for h in cls.spec.stands_in_for)]
 )
 def test_decode_heads_add_up_by_name(name):
-    """Heads read it, and scripted modules hide properties."""
+    """Heads read ``loss_name``, and scripted modules hide properties."""
     assert build_loss(name).loss_name.startswith('loss_')
     renamed = build_loss({'type': name, 'loss_name': 'loss_aux'})
     assert renamed.loss_name == torch.jit.script(renamed).loss_name == 'loss_aux'
@@ -54,7 +54,7 @@ def test_the_call_names_the_ignored_label():
 
 
 def test_one_class_is_there_or_not():
-    """With one class, the label says whether a pixel has it; with more, which it has."""
+    """With one class, the label says whether a pixel has it; with more, which one it has."""
     scores, label = torch.tensor([[2.0], [2.0], [2.0]]), torch.tensor([1, 0, 255])
     there, not_there = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     loss = build_loss({'type': 'SegCrossEntropyLoss', 'use_sigmoid': True, 'reduction': 'none', 'ignore_index': 255})
@@ -68,7 +68,7 @@ def test_one_class_is_there_or_not():
 
 
 def test_mean_of_class_weights():
-    """Over the class weights of the pixels; an ignored one has none, unless it is a class and counts."""
+    """The mean is over the class weights of the pixels; an ignored pixel has none, unless it is a class and counts."""
     options = {'type': 'SegCrossEntropyLoss', 'class_weight': [1.0, 3.0]}
     scores = torch.zeros(3, 2)
     assert build_loss(options)(scores, torch.tensor([0, 1, -100])).item() == pytest.approx(LN2)
@@ -79,7 +79,7 @@ def test_mean_of_class_weights():
 
 
 def test_dice_of_a_pixel_without_class():
-    """p = 1/2 everywhere; the second pixel has no class, so it adds to the predictions alone."""
+    """p = 1/2 everywhere; the second pixel has no class, so it adds only to the predictions."""
     loss = build_loss({'type': 'SegDiceLoss', 'naive_dice': True, 'eps': 0.0})
     for void in (2, 255):
         value = loss(torch.zeros(1, 2, 2), torch.tensor([[0, void]]))
@@ -87,7 +87,7 @@ def test_dice_of_a_pixel_without_class():
 
 
 def test_ohem_keeps_the_hardest():
-    """Of probabilities 1/2, 1/3, 1/4, 1/5, the two below the third smallest are hard, or what is below the bound."""
+    """Of the probabilities 1/2, 1/3, 1/4, 1/5, the two below the third smallest are hard, or those below the bound."""
     others = torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
     scores = torch.stack([torch.zeros(4), others], 0).view(1, 2, 4)
     target = torch.zeros(1, 4, dtype=torch.int64)
@@ -98,11 +98,11 @@ def test_ohem_keeps_the_hardest():
 
 
 def test_lovasz_of_two_pixels():
-    """Errors 0.9 in the foreground and 0.4 outside: 0.9 * 1 / 1 + 0.4 * (2 / 2 - 1) for the class; nothing else is."""
+    """Errors 0.9 in the foreground and 0.4 outside: 0.9 * 1 / 1 + 0.4 * (2 / 2 - 1) for the only class present."""
     scores = torch.tensor([[[0.1, 0.4], [0.9, 0.6]]]).log()
     loss = build_loss({'type': 'LovaszLoss', 'classes': [0], 'reduction': 'none'})
     assert loss(scores, torch.tensor([[0, 1]])).item() == pytest.approx(0.9)
-    # the other way round, the error outside comes first: 0.9 * 1 / 2 + 0.6 * (2 / 2 - 1 / 2)
+    # conversely, the error outside comes first: 0.9 * 1 / 2 + 0.6 * (2 / 2 - 1 / 2)
     scores = torch.tensor([[[0.9, 0.4], [0.1, 0.6]]]).log()
     assert loss(scores, torch.tensor([[1, 0]])).item() == pytest.approx(0.45 + 0.3)
 
@@ -134,7 +134,7 @@ def test_kth_largest_is_the_sorted_one_in_eager_and_scripted(k):
 
 
 def plain_ohem(pred, gt, ratio=3.0, eps=1e-6, return_origin=False, mask=None):
-    """The published steps with Python numbers and lists."""
+    """The published steps in plain Python."""
     loss = F.binary_cross_entropy(pred, gt, reduction='none')
     counts = [True] * pred.numel() if mask is None else mask.flatten().tolist()
     elements = [
@@ -189,7 +189,7 @@ def test_ohem_returns_the_elements_too(targets):
 def test_ohem_by_hand():
     loss = build_loss({'type': 'BalanceCrossEntropyLoss', 'negative_ratio': 2, 'eps': 0.0})
     pred, gt = torch.tensor([0.5, 0.75, 0.5, 0.25, 0.1]), torch.tensor([1.0, 0.0, 0.0, 0.0, 0.6])
-    # the positive, and the two hardest of three negatives; 0.6 is neither
+    # the positive and the two hardest of three negatives; 0.6 is neither
     assert loss(pred, gt).item() == pytest.approx((LN2 + LN4 + LN2) / 3)
 
 
@@ -215,7 +215,7 @@ def test_ohem_passes_over_nan_that_does_not_count_and_no_other():
     assert gradient.isfinite().all()
     for t in (1.0, 0.0, NAN):
         assert loss(pred, torch.tensor([[[[1.0, t, 0.0]]]])).isnan()
-    # an infinitely hard negative among too many
+    # an infinitely hard negative among more than are kept
     logits = build_loss({'type': 'BalanceCrossEntropyLoss', 'logits': True})
     assert logits(torch.tensor([0.0, math.inf, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])).item() == math.inf
 
@@ -251,7 +251,7 @@ def test_seed_dice_loss_by_hand():
     pred, gt = torch.tensor([[[[0.5, 0.5, 1.0]]]]), torch.tensor([[[[1.0, 0.0, 0.0]]]])
     loss = build_loss({'type': 'SeedDiceLoss', 'eps': 0.0})
     assert loss(pred, gt).item() == pytest.approx(1 - 1 / 3)
-    # weights are not looked at unless asked for
+    # weights are ignored unless requested
     weights = torch.tensor([[[[2.0, 1.0, 0.0]]]])
     assert loss(pred, gt, weights).item() == pytest.approx(1 - 1 / 3)
     weighted = build_loss({'type': 'SeedDiceLoss', 'eps': 0.0, 'use_weights': True})
@@ -267,7 +267,7 @@ def test_seed_dice_loss_of_empty_masks_is_1_and_of_an_empty_batch_0():
     assert weighted(torch.rand(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).item() == 0
 
 
-# What is refused
+# Refused inputs
 
 
 @pytest.mark.parametrize(

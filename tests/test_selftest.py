@@ -1,6 +1,6 @@
-"""Checks that can fail: faults are planted in losses, artefacts and exporters, and every one must be found.
+"""Tests that checks can fail: faults are planted in losses, artefacts and exporters, and each must be found.
 
-Each fault has its control: the same check on the healthy loss or artefact passes.
+Each fault has a control: the same check passes on the correct loss or artefact.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ CrossEntropyLoss, DiceLoss, FocalLoss, GIoULoss, KLDiscretLoss, TripletLoss = (
 
 
 def unit_of(cls, healthy, call='', optional=(), **options):
-    """A unit of a class that is registered nowhere, with the spec and the oracle of the healthy one."""
+    """A unit of an unregistered class, with the spec and the oracle of the correct loss."""
     family, name = healthy.__module__.split('.')[-2:]
     cls.spec = replace(healthy.spec, oracle=f'lossreg.oracles.{family}.{name}:{name}')
     request = Request(cls(**options), {'type': cls, **options}, 'planted', call)
@@ -201,13 +201,13 @@ def labels_wrap(run, inputs):
 
 
 def loss_only_poisoned(run, inputs):
-    """NaN is added: the loss has it, the gradient has not."""
+    """NaN is added, so it reaches the loss but not the gradient."""
     outputs = run(inputs)
     return {**outputs, 'grad_cls_score': np.nan_to_num(outputs['grad_cls_score'])}
 
 
 def batch_size_frozen(run, inputs):
-    """The mean is over the 3 samples of the traced example."""
+    """The mean always divides by the 3 samples of the traced example."""
     return {name: value * np.float32(len(inputs['label']) / 3) for name, value in run(inputs).items()}
 
 
@@ -318,11 +318,11 @@ def test_exporter_that_crashes_is_a_failure(monkeypatch, unit):
     ] * 2
 
 
-# CUDA that is not
+# CUDA that does not run
 
 
 def silent_fallback(monkeypatch):
-    """ONNX Runtime as it is without the CUDA libraries: a session that runs, on the CPU."""
+    """ONNX Runtime without the CUDA libraries: a session that runs on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession

@@ -1,4 +1,4 @@
-"""The rules that losses are written by, read from their sources. Each rule is shown to fire on a planted line."""
+"""The coding rules for losses, checked in their sources. Each rule is shown to fire on a planted line."""
 
 import ast
 import re
@@ -41,7 +41,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 
 def banned_calls(tree: ast.AST) -> Iterator[ast.AST]:
-    """What exports wrongly or not at all. Methods count; functions of ours with such a name do not."""
+    """Calls that export wrongly or not at all, methods included. Functions of ours with such a name are allowed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in BANNED_CALLS:
             of_a_module = ast.unparse(node.value).split('.')[0] in TORCH
@@ -60,7 +60,7 @@ def variadic_forward(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def python_on_sizes_or_values(tree: ast.AST) -> Iterator[ast.AST]:
-    """``if``, ``for``, ``max`` and ``min`` freeze at export what they look at."""
+    """``if``, ``for``, ``max`` and ``min`` freeze the sizes or values that they depend on at export."""
     for node in ast.walk(tree):
         looked_at: list[ast.AST] = []
         if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert)):
@@ -82,7 +82,7 @@ def _is_size_or_value(node: ast.AST) -> bool:
 
 
 def in_place(tree: ast.AST) -> Iterator[ast.AST]:
-    """In-place writes change what the caller gave, or break the graph."""
+    """In-place writes modify the caller's tensors or break the graph."""
     for function in functions(tree):
         for node in ast.walk(function):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ''
@@ -107,7 +107,7 @@ def membership_of_reduction(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def boolean_selection(tree: ast.AST) -> Iterator[ast.AST]:
-    """``x[y > 0]`` has a size that depends on values; ``keep`` and ``torch.where`` have not."""
+    """``x[y > 0]`` has a size that depends on values; ``keep`` and ``torch.where`` do not."""
     for function in functions(tree):
         masks = {
             target.id
@@ -133,7 +133,7 @@ CUMULATIVE = {'cumsum', 'cumprod', 'cummax', 'cummin', 'logcumsumexp'}
 
 
 def cumulative_from_the_back(tree: ast.AST) -> Iterator[ast.AST]:
-    """``cumsum(-1)`` is wrong in torch 2.13 where DTensor shards that dimension; counted from the front it is right."""
+    """``cumsum(-1)`` is wrong in torch 2.13 if DTensor shards that dimension; a non-negative one is right."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and attribute(node) in CUMULATIVE:
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -209,7 +209,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def breaches(rule: Callable[[ast.AST], Iterator[ast.AST]], paths: list[Path]) -> list[str]:
-    """Every place in these files that a rule forbids."""
+    """Every place in these files that breaks a rule."""
     return [f'{path}:{node.lineno}: {ast.unparse(node)[:80]}' for path in paths for node in rule(parsed(path))]
 
 
@@ -266,7 +266,7 @@ MUST_NOT_IMPORT = {
 
 
 def imported_names(text: str) -> set[str]:
-    """``lossreg.arith.upcast`` of ``from lossreg.arith import upcast``, wherever it stands."""
+    """Such as ``lossreg.arith.upcast`` in ``from lossreg.arith import upcast``, anywhere in the text."""
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -278,7 +278,7 @@ def imported_names(text: str) -> set[str]:
 
 
 def imported_parts(text: str) -> set[str]:
-    """``arith`` of ``from lossreg.arith import upcast``; ``''`` of ``import lossreg``."""
+    """``arith`` for ``from lossreg.arith import upcast``, ``''`` for ``import lossreg``."""
     return {name.partition('.')[2].split('.')[0] for name in imported_names(text)}
 
 
@@ -307,7 +307,7 @@ def module_of(path: Path) -> str:
 
 
 def graph_of(rooms: tuple[str, ...]) -> dict[str, set[str]]:
-    """The modules of these rooms, and which of them each imports."""
+    """The modules of these parts of the package, and those among them that each imports."""
     files = [path for path in PACKAGE.rglob('*.py') if module_of(path).partition('.')[2].split('.')[0] in rooms]
     modules = {module_of(path) for path in files}
     graph = {}
@@ -324,7 +324,7 @@ def test_no_import_comes_back():
 
 
 def are_one(loss: type, other: type) -> bool:
-    """Whether a loss is another one under other options: a subclass of it, or with a functional form in common."""
+    """Whether a loss is another one with other options: a subclass, or one that shares a functional form."""
     return issubclass(loss, other) or bool(set(spec_of(loss).functions) & set(spec_of(other).functions))
 
 
@@ -389,7 +389,7 @@ def test_every_config_and_oracle_belongs_to_a_loss():
     assert {p for p in oracles if not p.endswith('__init__.py')} == places
 
 
-# What must not be in a file that others will read
+# Contents that must not be published
 
 MACHINE_PATH = re.compile(r'(?<![\w./:-])/(?:home|Users|root|work|mnt|private)/\w+|[A-Z]:\\Users')
 

@@ -1,4 +1,4 @@
-"""What losses keep from call to call: exact counts, in a precision that no cast to half takes away."""
+"""The state of losses: exact counts, and a precision that casts to half do not reduce."""
 
 import pickle
 from copy import deepcopy
@@ -19,8 +19,8 @@ from lossreg.samples import draw
 from lossreg.spec import Tolerance
 
 HALVES = (torch.float16, torch.bfloat16)
-ALMOST_256 = 250  # where bfloat16 stops to count
-BIG = 2**24 + 3  # float32 holds it rounded, and stays at 2^24
+ALMOST_256 = 250  # bfloat16 stops counting at 256
+BIG = 2**24 + 3  # float32 rounds it, and stops counting at 2^24
 
 
 def state_of(unit):
@@ -28,7 +28,7 @@ def state_of(unit):
 
 
 def stateful_unit(name):
-    """The first unit of a loss that keeps anything."""
+    """The first unit of a loss with state."""
     return next((unit for unit in UNITS[name] if any(i.state for i in unit.inputs)), None)
 
 
@@ -55,7 +55,7 @@ def test_what_keeps_state():
 
 @each_stateful
 def test_casts_to_half_change_no_update(name):
-    """In half precision a count stops, and a running mean where its steps round away."""
+    """In half precision, counts stop growing, and running means stop where their steps round to 0."""
     unit = stateful_unit(name)
     batches = [batch_of(unit, seed) for seed in (1, 2)]
     for dtype in HALVES:
@@ -100,7 +100,7 @@ def test_dtypes_of_state(name):
 
 
 def test_constants_keep_their_precision():
-    """Weights of classes, edges of bins and the like are no part of what a cast to half is for."""
+    """A cast to half is not meant for class weights, bin edges and the like."""
     with Failures() as failures:
         for name in LOSSES:
             for request in variants_of(name):
@@ -114,7 +114,7 @@ def test_constants_keep_their_precision():
 
 @each_stateful
 def test_checkpoints_of_hosts_and_ours(name):
-    """Hosts hold counts as floats, and load ours into them."""
+    """Hosts hold counts as floats, and can load ours."""
     unit = stateful_unit(name)
     loss = deepcopy(unit.loss)
     loss(**batch_of(unit))
@@ -147,7 +147,7 @@ def test_large_counts_go_on(name, scripted):
 
 
 def test_counts_are_compared_exactly():
-    """A relative error of 1e-5 would allow 167 more."""
+    """A relative tolerance of 1e-5 would allow an error of 167."""
     exact, off = {'next': np.array([BIG])}, {'next': np.array([BIG + 1])}
     assert compare(exact, {'next': np.array([float(BIG)])}, Tolerance())
     assert not compare(off, exact, Tolerance())
@@ -156,7 +156,7 @@ def test_counts_are_compared_exactly():
 
 @each_stateful
 def test_scripted_losses_refuse_to_go_on_in_half(name):
-    """TorchScript casts buffers: a state that no longer moves is an error, not a number. Optional ones it leaves."""
+    """TorchScript casts buffers, so a state that would stop changing raises. It does not cast optional buffers."""
     unit = stateful_unit(name)
     loss = torch.jit.script(deepcopy(unit.loss)).half()
     halves = [key for key in state_of(unit) if getattr(loss, key).dtype == torch.float16]

@@ -1,4 +1,4 @@
-"""The files of a training step belong together: by name, by hash, and in whatever folder they are."""
+"""The files of a training step belong together, by name and by hash, in any folder."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ PARTS = ('onnx', 'safetensors', 'eval.onnx', 'predict.onnx', 'apply.onnx')
 
 
 def export(path, activation, lr=0.1, **options):
-    """A step of a small student: of any activation the shapes are equal."""
+    """A step of a small student, whose shapes do not depend on the activation."""
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 3))
     return lossreg.export_train_step(
@@ -34,7 +34,7 @@ def export(path, activation, lr=0.1, **options):
 
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
-    """Two steps in one folder; the expected outputs of each, from one that is alone."""
+    """Two steps in one folder, and the outputs of each when it is alone."""
     folder = tmp_path_factory.mktemp('both')
     for name, activation, lr in (('a', nn.Tanh(), 0.1), ('b', nn.ReLU(), 0.2)):
         export(folder / f'{name}.onnx', activation, lr, accumulate=2)
@@ -43,7 +43,7 @@ def both(tmp_path_factory):
 
 @pytest.fixture
 def folder(both, tmp_path):
-    """A copy that a test may change."""
+    """A copy of the folder that a test may change."""
     return shutil.copytree(both, tmp_path / 'folder')
 
 
@@ -76,7 +76,7 @@ def test_a_file_of_another_step_is_refused(part, folder):
 
 @pytest.mark.parametrize('part', PARTS)
 def test_a_flipped_bit_is_found(part, folder):
-    """In the middle of weights and at both ends."""
+    """A bit in the middle of the weights, and at both ends of the file."""
     path = folder / f'a.{part}'
     data = path.read_bytes()
     for at in (0, 40, len(data) // 2, len(data) - 1):
@@ -88,7 +88,7 @@ def test_a_flipped_bit_is_found(part, folder):
 
 
 def test_every_bit_of_the_state_counts(folder):
-    """A bit of any tensor, and the count of batches that wait."""
+    """A bit of each tensor, and the number of waiting batches."""
     path = folder / 'a.safetensors'
     arrays = load_file(path)
     with open(path, 'rb') as file:
@@ -161,11 +161,11 @@ def test_a_step_does_not_take_the_name_of_another_ones_graph(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# Version 0.1: fixed names, no hashes but the graph's in the state
+# Version 0.1: fixed names, and no hash but the graph's in the state
 
 
 def as_0_1(folder, name, to):
-    """Lays a step out as version 0.1 did."""
+    """Renames the files of a step as in version 0.1."""
     to.mkdir(exist_ok=True)
     model = onnx.load(folder / f'{name}.onnx')
     (said,) = model.metadata_props
@@ -198,7 +198,7 @@ def test_two_steps_of_version_0_1_in_one_folder_are_refused_where_they_cannot_be
     path = as_0_1(both, 'b', tmp_path / 'old')
     with pytest.raises(StateError, match=r'apply\.onnx may belong to a\.onnx as well as to b\.onnx'):
         TrainStep(path)
-    # a step of this version beside takes nobody's names
+    # a step of this version in the folder has other names
     (tmp_path / 'old' / 'a.onnx').unlink()
     for part in PARTS:
         shutil.copy(both / f'a.{part}', tmp_path / 'old' / f'a.{part}')
@@ -265,7 +265,7 @@ def test_integers_that_do_not_fit_and_booleans_are_refused(both):
         step(X.numpy(), np.zeros(5, bool))
 
 
-# What is said of modules and calls
+# Messages about modules and calls
 
 
 class Bag(nn.Module):
@@ -315,7 +315,7 @@ def test_the_call_is_said_where_there_are_several(tmp_path):
         student, {'type': 'CrossEntropyLoss'}, {'type': 'SGD', 'lr': 0.1}, tmp_path / 's.onnx',
         example_inputs=(X,), example_targets=(Y,), progress=said.append,
     )  # fmt: skip
-    assert 'by its call labels; call= chooses another: pixels' in said[0]
+    assert 'using the call labels of CrossEntropyLoss; choose another with call=: pixels' in said[0]
     entries = json.loads((tmp_path / 'manifest.json').read_text())['artefacts']
     assert entries['s.onnx']['call'] == 'labels'
 

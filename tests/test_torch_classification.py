@@ -1,4 +1,4 @@
-"""The classification losses of torch.nn's names, against torch.nn's own classes in float64."""
+"""The classification losses with torch.nn's names, against torch.nn's own classes in float64."""
 
 import math
 
@@ -19,10 +19,10 @@ REDUCTIONS = ['none', 'mean', 'sum']
 
 
 def both(name, **options):
-    """Our loss and torch.nn's, of the same options, in float64."""
+    """Our loss and torch.nn's with the same options, in float64."""
     weight = {'weight': torch.tensor(options.pop('weight'), dtype=torch.float64)} if 'weight' in options else {}
     ours = build_loss({'type': OURS.get(name, name), **weight, **options})
-    # torch.nn has no margin other than 1
+    # torch.nn's margin is always 1
     options.pop('margin' if name == 'MultiLabelMarginLoss' else '', None)
     return ours, getattr(nn, name)(**weight, **options)
 
@@ -62,7 +62,7 @@ def without_classes(shape):
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_class_indices(shape, options, scale, reduction):
     options = {**options, 'reduction': reduction}
-    # a label of weight > 0, as torch's mean is NaN without any
+    # a label with weight > 0, because torch's mean is NaN without one
     x, y = scores(*shape, scale=scale), torch.tensor(2)
     if x.dim() > 1:
         y = labels(*without_classes(shape))
@@ -99,13 +99,13 @@ def test_margins(shape, scale, reduction):
 
 @pytest.mark.parametrize('classes', [1, 2, 40])
 def test_multi_label_margin_with_ties_and_near_ties(classes):
-    """Whole numbers, so that many hinges are exactly 0: there the gradient is 0, as torch has it."""
+    """Integers, so that many hinges are exactly 0, where the gradient is 0 as in torch."""
     generator = torch.Generator().manual_seed(classes)
     sets = torch.randint(-1, classes, (60, classes), generator=generator)
     x = scores(60, classes).round()
     for offset in (0.0, 1e4, 1e9):
         assert_alike(both('MultiLabelMarginLoss', reduction='none'), x + offset, sets)
-    # float32: sums of large scores do not cancel
+    # float32, in which sums of large scores must not cancel
     loss = build_loss({'type': 'MultiLabelMarginLoss', 'reduction': 'none'})
     near = (1e4 + scores(60, classes)).float()
     torch.testing.assert_close(loss(near, sets).double(), loss(near.double(), sets), rtol=1e-6, atol=1e-9)
@@ -115,7 +115,7 @@ def test_multi_label_margin_with_ties_and_near_ties(classes):
 def test_multi_label_margin_has_a_margin(margin):
     x, sets = scores(9, CLASSES), label_sets(9, CLASSES)
     ours, theirs = both('MultiLabelMarginLoss', margin=margin)
-    # hinges are linear: a margin of m is a margin of 1 on scores divided by m, times m
+    # hinges are linear: a margin m equals m times the loss of scores / m with margin 1
     if margin:
         torch.testing.assert_close(ours(x, sets), margin * theirs(x / margin, sets))
     else:
@@ -123,7 +123,7 @@ def test_multi_label_margin_has_a_margin(margin):
 
 
 def test_multi_label_margin_needs_no_matrix_of_classes():
-    """1500 x 1500 differences a sample would be 72 MB in float32 for these 8."""
+    """1500 x 1500 differences per sample would take 72 MB in float32 for these 8 samples."""
     x, sets = scores(8, 1500).float().requires_grad_(), torch.arange(1500).expand(8, 1500).clone()
     sets[:, 700] = -1
     with torch.profiler.profile(profile_memory=True) as profile:
@@ -162,7 +162,7 @@ def adaptive(**options):
 @pytest.mark.parametrize('options', [{}, {'head_bias': True}, {'cutoffs': [29]}, {'div_value': 1.0}], ids=str)
 def test_adaptive_softmax(options, scale):
     ours, theirs = adaptive(**options)
-    # the same seed draws the same parameters, under the same names
+    # the same seed draws the same parameters, with the same names
     assert list(ours.state_dict()) == list(theirs.state_dict())
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0.0, atol=0.0)
     x, y = scores(30, 12, scale=scale), torch.arange(30)
@@ -215,9 +215,9 @@ WORKED = {
     ),
     'probabilities': ({'type': 'TorchCrossEntropyLoss'}, ([0.0, LN3], [0.5, 0.5]), LN4 - LN3 / 2),
     'nll': ({'type': 'NLLLoss', 'reduction': 'none'}, ([[-1.0, -2.0], [-3.0, -4.0]], [1, 0]), [2.0, 3.0]),
-    # torch's example: labels 3 and 0 against 1 and 2: (0.4 + 0.6 + 1.1 + 1.3) / 4
+    # torch's example, labels 3 and 0 against 1 and 2: (0.4 + 0.6 + 1.1 + 1.3) / 4
     'sets': ({'type': 'MultiLabelMarginLoss'}, ([0.1, 0.2, 0.4, 0.8], [3, 0, -1, 1]), 0.85),
-    # a label twice counts twice
+    # a repeated label counts twice
     'twice': ({'type': 'MultiLabelMarginLoss'}, ([0.5, 0.0], [0, 0]), 2 * 0.5 / 2),
     'soft margin': ({'type': 'MultiLabelSoftMarginLoss'}, ([[LN3, 0.0]], [[1.0, 1.0]]), (LN4 - LN3 + LN2) / 2),
     # (1 - 0.5 + 0)^2 and (1 - 0.5 - 1)^2 -> 0, over 3

@@ -1,4 +1,4 @@
-"""Losses of pairs and triplets against torch.nn's own, and the classical losses and penalties worked out by hand."""
+"""Losses of pairs and triplets against torch.nn's own, and classical losses and penalties by hand."""
 
 import math
 import re
@@ -24,7 +24,7 @@ def tensor(numbers):
 
 
 def with_gradients(loss, leaves, *others):
-    """The loss, and its gradient with respect to every leaf; each element of the loss has a weight of its own."""
+    """The loss, and its gradient with respect to every leaf, with a different weight for each element of the loss."""
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
     value = loss(*leaves, *others)
     weights = torch.arange(1.0, value.numel() + 1.0, dtype=value.dtype).view(value.shape)
@@ -42,7 +42,7 @@ def draw(seed, shape, count, scale):
     return vectors, lambda size: torch.randint(0, 2, size, generator=generator).double() * 2.0 - 1.0
 
 
-# torch.nn's own numbers
+# Against torch.nn
 
 OPTIONS = {
     'MarginRankingLoss': [{}, {'margin': 0.7}],
@@ -60,7 +60,7 @@ COUNTS = {'HingeEmbeddingLoss': 1, 'TripletMarginLoss': 3, 'TripletMarginWithDis
 
 
 def arguments(name, shape, scale, seed=0):
-    """Leaves, and targets where the loss takes them."""
+    """The leaves, and the targets if the loss takes them."""
     leaves, signs = draw(seed, shape, COUNTS.get(name, 2), scale)
     if name.startswith('Triplet'):
         return leaves, []
@@ -72,7 +72,7 @@ def arguments(name, shape, scale, seed=0):
 def test_values_and_gradients_are_torchs(name, options, reduction):
     ours = build_loss({'type': name, **options, 'reduction': reduction})
     theirs = getattr(nn, name)(**options, reduction=reduction)
-    # the smallest vectors are no longer than the constants that keep roots finite
+    # the shortest vectors are as short as the constants that keep roots finite
     for seed, (shape, scale) in enumerate([((5, 4), 1.0), ((37, 9), 1e4), ((6, 3), 1e-7), ((7,), 1.0), ((2, 1), 2.0)]):
         leaves, others = arguments(name, shape, scale, seed)
         expected = with_gradients(theirs, leaves, *others)
@@ -150,7 +150,7 @@ def test_deprecated_arguments(name, given, meant):
 
 
 def test_scores_beside_targets_of_one_row_give_a_matrix():
-    """A tutorial's example. torch took it once; today it wants the targets as (1, M)."""
+    """A tutorial's example, which torch used to accept; today it requires targets of shape (1, M)."""
     x1, x2 = tensor([[1.0], [2.0], [3.0]]), tensor([[2.0], [2.0], [2.0]])
     target = tensor([1.0, 1.0, -1.0])
     loss = build_loss({'type': 'MarginRankingLoss', 'reduction': 'none'})
@@ -224,7 +224,7 @@ def test_any_distance_in_eager_torchscript_and_onnx(make, tmp_path):
     expected = with_gradients(theirs, leaves)
     assert_same(with_gradients(loss, leaves), expected)
     assert_same(with_gradients(torch.jit.script(loss), leaves), expected)
-    if distance is manhattan:  # the other's weights fix D, which the spec of a loss without them leaves free
+    if distance is manhattan:  # the other loss's weights fix D, which is free in the spec of a loss without weights
         assert exporters.export(loss, tmp_path / 'loss.onnx').exists()
 
 
@@ -253,7 +253,7 @@ def test_high_powers_do_not_overflow():
     value, gradient, *_ = with_gradients(loss, (x, torch.zeros(1, 2), x + 1.0))
     ratio = 1 + 0.75**20
     np.testing.assert_allclose(value.numpy(), [1 + 4e4 * ratio ** (1 / 20) - 2 ** (1 / 20)], rtol=1e-6)
-    # (x_i / d)^(p - 1), and that of (1, 1) to the negative
+    # (x_i / d)^(p - 1), and the same of (1, 1) for the negative
     towards = np.array([0.75**19, 1.0]) * ratio ** (-19 / 20)
     np.testing.assert_allclose(gradient[0].numpy(), towards + 2 ** (-19 / 20), rtol=1e-5)
 
@@ -321,11 +321,11 @@ def test_wrong_arguments(config, message):
 
 
 def test_torch_takes_a_norm_of_zero():
-    """The difference that the spec declares."""
+    """The difference declared by the spec."""
     assert nn.TripletMarginLoss(p=0.0)(*torch.eye(3)).item() == 1.0
 
 
-# Worked by hand
+# By hand
 
 S, T = [2.0, 0.5, -1.0, 1.0], [1.0, 1.0, 1.0, -1.0]
 SCORES, LABELS = [[1.0, 3.0, 2.5], [1.0, 3.0, 2.5]], [1, 0]
@@ -357,7 +357,7 @@ WORKED = {
         ([1.0, 1.0, 1.0], [2.0, 2.0, 1.0], [1.0, -1.0, 1.0]),
         [1.5, 0.0, 0.5],
     ),
-    # distances 5 and 13; by p = 1, 7 and 17; the largest, 4 and 12
+    # distances 5 and 13; with p = 1, 7 and 17; with p = inf, 4 and 12
     'triplet': (
         {'type': 'TripletMarginLoss', 'margin': 9.0, 'eps': 0.0},
         ([[0.0, 0.0]], [[3.0, 4.0]], [[5.0, -12.0]]),
@@ -373,7 +373,7 @@ WORKED = {
         ([[0.0, 0.0]], [[3.0, 4.0]], [[5.0, -12.0]]),
         [1.0],
     ),
-    # the positive is 10 from the negative, the anchor 15
+    # the distance to the negative is 10 from the positive and 15 from the anchor
     'triplet, swapped': (
         {'type': 'TripletMarginLoss', 'margin': 6.0, 'eps': 0.0, 'swap': True},
         ([[0.0, 0.0]], [[3.0, 4.0]], [[9.0, 12.0]]),
@@ -409,7 +409,7 @@ def test_penalties(config, value, gradient):
     loss = build_loss(config)
     x = tensor([[3.0, -4.0], [0.0, 1.0]])
     assert_same(with_gradients(loss, (x,)), (tensor(value), tensor(gradient)))
-    # of any shape: a layer's weights as they are, or nothing
+    # any shape: a layer's weights, or an empty tensor
     assert_same((loss(x.view(2, 1, 2, 1)), loss(x.flatten()), loss(x[:0])), (tensor(value), tensor(value), tensor(0.0)))
 
 
@@ -419,16 +419,16 @@ def test_penalty_of_each_number():
     assert build_loss({'type': 'L2Penalty', 'reduction': 'none', 'loss_weight': 0.5})(x).tolist() == [[4.5, 8.0]]
 
 
-# The classical losses against torch's nearest kin, and against finite differences
+# The classical losses against torch's nearest equivalents, and against finite differences
 
 
 @pytest.mark.parametrize('scale', [1.0, 1e4])
 def test_logistic_loss_is_the_soft_margin_loss(scale):
     (scores,), signs = draw(5, (9, 4), 1, scale)
-    scores = scores.clamp(-700.0, 700.0)  # torch's overflows beyond
+    scores = scores.clamp(-700.0, 700.0)  # torch's overflows for larger numbers
     target = signs(scores.shape)
     found = with_gradients(build_loss({'type': 'LogisticLoss', 'reduction': 'none'}), (scores,), target)
-    # torch's softplus, beneath ours, is the identity from 20 on
+    # torch's softplus, which ours uses, is the identity from 20 on
     assert_same(found, with_gradients(nn.SoftMarginLoss(reduction='none'), (scores,), target), atol=3e-8)
 
 
@@ -445,7 +445,7 @@ def test_weston_and_watkins_is_the_multi_margin_loss_times_the_classes(squared, 
 
 @pytest.mark.parametrize('squared', [False, True])
 def test_crammer_and_singer_from_its_paper(squared):
-    """max over all classes r of s_r + 1 - [r = y], less s_y."""
+    """max_r (s_r + 1 - [r = y]) - s_y, over all classes r."""
     (scores,), _ = draw(7, (8, 5), 1, 3.0)
     label = torch.arange(8) % 5
 

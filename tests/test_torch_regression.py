@@ -1,4 +1,4 @@
-"""Element-wise losses called as in mmdet and as in torch: against torch.nn, against NumPy, and by hand."""
+"""Element-wise losses with mmdet's and torch's calls: against torch.nn, against NumPy, and by hand."""
 
 import math
 
@@ -56,7 +56,7 @@ def logits(g, shape, scale):
 
 
 def signs(g, shape, scale):
-    # torch's own overflows beyond 709
+    # torch's own overflows above 709
     return normal(g, shape, scale).clamp(-700, 700), uniform(g, shape, -1, 1).sign()
 
 
@@ -102,14 +102,14 @@ def ours_and_torchs(name, options):
 
 
 def with_gradients(loss, inputs):
-    """The loss, and the gradients of its sum: none for targets."""
+    """The loss, and the gradients of its sum, except for targets."""
     leaves = [x.clone().requires_grad_(at != 1) for at, x in enumerate(inputs)]
     value = loss(*leaves)
     return value.detach(), torch.autograd.grad(value.sum(), [x for x in leaves if x.requires_grad])
 
 
 def assert_equals_torch(ours, torchs, inputs):
-    # softplus leaves out exp(-20), 2e-9
+    # softplus omits exp(-20), which is 2e-9
     torch.testing.assert_close(with_gradients(ours, inputs), with_gradients(torchs, inputs), rtol=1e-9, atol=5e-9)
 
 
@@ -314,7 +314,7 @@ def test_nothing_is_broadcast_in_mmdets_call(name):
 @pytest.mark.parametrize('shape', [(4, 1), (4, 1, 2), (4, 3, 1)])
 @pytest.mark.parametrize('name', FORMULAS)
 def test_a_weight_may_be_one_for_a_whole_dimension(name, shape):
-    """The heads of CornerNet and 3DSSD give it so; where it is 0, nothing counts."""
+    """The heads of CornerNet and 3DSSD give such weights; where it is 0, nothing counts."""
     whole = (4, 3, 2)[: len(shape)]
     x, weight = torch.randn(whole), torch.tensor([0.0, 1.0, 2.0, 0.5]).view(4, *[1] * (len(shape) - 1)).expand(shape)
     x[0] = math.nan
@@ -351,7 +351,7 @@ def test_bce_gradient_at_its_ends():
 
 @pytest.mark.parametrize('name', ['BCELoss', 'BCEWithLogitsLoss'])
 def test_nan_under_weight_0(name):
-    """torch returns NaN, or refuses it."""
+    """torch returns NaN, or raises."""
     inputs = torch.tensor([NAN, 0.5]), torch.tensor([NAN, 0.5])
     value, (gradient,) = with_gradients(build_loss({'type': name, 'weight': [0.0, 1.0]}), inputs)
     assert value.isfinite()

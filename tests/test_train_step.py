@@ -1,4 +1,4 @@
-"""Exported training steps: PyTorch's numbers on a runtime for ONNX alone, and nothing lost when something is wrong."""
+"""Exported training steps give PyTorch's numbers with only an ONNX runtime, and a failed step loses nothing."""
 
 import json
 import shutil
@@ -56,14 +56,14 @@ def conv(tmp_path_factory):
 
 
 def assert_same_parameters(step, model, rtol=1e-4):
-    """Parameters and running statistics, of each the largest number for scale."""
+    """Compares parameters and running statistics, relative to the largest number of each."""
     found = step.state_dict()
     for name, want in model.state_dict().items():
         np.testing.assert_allclose(found[name], want, rtol=rtol, atol=rtol * float(want.abs().max()), err_msg=name)
 
 
 def test_convolutions_norms_and_poolings_train_as_in_torch(conv):
-    """Six steps on batches of other sizes than the traced one, against torch.optim, from the same start."""
+    """Six steps on batches of other sizes than the traced one, against torch.optim from the same initial parameters."""
     student, path = conv
     model = deepcopy(student)
     torch_optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
@@ -102,13 +102,13 @@ def test_attention_trains_with_adamw_as_in_torch(tmp_path):
         assert step(x.numpy(), y.numpy()) == pytest.approx(loss.item(), rel=1e-4)
     found = step.parameters
     for name, want in student.named_parameters():
-        # five steps move a parameter by at most 5 lr, also where its gradient is rounding
+        # five steps move a parameter by at most 5 lr, even if its gradient is only rounding error
         atol = 1e-5 if name != 'attention.qkv.bias' else 5 * 2 * 3e-3
         np.testing.assert_allclose(found[name], want.detach(), rtol=1e-3, atol=atol, err_msg=name)
 
 
 class Odd(nn.Module):
-    """Shared, unused and reassigned tensors, on images of bytes."""
+    """Shared, unused and reassigned tensors, with images of bytes as inputs."""
 
     def __init__(self):
         super().__init__()
@@ -126,7 +126,7 @@ class Odd(nn.Module):
 
 
 def train_both(step, student, torch_optimizer, x, label):
-    """Three steps on the device's side and in PyTorch, on the same batch."""
+    """Three steps on the device and in PyTorch, on the same batch."""
     for _ in range(3):
         torch_optimizer.zero_grad()
         F.cross_entropy(student(x), label).backward()
@@ -135,7 +135,7 @@ def train_both(step, student, torch_optimizer, x, label):
 
 
 def test_what_torch_does_with_shared_unused_and_reassigned_tensors(tmp_path):
-    """No weight decay where no gradient is, and a state that load_state_dict takes."""
+    """Parameters without gradient have no weight decay, and load_state_dict accepts the state."""
     student, y = Odd(), VECTORS[1]
     x = torch.arange(20, dtype=torch.uint8).reshape(5, 4)
     step = TrainStep(exported(tmp_path, student, example=(x, y)))
@@ -167,7 +167,7 @@ class Upward(nn.Module):
 
 @pytest.mark.parametrize('student', [FusedAttention, Upward])
 def test_fused_attention_and_transposed_convolutions_train_as_in_torch(student, tmp_path):
-    """The export itself compares three steps with PyTorch's."""
+    """The export itself compares three steps with PyTorch."""
     x, y = VECTORS
     step = TrainStep(exported(tmp_path, student(), example=(x, y)))
     losses = [step(x.numpy(), y[0].numpy()) for _ in range(10)]
@@ -243,7 +243,7 @@ def test_parameters_that_were_looked_at_do_not_change(step):
 
 
 def test_files_that_cannot_be_loaded_are_named(step, tmp_path):
-    with pytest.raises(FileNotFoundError, match='is no file'):
+    with pytest.raises(FileNotFoundError, match='is not a file'):
         step.load(tmp_path)
     with pytest.raises(ValueError, match="'gpu', but must be one of cpu, cuda"):
         TrainStep(tmp_path / 'step.onnx', device='gpu')
@@ -297,7 +297,7 @@ def exported_mlp(tmp_path_factory):
 
 @pytest.fixture
 def step(exported_mlp, tmp_path):
-    """A small step, of which every test has its own files."""
+    """A small step, with its own files for each test."""
     return TrainStep(shutil.copytree(exported_mlp, tmp_path, dirs_exist_ok=True) / 'step.onnx')
 
 
@@ -342,13 +342,13 @@ def test_arrays_that_do_not_fit_are_named(step, arrays, message):
 
 
 def test_sizes_that_do_not_match_change_nothing_in_the_graph_itself(step, tmp_path):
-    """Who runs the file without device.py gets ok=False."""
+    """Without device.py, the file returns ok=False."""
     session = onnxruntime.InferenceSession((tmp_path / 'step.onnx').read_bytes(), providers=['CPUExecutionProvider'])
     feeds = {**state_of(step), 'input': np.zeros((3, 4), np.float32), 'target': np.zeros(1, np.int64)}
     names = [output.name for output in session.get_outputs()]
     try:
         found = dict(zip(names, session.run(None, {**feeds, 'lr': np.array(0.1, np.float32)}), strict=True))
-    except Exception:  # a runtime may refuse it outright
+    except Exception:  # a runtime may refuse the sizes
         return
     assert not found['ok']
     assert np.array_equal(found['next_parameter.0.weight'], feeds['parameter.0.weight'])
@@ -383,7 +383,7 @@ def test_a_state_of_another_step_is_refused(step, tmp_path):
     with pytest.raises(StateError, match='sha256 differ'):
         step.load(tmp_path / 'c.st')
     (tmp_path / 'broken.st').write_bytes(b'not a file of tensors')
-    with pytest.raises(StateError, match='no safetensors file'):
+    with pytest.raises(StateError, match='not a safetensors file'):
         step.load(tmp_path / 'broken.st')
     assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
 
@@ -414,7 +414,7 @@ def test_an_int8_backbone_stays_its_own_file_and_the_step_trains_on_its_features
         dynamic_shapes=({0: 'N'},), input_names=['x'], output_names=['features'],
     )  # fmt: skip
     model = onnx.load(tmp_path / 'backbone.onnx')
-    del model.graph.value_info[:]  # the quantizer infers shapes itself, and contradicts those of the exporter
+    del model.graph.value_info[:]  # the quantizer infers shapes itself, which contradict the exporter's
     onnx.save(model, tmp_path / 'backbone.onnx')
     quantize_dynamic(tmp_path / 'backbone.onnx', tmp_path / 'int8.onnx', weight_type=QuantType.QInt8)
     frozen = onnxruntime.InferenceSession(tmp_path / 'int8.onnx', providers=['CPUExecutionProvider'])
@@ -455,7 +455,7 @@ def test_the_device_needs_neither_torch_nor_lossreg(step, tmp_path):
     assert (tmp_path / 'trained.safetensors').exists()
 
 
-# What cannot be exported, or does not fit
+# What cannot be exported or does not fit
 
 
 class Cumulative(nn.Module):
@@ -476,7 +476,7 @@ class Named(nn.Linear):
 
 
 class Applied(nn.Module):
-    """A layer, and whatever a test does to what it returns."""
+    """A layer followed by a function given by the test."""
 
     def __init__(self, function, classes=3):
         super().__init__()
@@ -500,15 +500,15 @@ class Applied(nn.Module):
         (nn.Linear(4, 3), {'clip_grad': 0.0}, ConfigError, 'clip_grad must be a norm above 0'),
         (nn.Linear(4, 3), {'accumulate': 1.5}, ConfigError, 'accumulate must be 1 or more'),
         (nn.Linear(4, 3), {'clip_grad': {'max_norm': 1.0}}, ConfigError, 'clip_grad must be a norm above 0'),
-        (nn.Linear(4, 3), {'trainable': '['}, ConfigError, r"'\[' is no pattern"),
+        (nn.Linear(4, 3), {'trainable': '['}, ConfigError, r"'\[' is not a regular expression"),
         (nn.Linear(4, 3), {'optimizer_cfg': 'SGD'}, ConfigError, 'optimizer_cfg is a config.*got str'),
         (nn.Linear(4, 3).double(), {}, ConfigError, 'float32, but weight is torch.float64'),
         (nn.Linear(9, 3), {}, ConfigError, 'the examples do not fit: RuntimeError: mat1 and mat2'),
         (nn.Sequential(nn.Linear(4, 3), nn.Flatten(0)), {}, ConfigError, 'no output of the student has the batch'),
-        (nn.ModuleDict({'loss': nn.Linear(4, 3)}), {}, ConfigError, "part of the student is called 'loss'"),
+        (nn.ModuleDict({'loss': nn.Linear(4, 3)}), {}, ConfigError, "child module of the student is named 'loss'"),
         (nn.Sequential(Applied(lambda x: x + torch.randn_like(x))), {}, ConfigError, r'randn_like.*Applied.*random'),
         (nn.Sequential(Applied(lambda x: x if x.sum() > 0 else -x)), {}, DeclinedError, 'takes a number'),
-        (Named(), {}, ConfigError, "would be called 'lr'"),
+        (Named(), {}, ConfigError, "would be named 'lr'"),
         (nn.Linear(4, 3), {'example': (VECTORS[0], ())}, ConfigError, r"needs the targets \['target'\], got \[\]"),
         (nn.Linear(4, 3), {'loss': {'type': 'TorchL1Los'}}, ConfigError, "did you mean 'TorchL1Loss'"),
         (TwoOutputs(), {}, ConfigError, r"the student returns \['features', 'student'\]"),
@@ -522,7 +522,7 @@ def test_what_cannot_be_exported_is_named_and_nothing_is_written(student, option
 
 
 def test_a_step_with_wrong_numbers_is_not_written(tmp_path, monkeypatch):
-    """A rule that forgets the weight decay is found out by torch.optim."""
+    """The comparison with torch.optim finds a rule that forgets the weight decay."""
     from lossreg import optimizers
 
     rule = optimizers.RULES['SGD']

@@ -1,4 +1,4 @@
-"""Values: worked out by hand, against the oracle at any size, and what must not change them."""
+"""Values: by hand, against the oracle at any size, and under changes that must not matter."""
 
 import math
 
@@ -20,12 +20,12 @@ LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 
 
 def each(units):
-    """One test id a loss, which gets the loss's units."""
+    """One test id per loss, with the loss's units."""
     return pytest.mark.parametrize('units', units.values(), ids=units)
 
 
 def chosen(wanted):
-    """By loss: the units that a function wants."""
+    """The units that a predicate selects, by loss."""
     found = {name: [unit for unit in units if wanted(unit)] for name, units in UNITS.items()}
     return {name: units for name, units in found.items() if units}
 
@@ -35,7 +35,7 @@ def cast(inputs, dtype):
 
 
 def loss_of(unit, inputs):
-    """The loss, or the sum of the losses of a call that returns several."""
+    """The loss, or the sum of the losses if the call returns several."""
     results = FlatLoss(unit)(*inputs.values())
     first, *others = (results[unit.results.index(name)] for name in unit.call.losses)
     return sum(others, first)
@@ -48,9 +48,9 @@ WORKED = {
     'softmax': (CE, ([[0.0, LN3]], [1]), LN4 - LN3),
     # 1/2 * -log 3/4 + 1/4 * (-log 3/4 - log 1/4)
     'smoothing': ({**CE, 'label_smoothing': 0.5}, ([[0.0, LN3]], [1]), 0.75 * (LN4 - LN3) + 0.25 * LN4),
-    # the second sample is ignored, but counts in the mean
+    # the second sample is ignored but counts in the mean
     'ignored': (CE, ([[0.0, LN3], [5.0, 1.0]], [1, -100]), (LN4 - LN3) / 2),
-    # and does not with avg_non_ignore
+    # with avg_non_ignore it does not
     'not counted': ({**CE, 'avg_non_ignore': True}, ([[0.0, LN3], [5.0, 1.0]], [1, -100]), LN4 - LN3),
     # class 1 counts double; the mean is still over two samples
     'class weight': (
@@ -70,13 +70,13 @@ WORKED = {
     ),
     # intersection 1, union 7, hull 9
     'giou': ({'type': 'GIoULoss'}, ([[0.0, 0.0, 2.0, 2.0]], [[1.0, 1.0, 3.0, 3.0]]), 1 - (1 / 7 - 2 / 9)),
-    # apart: intersection 0, union 2, hull 3
+    # disjoint: intersection 0, union 2, hull 3
     'giou apart': ({'type': 'GIoULoss'}, ([[0.0, 0.0, 1.0, 1.0]], [[2.0, 0.0, 3.0, 1.0]]), 4 / 3),
     # 1 - 2 * 1/2 / (1/2 + 1)
     'dice': (DICE, ([[[0.5, 0.5]]], [[[1.0, 0.0]]]), 1 / 3),
     # 1 - 2 * 1/2 / (1 + 1)
     'naive dice': ({**DICE, 'naive_dice': True}, ([[[0.5, 0.5]]], [[[1.0, 0.0]]]), 1 / 2),
-    # p = [1/4, 3/4] against [1, 0]: log 4, over 2 bins, in x and in y, mean over 2 samples of weights 1 and 3
+    # p = [1/4, 3/4] against [1, 0]: log 4 / 2 bins, for x and y, mean over 2 samples with weights 1 and 3
     'kl': (
         {'type': 'KLDiscretLoss'},
         ([[[0.0, LN3]]] * 2, [[[0.0, LN3]]] * 2, [[[1.0, 0.0]]] * 2, [[[1.0, 0.0]]] * 2, [[1.0], [3.0]]),
@@ -170,10 +170,10 @@ def test_int32_labels(units):
 
 
 def is_weighted_sum(unit):
-    """Whether a unit has weights and its result is a sum over the batch, whatever else it is divided by.
+    """Whether a unit has weights and its result is a sum over the batch, up to a divisor.
 
-    State counts samples whatever their weight; MLECCLoss returns a number for each sample, HVULoss sums up tags, and
-    OKSLoss keeps the 1 of 1 - OKS where no keypoint counts.
+    It is not if state counts samples regardless of their weight. MLECCLoss returns a number per sample, HVULoss sums
+    tags, and OKSLoss keeps the 1 of 1 - OKS if no keypoint counts.
     """
     has_weights = any(i.role is Role.WEIGHTS for i in unit.inputs) and not any(i.state for i in unit.inputs)
     is_sum = getattr(unit.loss, 'reduction', '') == 'sum' or (

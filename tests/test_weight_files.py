@@ -1,4 +1,4 @@
-"""Options that name a file of numbers: what is checked and exported are the numbers."""
+"""Options that name a file of numbers: checks and exports use the numbers."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from lossreg.spec import spec_of
 
 
 def options_with_numbers():
-    """Each weight of each loss, in a variant that gives it as a list."""
+    """Each weight option of each loss, with a variant that gives it as a list."""
     found = {}
     for name, cls in load_losses().items():
         for options in spec_of(cls).variants.values():
@@ -52,7 +52,7 @@ def test_the_oracle_gets_the_numbers(tmp_path, name, option):
 
 @pytest.mark.parametrize('suffix', WRITE)
 def test_every_kind_of_file_gives_the_numbers(tmp_path, suffix):
-    """In a loss within another too. An artefact's config is then whole by itself, and the variant the same."""
+    """Also in a nested loss. The artefact's config is then self-contained, and the variant is the same."""
     numbers = [0.5, 2.0, 0.0, 1.25]
     file = tmp_path / f'weights.{suffix}'
     WRITE[suffix](file, numbers)

@@ -1,6 +1,6 @@
-"""Every variant of every registered loss and the units that it comes to, built once a process.
+"""Every variant of every registered loss and its units, built once per process.
 
-They are shared: a test that changes a loss copies it first, or builds its own with ``variants_of``.
+They are shared, so a test that changes a loss must copy it first, or build its own with ``variants_of``.
 """
 
 from lossreg.registry import load_losses
@@ -13,7 +13,7 @@ UNITS = {name: [unit for request in requests for unit in request.units()] for na
 
 DEFAULTS = {name: [unit for unit in units if unit.variant == 'default'] for name, units in UNITS.items()}
 CALLS = {name: list({unit.call.name: unit for unit in units}.values()) for name, units in UNITS.items()}
-"""By loss: each call once, with all optional inputs, of the last variant that has it."""
+"""By loss: each call once, with all optional inputs, in the last variant that has it."""
 
 
 def label(unit):

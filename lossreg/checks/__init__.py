@@ -1,4 +1,4 @@
-"""Checks a loss against its float64 oracle, and every backend against eager. Plain functions that return rows."""
+"""Checks a loss against its float64 oracle, and every backend against eager. The checks yield rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_unit(
     """All rows of one unit.
 
     Args:
-        unit: what to check, alone and with its gradient.
+        unit: the unit to check, alone and with its gradient.
         backends: which of :data:`lossreg.formats.BACKENDS` to check.
         device: where eager and TorchScript run.
         gradients: whether artefacts without gradient, with it, both or neither are checked. Under a compiler the loss

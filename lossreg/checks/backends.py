@@ -1,4 +1,4 @@
-"""Artefacts: exported, loaded again, and held against eager on every case."""
+"""Checks of artefacts: exported, loaded again, and compared with eager on every case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lossreg.unit import Unit
 SHAPE_OPERATORS = frozenset(
     {'Shape', 'Size', 'Gather', 'Equal', 'And', 'Where', 'Squeeze', 'Unsqueeze', 'Concat', 'Cast'}
 )
-"""Operators that ONNX Runtime may keep on the CPU because they compute sizes, not numbers."""
+"""The operators that ONNX Runtime may run on the CPU, because they compute sizes."""
 
 
 def artefact_rows(unit: Unit, backends: Sequence[str], device: str) -> Iterator[Row]:
@@ -38,7 +38,7 @@ def artefact_rows(unit: Unit, backends: Sequence[str], device: str) -> Iterator[
         except MissingBackendError as error:
             yield maker.row('load', Status.MISSING, str(error))
             continue
-        except Exception as error:  # whatever an exporter raises is a finding
+        except Exception as error:  # an exporter may raise anything; it is a finding
             name = '' if isinstance(error, LossregError) else f'{type(error).__name__}: '
             found = disagreement(f'{name}{first_line(error)}')
             yield maker.row('export', Status.FAIL, found.detail, found)
@@ -53,16 +53,16 @@ def _device(backend: str, device: str) -> str:
 
 
 Expected = tuple[Case, Callable[[], Outputs]]
-"""A case, and what eager computes for it."""
+"""A case, and a function that returns eager's outputs for it."""
 
 
 def expected_cases(unit: Unit, eager: Runtime) -> list[Expected]:
-    """All cases of a unit with numbers; eager runs when they are first asked for, once a case."""
+    """All cases of a unit that have numbers. Eager runs once per case, when its outputs are first needed."""
     return [(case, cache(partial(eager, case.values))) for case in (*numeric_cases(unit), *edge_cases(unit))]
 
 
 def compare_rows(maker: RowMaker, runtime: Runtime, cases: Sequence[Expected]) -> Iterator[Row]:
-    """A runtime against what is expected of the cases, and on what it must refuse."""
+    """Compares a runtime with eager on all cases, and runs the cases that it must refuse."""
     for case, expected in cases:
         yield maker.judge(case.name, _agree, maker.unit, case, runtime, expected)
     for case in invalid_cases(maker.unit):
@@ -74,7 +74,7 @@ def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs
         try:
             eager()
         except ValueError:
-            # a file compares sizes with each other, not with 0: what it gives where eager raises is not defined
+            # a file compares sizes with each other, not with 0, so its output is undefined where eager raises
             return AGREED
     found, expected = runtime(case.values), eager()
     if case.expect is Expect.ZERO:
@@ -85,15 +85,15 @@ def _agree(unit: Unit, case: Case, runtime: Runtime, eager: Callable[[], Outputs
 
 
 def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
-    """An artefact refuses invalid inputs by an error, or by NaN in the loss and in the gradient."""
+    """Whether an artefact refuses invalid inputs, by an error or by NaN in the loss and in the gradient."""
     try:
         found = runtime(case.values)
-    except Exception:  # each runtime has errors of its own
+    except Exception:  # each runtime has its own errors
         return AGREED
-    # of a sum, an illegal label spoils one term's loss and gradient
+    # in a sum, an illegal label affects the loss and gradient of one term
     spoiled = 1 if unit.call.is_sum and case.expect is Expect.BAD_LABEL else math.inf
     for group in (unit.call.losses, [name for name in found if name not in unit.results]):
-        # an output without elements cannot show anything
+        # an output without elements cannot be NaN
         sound = [name for name in group if found[name].size and not np.isnan(found[name]).any()]
         if len(sound) > max(len(group) - spoiled, 0):
             value = found[sound[0]].ravel()[:1]
@@ -102,7 +102,7 @@ def _refused(unit: Unit, case: Case, runtime: Runtime) -> Agreement:
 
 
 def placement_row(maker: RowMaker, placement: dict[str, list[str]]) -> Row:
-    """Whether the CUDA provider really runs every node it should."""
+    """Whether the CUDA provider runs every node that does not compute sizes."""
     strays = {
         provider: sorted({op for op in operators if op not in SHAPE_OPERATORS})
         for provider, operators in placement.items()

@@ -1,4 +1,4 @@
-"""The loss under torch.compile, held against eager on every case."""
+"""Checks of the loss under torch.compile against eager, on every case."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lossreg.unit import Unit
 from lossreg.versions import require_export_layer
 
 LATER_SIZES = (4, 9, 6, 8, 10)
-"""Sizes that no case has: graphs compiled for the cases must do for them."""
+"""Sizes that no case has. The graphs compiled for the cases must serve them too."""
 
 
 def compiled_rows(unit: Unit, backend: str, device: str) -> Iterator[Row]:
-    """All rows of one unit under torch.compile: one graph of symbolic sizes, without breaks."""
+    """All rows of one unit under torch.compile, with symbolic sizes and no graph breaks."""
     maker = RowMaker(unit, backend)
     try:
         require_export_layer('torch.compile of every loss')
@@ -32,8 +32,8 @@ def compiled_rows(unit: Unit, backend: str, device: str) -> Iterator[Row]:
 
 
 def _no_more_graphs(unit: Unit, runtime: Compiled) -> Agreement:
-    """Whether sizes not met before need no compilation: otherwise training would compile for every batch."""
+    """Whether new sizes need no compilation; otherwise training would compile for every batch."""
     before = runtime.graphs
     runtime(draw(unit, sizes=unit.sizes(LATER_SIZES), seed=8))
     more = runtime.graphs - before
-    return disagreement(f'{more} more compiled for sizes not met before') if more else AGREED
+    return disagreement(f'{more} more graphs compiled for new sizes') if more else AGREED

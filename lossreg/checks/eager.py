@@ -1,4 +1,4 @@
-"""Eager: against the float64 oracle, its gradient against finite differences of that, and the numerical contract."""
+"""Checks of eager: its numbers and gradient against the float64 oracle, and the numerical contract."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numer
 from lossreg.spec import Tolerance
 from lossreg.unit import Unit
 
-FLOAT64 = Tolerance(1e-7, 1e-9, 'options held in float32 and softplus beyond 20 are that far from float64')
-FINITE_DIFFERENCES = Tolerance(1e-5, 1e-7, 'central differences are no more exact than that')
+FLOAT64 = Tolerance(1e-7, 1e-9, 'options held in float32 and softplus beyond 20 differ that much from float64')
+FINITE_DIFFERENCES = Tolerance(1e-5, 1e-7, 'central differences are not more accurate')
 
 FEW = (3, 4, 2, 3, 2)
-"""Sizes for finite differences, which run the oracle twice for every number."""
+"""Small sizes for finite differences, which run the oracle twice per element."""
 
 
 def eager_rows(unit: Unit, device: str, waived: Collection[str] = ()) -> Iterator[Row]:
-    """All eager rows of one unit: values, gradients, edges, and what must be refused.
+    """All eager rows of one unit: values, gradients, edge cases, and inputs that must be refused.
 
-    A loss that has no oracle, and is not ``waived``, fails; the rest is checked against float64 eager all the same.
+    A loss without an oracle fails unless it is ``waived``. Its numbers are then compared with those of float64 eager.
     """
     oracle, fault = None, ''
     try:
@@ -46,7 +46,7 @@ def eager_rows(unit: Unit, device: str, waived: Collection[str] = ()) -> Iterato
     }
     runs = {dtype: Eager(with_gradient, dtype=dtype, device=device) for dtype in makers}
     if oracle is None:
-        waiver = f'{unit.name} has no float64 oracle, which is waived'
+        waiver = f'{unit.name} has no float64 oracle; waived by --no-oracle'
         yield makers[torch.float64].row('oracle', Status.FAIL if fault else Status.SKIP, fault or waiver)
     for case in (*numeric_cases(unit), *edge_cases(unit)):
         expected = cache(partial(_expected, unit, oracle, case))
@@ -97,9 +97,9 @@ def _values_of_form(
 
 
 def _defined(unit: Unit, case: Case, run: Runtime, oracle: Callable[[], Outputs], tolerance: Tolerance) -> Agreement:
-    """Without any element along a dimension: ValueError naming an input, or finite numbers, the oracle's if it has any.
+    """Whether an empty dimension gives a ValueError that names an input, or finite numbers.
 
-    NumPy has no maximum of nothing, and makes NaN of its mean.
+    The numbers must be the oracle's if it has any: in NumPy, an empty array has no maximum, and its mean is NaN.
     """
     try:
         found = run(case.values)
@@ -126,7 +126,7 @@ def _gradient(unit: Unit, oracle: Oracle, values: Mapping[str, Tensor]) -> Agree
 
 
 def _refused(unit: Unit, case: Case, device: str) -> Agreement:
-    """What eager must raise for invalid inputs, naming them. On CUDA an illegal label gives NaN instead."""
+    """Whether eager raises for invalid inputs and names them. On CUDA an illegal label gives NaN instead."""
     wanted = IndexError if case.expect is Expect.BAD_LABEL else ValueError
     try:
         found = Eager(unit, device=device)(case.values)
@@ -140,7 +140,7 @@ def _refused(unit: Unit, case: Case, device: str) -> Agreement:
         missing = f'the message names {named}, of {list(case.culprits)}: {message}' if len(named) < needed else ''
         return Agreement(0.0, 0.0, missing)
     losses = losses_of(unit, found)
-    # of a sum, an illegal label spoils one term
+    # in a sum, an illegal label makes one term NaN
     is_spoiled = (any if unit.call.is_sum else all)(np.isnan(loss).any() for loss in losses.values())
     if device != 'cpu' and case.expect is Expect.BAD_LABEL and is_spoiled:
         return AGREED
@@ -153,7 +153,7 @@ def losses_of(unit: Unit, outputs: Outputs) -> Outputs:
 
 
 def exactly_zero(unit: Unit, found: Outputs, expected: Outputs, values: Mapping[str, Tensor]) -> Agreement:
-    """Whether loss and gradients are exactly 0, and of their shapes: an empty array of another would be 0 as well."""
+    """Whether loss and gradients are exactly 0, with the right shapes: any empty array would count as 0 otherwise."""
     shapes = {name: loss.shape for name, loss in losses_of(unit, expected).items()}
     shapes |= {f'grad_{i.name}': tuple(values[i.name].shape) for i in unit.differentiable}
     for name, shape in shapes.items():

@@ -1,7 +1,7 @@
-"""Checks exported files against their manifest: the hash, and that they still give eager's numbers.
+"""Checks exported files against their manifest: their hashes, and that they still give eager's numbers.
 
-A manifest is data that anybody may have written: it leads to no file outside its folder, and whatever it holds becomes
-a row or a ConfigError. A file is loaded only if it has the hash that the manifest gives it.
+A manifest is untrusted data: it cannot name a file outside its folder, and whatever it holds becomes a row or a
+ConfigError. A file is loaded only if its hash is the one in the manifest.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from lossreg.untrusted import built_from_data, field, inside, read_file
 
 
 def manifest_rows(path: Path) -> Iterator[Row]:
-    """The rows of every artefact that a ``manifest.json`` lists; one that fails where it lists none.
+    """The rows of every artefact that a ``manifest.json`` lists, or a failing row if it lists none.
 
     Raises:
-        ConfigError: the file is no manifest.
+        ConfigError: the file is not a manifest.
     """
     artefacts = read_manifest(path.parent)['artefacts']
     if not artefacts:
@@ -57,24 +57,24 @@ def _artefact_rows(folder: Path, name: str, listed: _Listed, data: bytes) -> Ite
             refuse_other_files(data)
         runtime = load(data, SUFFIXES[listed.format])
         _compare_with_entry(listed, runtime.metadata, 'the file says')
-        _compare_with_entry(listed, metadata(unit), 'its config makes')
+        _compare_with_entry(listed, metadata(unit), 'its config gives')
         trained = listed.entry.get('parameters', '') != parameters_hash(unit)
         cases = [] if trained else expected_cases(unit, Eager(unit))
     except MissingBackendError as error:
         yield listed.row('load', Status.MISSING, str(error))
         return
-    except Exception as error:  # a strange config or a damaged file may make anything raise
+    except Exception as error:  # an odd config or a damaged file may raise anything
         kind = '' if isinstance(error, ConfigError) else f'{type(error).__name__}: '
         yield listed.row('manifest', Status.FAIL, f'{name}: {kind}{first_line(error)}')
         return
     if trained:
-        yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config does not bring back')
+        yield maker.row('parity', Status.SKIP, 'it holds trained parameters, which its config cannot restore')
         return
     yield from compare_rows(maker, runtime, cases)
 
 
 def _compare_with_entry(listed: _Listed, other: Mapping[str, Any], whose: str) -> None:
-    """Raises ConfigError where an entry and what it stands for say different things."""
+    """Raises ConfigError if an entry differs from the metadata of the file, or from those its config gives."""
     for key in sorted(other.keys() - {'schema', 'lossreg', 'license'}):
         if not _same(listed.entry.get(key), other[key]):
             said, found = repr(listed.entry.get(key))[:200], repr(other[key])[:200]
@@ -82,7 +82,7 @@ def _compare_with_entry(listed: _Listed, other: Mapping[str, Any], whose: str) -
 
 
 def _same(listed: Any, found: Any) -> bool:
-    """Whether JSON says the same: it has no tuples, and 1 is neither True nor to be told from 1.0."""
+    """Whether two values are the same in JSON, which has no tuples and does not tell 1 from 1.0, but from true."""
     if isinstance(listed, dict) and isinstance(found, Mapping):
         return listed.keys() == found.keys() and all(_same(value, found[key]) for key, value in listed.items())
     if isinstance(listed, list) and isinstance(found, (list, tuple)):
@@ -94,7 +94,7 @@ def _unit(listed: _Listed) -> Unit:
     """The unit that an entry describes.
 
     Raises:
-        ConfigError: nothing of this version is described so.
+        ConfigError: this version has no such unit.
     """
     request = Request.of(listed.config, variant=listed.variant, call_name=listed.call)
     request = replace(request, heads=listed.heads, constants=listed.constants)
@@ -105,15 +105,15 @@ def _unit(listed: _Listed) -> Unit:
 
 @dataclass(frozen=True)
 class _Listed:
-    """An entry of a manifest whose types are right.
+    """An entry of a manifest, with its types checked.
 
     Attributes:
-        entry: all of it.
-        kind: ``train_step`` for a file of one, which has a hash but no config that would bring it back.
-        format: of the file.
-        input_names: of what it takes.
-        heads: the places of a model that call the loss so.
-        constants: what else they give.
+        entry: the whole entry.
+        kind: ``train_step`` for a file of a training step, of which only the hash can be checked; '' for a loss.
+        format: the format of the file.
+        input_names: the inputs of the file.
+        heads: the places in a model that make this call of the loss.
+        constants: the other arguments they give.
         fixed: the sizes of dimensions that are constant.
     """
 
@@ -138,7 +138,7 @@ class _Listed:
             ConfigError: one is wrong.
         """
         if not isinstance(entry, dict):
-            raise ConfigError('has an entry that is no object')
+            raise ConfigError('has an entry that is not an object')
         try:
             if not re.fullmatch('[0-9a-f]{64}', field(entry, 'sha256', str)):
                 raise ConfigError('sha256 is not 64 hexadecimal digits')
@@ -163,7 +163,7 @@ class _Listed:
             constants = field(entry, 'constants', dict) if 'constants' in entry else {}
             fixed = field(entry, 'fixed', dict) if 'fixed' in entry else {}
             if not all(isinstance(head, str) for head in heads):
-                raise ConfigError('heads are no names')
+                raise ConfigError('heads are not names')
             if not all(isinstance(value, (int, float, str, type(None))) for value in constants.values()):
                 raise ConfigError('constants are neither numbers, names nor null')
         except ConfigError as error:
@@ -180,11 +180,11 @@ class _Listed:
         """The bytes of the file.
 
         Raises:
-            ConfigError: it is not there, is none, leads out of the folder, or is not the one that was exported.
+            ConfigError: it is missing, not a regular file, outside the folder, or not the one that was exported.
         """
         path = inside(folder, name)
-        if not os.path.exists(path):  # unlike pathlib's, False for a name too long
-            raise ConfigError('is listed, but not there')
+        if not os.path.exists(path):  # pathlib's raises if the name is too long
+            raise ConfigError('is listed, but does not exist')
         size, expected = os.path.getsize(path), self.entry['bytes']
         if os.path.isfile(path) and size != expected:
             raise ConfigError(

@@ -20,18 +20,18 @@ Array = NDArray[np.float64]
 Oracle = Callable[[str, Mapping[str, NDArray[Any]], Mapping[str, Any]], Array | Mapping[str, Array]]
 
 HELD_PREFIX = 'held_'
-"""The prefix of the constants that an oracle returns besides outputs: values through which the loss has no gradient."""
+"""The prefix of values that an oracle returns besides the outputs, because the loss has no gradient through them."""
 
 
 class MissingOracleError(ConfigError):
-    """A loss without an oracle where it is looked for."""
+    """A loss has no oracle in the expected place."""
 
 
 def oracle_of(cls: type[nn.Module]) -> Oracle:
     """The oracle of a loss class.
 
-    It is the one its spec names, or the function named like the loss's file in the package ``oracles`` that
-    mirrors ``losses``.
+    It is the one that its spec names, or the function that has the name of the loss's file, in the package ``oracles``
+    that mirrors ``losses``.
 
     Raises:
         MissingOracleError: there is none; the message names the file expected.
@@ -47,8 +47,8 @@ def oracle_of(cls: type[nn.Module]) -> Oracle:
     except ModuleNotFoundError as error:
         if error.name is None or not f'{where}.'.startswith(f'{error.name}.'):
             raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {error}') from error
-        raise MissingOracleError(f'{name} has no float64 oracle: {file} is not there') from None
-    except Exception as error:  # a stranger's module may raise anything
+        raise MissingOracleError(f'{name} has no float64 oracle: {file} does not exist') from None
+    except Exception as error:  # a third party's module may raise anything
         reason = f'{type(error).__name__}: {first_line(error)}'
         raise ConfigError(f'the oracle of {name}, {file}, cannot be imported: {reason}') from error
     oracle: Oracle | None = getattr(module, function, None)
@@ -58,7 +58,7 @@ def oracle_of(cls: type[nn.Module]) -> Oracle:
 
 
 def _by_place(module: str) -> str:
-    """Where the oracle of a loss in this module is, as a spec would name it; empty outside a package ``losses``."""
+    """The oracle of a loss in this module, as a spec would name it; '' outside a package ``losses``."""
     *packages, file = module.split('.')
     if 'losses' not in packages:
         return ''
@@ -68,9 +68,9 @@ def _by_place(module: str) -> str:
 
 
 def run_oracle(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor]) -> dict[str, Array]:
-    """What the call returns, in float64, by name: ``loss`` and whatever else the oracle knows.
+    """The oracle's outputs in float64, by name: ``loss``, and others if it computes them.
 
-    A parameter of the loss that is not among the inputs is given to the oracle like one.
+    Parameters of the loss are passed to the oracle like inputs.
     """
     tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **values}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
@@ -82,7 +82,7 @@ def run_oracle(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor]) -> dict
 
 
 def _with_defaults(cls: type[nn.Module], config: Mapping[str, Any]) -> dict[str, Any]:
-    """All constructor arguments of a loss, and the same, with its ``oracle``, of each loss nested in its config."""
+    """All constructor arguments of a loss; a nested loss's are completed too, with its ``oracle`` added."""
     given = {key: value for key, value in config.items() if key != 'type'}
     return {key: _filled(value) for key, value in constructor_options(cls, given).items()}
 
@@ -99,8 +99,7 @@ def _filled(value: Any) -> Any:
 def finite_differences(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor], name: str) -> Array:
     """The gradient of the oracle's sum with respect to one input, by central differences.
 
-    What the oracle returns as ``held_<name>`` is given to it as it is at this point, because the loss has no gradient
-    through it.
+    Values that the oracle returns as ``held_<name>`` are held constant, because the loss has no gradient through them.
     """
     point = values[name].to(torch.float64)
     held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, values).items() if n.startswith(HELD_PREFIX)}

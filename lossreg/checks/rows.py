@@ -1,4 +1,4 @@
-"""One row: one check of one unit on one backend."""
+"""Rows, each the result of one check of one unit on one backend."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Status(str, Enum):
 
     PASS = 'pass'
     FAIL = 'fail'
-    SKIP = 'skip'  # does not apply; `detail` says why
-    MISSING = 'missing'  # the backend is not there
+    SKIP = 'skip'  # the check does not apply; `detail` says why
+    MISSING = 'missing'  # the backend is not available
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The result of one check: what was checked, how it ended, and how far the results were apart."""
+    """The result of one check: what was checked, how it ended, and how much the results differ."""
 
     loss: str
     variant: str = ''
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The largest error as a share of what is allowed: above 1 in every row that fails."""
+        """The largest error as a share of the tolerance; above 1 in every row that fails."""
         without_number = self.status is Status.FAIL and not self.agreement.share > 1.0
         return math.inf if without_number else self.agreement.share
 
@@ -99,11 +99,11 @@ class RowMaker:
         )
 
     def judge(self, check: str, run: Callable[..., Agreement], *arguments: Any) -> Row:
-        """The row of a check that returns how far things agree; an exception in it is a failure."""
+        """Runs a check that returns an agreement. An exception in it is a failure."""
         start = time.perf_counter()
         try:
             found = run(*arguments)
-        except Exception as error:  # whatever a backend raises is a finding, not a crash
+        except Exception as error:  # a backend may raise anything; it is a finding, not a crash
             found = disagreement(f'{type(error).__name__}: {first_line(error)}')
         status = Status.PASS if found else Status.FAIL
         return self.row(check, status, found.detail, found, time.perf_counter() - start)

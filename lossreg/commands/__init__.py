@@ -1,1 +1,1 @@
-"""What each command does, once its arguments are parsed: one module a command, each with a function ``run``."""
+"""The commands: one module each, whose ``run`` takes the parsed arguments."""

@@ -13,8 +13,8 @@ from lossreg import report
 from lossreg.artefact import require_writable, write_atomically
 from lossreg.checks import Row, Status
 from lossreg.checks.manifest import manifest_rows
-from lossreg.commands.console import console, say_unknown_heads
-from lossreg.commands.tasks import How, Source, Task, checked, tasks_of
+from lossreg.commands.console import console, warn_unknown_heads
+from lossreg.commands.tasks import Checker, Source, Task, checked, tasks_of
 from lossreg.config import Skipped
 from lossreg.environment import describe, require_cuda
 from lossreg.errors import CheckError, ConfigError, MissingBackendError
@@ -33,16 +33,16 @@ def run(options: argparse.Namespace) -> int:
     if 'ort-cuda' in options.require or options.device == 'cuda':
         require_cuda(onnxruntime='ort-cuda' in backends, torch_too=options.device == 'cuda')
     waived = frozenset(loss_class(name).__name__ for name in options.no_oracle)
-    how = How(tuple(backends), options.device, options.every_set, waived)
-    Source.forget()  # of an earlier run in this process, since when files may have changed
+    checker = Checker(tuple(backends), options.device, options.every_set, waived)
+    Source.forget()  # files may have changed since an earlier run in this process
     sources = list(dict.fromkeys(_sources(options)))
     for source in sources:
-        say_unknown_heads(source.requests())
+        warn_unknown_heads(source.requests())
     of_configs = {source: [_skipped_row(item, options.strict) for item in source.skipped()] for source in sources}
     tasks = [task for source in sources for task in tasks_of(source, options.every_set, options.thorough)]
     of_manifests = _manifest_rows(options)
     of_units: dict[Source, list[Row]] = {source: [] for source in sources}
-    for task, found in zip(tasks, checked(tasks, how, options.jobs, options.imports), strict=True):
+    for task, found in zip(tasks, checked(tasks, checker, options.jobs, options.imports), strict=True):
         of_units[task.source] += found
     rows = [row for part in (*of_configs.values(), *of_manifests.values(), *of_units.values()) for row in part]
     of_targets = [(source.target, [*of_configs[source], *of_units[source]]) for source in sources]
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
-    """The backends asked for, in their usual order: with ``--device cuda`` those that can run there."""
+    """The backends asked for, or those that run on the device, with the required ones, in their usual order."""
     wanted = {*(options.backend or DEVICE_BACKENDS[options.device]), *options.require}
     return [b for b in BACKENDS if b in wanted]
 
@@ -69,16 +69,16 @@ def _manifest_rows(options: argparse.Namespace) -> dict[str, list[Row]]:
 
 
 def _checked_something(rows: Sequence[Row]) -> bool:
-    """Whether a check was made, and not just skipped, of one target."""
+    """Whether any check of one target ran rather than being skipped."""
     return any(row.status in (Status.PASS, Status.FAIL) for row in rows)
 
 
 def _nothing_row(target: str, rows: Sequence[Row]) -> Row:
-    """The row of a target of which nothing was checked: passing would say that all is well."""
+    """A failing row for a target in which nothing was checked: a pass would claim that all is well."""
     missing = [row.detail for row in rows if row.status is Status.MISSING]
     skipped = [row.detail for row in rows if row.status is Status.SKIP]
-    why = f'no backend is there: {missing[0]}' if missing else f'all is skipped: {skipped[0]}' if skipped else ''
-    detail = f'{target}: nothing was checked, because {why or "nothing in it can be"}'
+    why = f'no backend is available: {missing[0]}' if missing else f'all was skipped: {skipped[0]}' if skipped else ''
+    detail = f'{target}: nothing was checked, because {why or "it holds nothing to check"}'
     return Row(loss=target, backend=report.CONFIG, check='nothing checked', status=Status.FAIL, detail=detail)
 
 

@@ -1,4 +1,4 @@
-"""What all commands print with."""
+"""The console and the progress bars of all commands."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar('Item')
 
-console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)  # `:a:` is a place, no emoji
+console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)  # `:a:` may be part of a place
 
 
 class Bar:
-    """A progress bar on stderr where that is a terminal, which names what is at work."""
+    """A progress bar that names the running tasks. It is drawn on stderr, if that is a terminal."""
 
     def __init__(self, what: str, total: int) -> None:
         names = TextColumn('{task.description}', table_column=Column(no_wrap=True, max_width=50, overflow='ellipsis'))
@@ -38,16 +38,16 @@ class Bar:
         self._progress.stop()
 
     def at_work(self, names: Iterable[str]) -> None:
-        """Shows what is at work now."""
+        """Shows the names of the running tasks."""
         self._progress.update(self._task, description=f'{self._what} {", ".join(names)}')
 
     def done(self) -> None:
-        """Counts one as done."""
+        """Counts one task as done."""
         self._progress.advance(self._task)
 
 
 def track(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The items, with a progress bar."""
+    """Yields the items while a progress bar counts them."""
     jobs = list(items)
     with Bar(what, len(jobs)) as bar:
         for item in jobs:
@@ -55,9 +55,9 @@ def track(items: Iterable[Item], what: str) -> Iterator[Item]:
             bar.done()
 
 
-def say_unknown_heads(requests: Iterable[Request]) -> None:
-    """One line on stderr for each place whose head is not known: what is taken there need not be what it gives."""
+def warn_unknown_heads(requests: Iterable[Request]) -> None:
+    """Warns on stderr about each place whose head is unknown: it may call the loss another way."""
     for request in requests:
         for place in request.unknown_heads:
-            what = f'the call of {place} is unknown; {type(request.loss).__name__} is taken with its own default call'
+            what = f'the call of {place} is unknown; {type(request.loss).__name__} is used with its own default call'
             print(f'lossreg: {what}', file=sys.stderr)

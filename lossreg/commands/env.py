@@ -18,8 +18,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(rows))
         return 0
-    table = Table('what', 'found', 'mend')
+    table = Table('what', 'found', 'fix')
     for row in rows:
-        table.add_row(row['name'], escape(row['found']), escape(row['mend']))
+        table.add_row(row['name'], escape(row['found']), escape(row['fix']))
     console.print(table)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lossreg import report
-from lossreg.commands.console import console, say_unknown_heads, track
+from lossreg.commands.console import console, track, warn_unknown_heads
 from lossreg.config import requests_for
 from lossreg.errors import ConfigError
 from lossreg.exporters import export_unit, refuse_fixed, unit_asked
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _requests(options: argparse.Namespace) -> list[Request]:
-    """What the targets ask for: of a loss named by its name one variant."""
+    """The losses of all targets; a target that is the name of a loss gives one variant of it."""
     requests: list[Request] = []
     for target in options.targets:
         found, skipped = requests_for(target, options.host, options.variant or 'default')
@@ -59,7 +59,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
                 raise ConfigError(item.reason)
             print(f'lossreg: skipped {item.reason}', file=sys.stderr)
         if not found:
-            raise ConfigError(f'{target}: none of the losses found is one of ours, or has one of ours stand in for it')
-        say_unknown_heads(found)
+            raise ConfigError(f'{target}: none of the losses found is one of ours or has a stand-in among ours')
+        warn_unknown_heads(found)
         requests += found
     return requests

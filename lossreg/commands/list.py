@@ -1,4 +1,4 @@
-"""``lossreg list``: all losses, or what stands in for a host's."""
+"""``lossreg list``: all losses, or those that stand in for a host's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _list_host(options: argparse.Namespace) -> int:
     ]
     if not rows:
         hosts = sorted({name.partition('.')[0] for name in stand_ins()})
-        raise ConfigError(f'nothing stands in for a class of {options.host!r}; hosts are {", ".join(hosts)}')
+        raise ConfigError(f'no loss stands in for a class of {options.host!r}; the hosts are {", ".join(hosts)}')
     if options.json:
         print(report.as_json(rows))
         return 0
@@ -54,7 +54,7 @@ def _list_host(options: argparse.Namespace) -> int:
 
 
 def loss_row(cls: type[nn.Module]) -> dict[str, Any]:
-    """A loss as ``list --json`` shows it."""
+    """The row of a loss in ``list --json``."""
     spec = spec_of(cls)
     inputs = {i.name: i for call in calls_of(cls) for i in call.inputs}
     return {

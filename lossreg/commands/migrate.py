@@ -22,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
     if diff:
         print(diff, end='')
     else:
-        print(f'lossreg: nothing in {path} itself is to be changed', file=sys.stderr)
+        print(f'lossreg: nothing in {path} itself needs to change', file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""``lossreg show``: one loss in full."""
+"""``lossreg show``: the details of one loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The units that ``lossreg check`` is asked to check, in this process or in several."""
+"""Runs the checks of ``lossreg check``, in this process or in several."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lossreg.unit import Unit
 
 @dataclass(frozen=True)
 class Source:
-    """What one target of the command line stands for: a loss with all its variants, or a path.
+    """One target of the command line: a loss with all its variants, or a path.
 
-    It can be sent to another process, which requests cannot: specs hold functions, configs whatever they like.
+    It can be sent to another process. Requests cannot: specs hold functions, and configs may hold anything.
     """
 
     target: str
@@ -32,7 +32,7 @@ class Source:
     is_name: bool
 
     def requests(self) -> list[Request]:
-        """The losses to check; always the same, in the same order."""
+        """The losses to check, always in the same order."""
         return _read(self)[0]
 
     def skipped(self) -> list[Skipped]:
@@ -41,7 +41,7 @@ class Source:
 
     @staticmethod
     def forget() -> None:
-        """Reads all sources again when they are next asked for."""
+        """Clears the cache, so that every source is read again."""
         _read.cache_clear()
 
 
@@ -72,8 +72,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class How:
-    """How every unit is checked."""
+class Checker:
+    """Checks units, all with the same options."""
 
     backends: tuple[str, ...]
     device: str
@@ -86,19 +86,19 @@ class How:
         return list(request.units(self.every_set))[task.number]
 
     def rows(self, task: Task) -> list[Row]:
-        """All rows of a unit; an exception that no check catches is one more.
+        """All rows of a unit, and one more for an exception that no check catches.
 
         Raises:
-            ConfigError: the source is another one now.
+            ConfigError: the source has another unit in its place now.
         """
         unit = self.unit(task)
         if _title(unit) != task.title:
-            raise ConfigError(f'it is {_title(unit)} now: the config is another one each time it is read')
+            raise ConfigError(f'it is {_title(unit)} now: the config changes each time it is read')
         rows = []
         try:
             for row in check_unit(unit, self.backends, self.device, task.gradients, self.waived):
                 rows.append(row)
-        except Exception as error:  # a loss or an oracle of somebody else's may raise anything
+        except Exception as error:  # losses and oracles of other packages may raise anything
             rows.append(_failed(unit, f'{type(error).__name__}: {first_line(error)}'))
         return rows
 
@@ -108,7 +108,7 @@ def _title(unit: Unit) -> str:
 
 
 def _failed(unit: Unit, detail: str) -> Row:
-    """The row of a unit that could not be checked to its end."""
+    """The row of a unit whose checks did not finish."""
     return RowMaker(unit, report.UNIT, dtype='').row('run', Status.FAIL, detail)
 
 
@@ -136,18 +136,18 @@ def tasks_of(source: Source, every_set: bool, thorough: bool) -> list[Task]:
     return tasks
 
 
-def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
-    """The rows of each task, in the order of the tasks, whichever is ready first."""
+def checked(tasks: Sequence[Task], checker: Checker, jobs: int, imports: Sequence[str]) -> Iterator[list[Row]]:
+    """The rows of each task, in the order of the tasks, not of their completion."""
     with Bar('checking', len(tasks)) as bar:
         if jobs == 1:
             for task in tasks:
                 bar.at_work([task.title])
-                yield how.rows(task)
+                yield checker.rows(task)
                 bar.done()
             return
         early: dict[int, list[Row]] = {}
         following = 0
-        run = partial(_rows_in_process, how)
+        run = partial(_rows_in_process, checker)
         begin = partial(_begin, tuple(imports))
         names = [task.title.partition(' ')[0] for task in tasks]
         for place, result in in_processes(
@@ -155,7 +155,7 @@ def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) 
         ):
             bar.done()
             if isinstance(result, Died):
-                result = [_failed(how.unit(tasks[place]), f'the process that checked it {result.reason}')]
+                result = [_failed(checker.unit(tasks[place]), f'the process that checked it {result.reason}')]
             early[place] = result
             while following in early:
                 yield early.pop(following)
@@ -163,13 +163,13 @@ def checked(tasks: Sequence[Task], how: How, jobs: int, imports: Sequence[str]) 
 
 
 def _begin(imports: tuple[str, ...]) -> None:
-    """What a process does before its first task."""
+    """Prepares a process for its first task."""
     torch.set_num_threads(1)  # the processes share the cores
     load_losses(*imports)
 
 
-def _rows_in_process(how: How, task: Task) -> list[Row] | Died:
+def _rows_in_process(checker: Checker, task: Task) -> list[Row] | Died:
     try:
-        return how.rows(task)
-    except Exception as error:  # a config is code, which is run once more here
+        return checker.rows(task)
+    except Exception as error:  # a config is code, and it runs again here
         return Died(f'could not read it again: {type(error).__name__}: {first_line(error)}')

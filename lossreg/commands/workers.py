@@ -1,7 +1,7 @@
-"""Runs tasks in processes of their own. One that dies fails the task it was at, and another takes its place.
+"""Runs tasks in worker processes. A process that dies fails its current task only, and is replaced.
 
-Neither ``multiprocessing.Pool``, which waits for ever for a process that was killed, nor ``ProcessPoolExecutor``, which
-gives up all tasks and does not say which one it was, does that.
+The standard library offers no such pool: ``multiprocessing.Pool`` waits forever for a process that was killed, and
+``ProcessPoolExecutor`` abandons all tasks without telling which one was to blame.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Task = TypeVar('Task')
 Result = TypeVar('Result')
 
 TASKS_A_PROCESS = 300
-"""After how many tasks a process is replaced: every export leaves some 0.13 MB behind, and starting takes seconds."""
+"""A process is replaced after so many tasks: every export leaks about 0.13 MB, but starting a process takes seconds."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """The result of a task whose process ended in the middle of it."""
+    """The result of a task whose process died."""
 
     reason: str
 
@@ -33,24 +33,24 @@ class _Worker(Generic[Task, Result]):
     """A process that runs one task after another."""
 
     def __init__(self, begin: Callable[[], None], run: Callable[[Task], Result]) -> None:
-        # forking a process in which torch has threads may hang it
+        # a fork of a process in which torch runs threads may hang
         context = multiprocessing.get_context('spawn')
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, begin, run), daemon=True)
         with _uninterrupted():
             self.process.start()
-        theirs.close()  # the only other end is the process's, so that its end closes the pipe
+        theirs.close()  # now only the process holds it, so the pipe closes when the process ends
         self.place = -1
         self.tasks = 0
 
     def give(self, place: int, task: Task) -> None:
-        """Starts a task; ``place`` tells whose the result will be."""
+        """Starts a task; ``place`` is its index among all tasks."""
         self.place, self.tasks = place, self.tasks + 1
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has died, which taking the result will tell
+        with suppress(BrokenPipeError, ConnectionResetError):  # the process has died, as `take` will report
             self.connection.send(task)
 
     def take(self) -> Result | Died:
-        """The result, once ``connection`` is ready."""
+        """The result; to be called once ``connection`` is ready."""
         try:
             result: Result = self.connection.recv()
             return result
@@ -72,14 +72,14 @@ def in_processes(
     begin: Callable[[], None],
     at_work: Callable[[list[int]], None],
 ) -> Iterator[tuple[int, Result | Died]]:
-    """The results of all tasks, each with its place among them, in the order in which they are ready.
+    """The results of all tasks, each with the task's index, in the order of completion.
 
     Args:
         run: computes the result of one task. It must not raise.
-        tasks: what can be pickled, as results can.
-        jobs: how many processes run at a time.
-        begin: what each process does first.
-        at_work: is told the places of the tasks at work whenever they change.
+        tasks: must be picklable, and so must their results.
+        jobs: the number of processes.
+        begin: called first in each process.
+        at_work: called with the indices of the running tasks whenever they change.
     """
     waiting = iter(enumerate(tasks))
     workers: list[_Worker[Task, Result]] = []
@@ -109,9 +109,9 @@ def in_processes(
 
 
 def _serve(connection: Connection, begin: Callable[[], None], run: Callable[[Any], Any]) -> None:
-    """What a process does until its parent has no more tasks, or is gone."""
+    """Runs tasks in a worker process until the parent has no more, or is gone."""
     begin()
-    gc.freeze()  # all that is imported stays: looking through it again and again took a sixth of the time of exports
+    gc.freeze()  # imported objects stay: scanning them in every collection took a sixth of the time of exports
     while True:
         try:
             task = connection.recv()
@@ -122,11 +122,11 @@ def _serve(connection: Connection, begin: Callable[[], None], run: Callable[[Any
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keeps Ctrl-C from the processes started: the parent ends them, without a traceback of each."""
+    """Shields the processes started from Ctrl-C: the parent ends them, without a traceback from each."""
     if not hasattr(signal, 'pthread_sigmask'):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is blocked is so in a new process too
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit blocked signals
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Exports a loss, alone or with its gradient, and verifies the file before it takes its place."""
+"""Exports a loss, alone or with its gradient. A file is verified before it is put in place."""
 
 from __future__ import annotations
 
@@ -43,29 +43,28 @@ def export(
 
     Args:
         loss: a config dict, a name, or an instance built by :func:`lossreg.build_loss`.
-        path: a file, or a folder, in which the file is named
+        path: a file, or a folder. In a folder, the file is named
             ``<Loss>.<variant>[.<call>][.<optional inputs>][.<fixed sizes>][.grad].<ext>``.
         format: ``onnx``, ``torchscript`` (.pt) or ``pt2``.
         grad: whether the file also returns ``grad_<input>``, the gradient of the loss's sum, for every
             differentiable input.
-        cotangent: whether the file with gradient also takes ``grad_output``, of the loss's shape, and returns the
-            gradient of the sum of its product with the loss: what an autograd of your own hands to its operators.
+        cotangent: whether the file also takes ``grad_output``, of the loss's shape, and returns the vector-Jacobian
+            product, as a custom autograd function needs it. Requires ``grad``.
         call: which of the loss's calls; its first by default (``lossreg show LOSS`` lists them).
-        optional: the optional inputs the file takes, such as ``['weight', 'avg_factor']``, or ``'all'``. A file
+        optional: the optional inputs that the file takes, such as ``['weight', 'avg_factor']``, or ``'all'``. A file
             takes exactly the inputs it was exported with.
-        fixed: dimensions that are constant in the file, by symbol, such as ``{'N': 32}``, for runtimes that do not
-            compute with sizes of any kind rightly; ``lossreg show LOSS`` names them. Not in TorchScript, where no size
-            is fixed.
+        fixed: sizes of dimensions that are constant in the file, by symbol, such as ``{'N': 32}``, for runtimes that
+            get dynamic sizes wrong; ``lossreg show LOSS`` lists the symbols. TorchScript cannot fix a size.
         opset: ONNX opset; 18 loads in onnxruntime 1.16.3 and later.
 
     Returns:
-        The path written. A ``manifest.json`` beside it records hash, inputs, outputs, versions and measured errors.
+        The path of the file. A ``manifest.json`` beside it records hash, inputs, outputs, versions and measured errors.
 
     Raises:
-        ConfigError: a wrong config, call, input, format or path.
-        DeclinedError: a cotangent for several losses; fixed dimensions in TorchScript.
-        MissingBackendError: a package the format needs is not installed.
-        CheckError: the file does not give eager's numbers. An earlier file stays as it was.
+        ConfigError: a config, call, input, format or path is wrong.
+        DeclinedError: a cotangent for several losses, or fixed dimensions in TorchScript.
+        MissingBackendError: a package that the format needs is not installed.
+        CheckError: the file does not give eager's numbers. An earlier file is kept.
     """
     refuse_fixed(fixed, [format])
     request = Request.of(loss, call_name=call)
@@ -82,7 +81,7 @@ def unit_asked(
     cotangent: bool = False,
     fixed: Mapping[str, int] = EMPTY,
 ) -> Unit:
-    """The unit of a loss that the options of :func:`export` describe, in the first call that the request allows."""
+    """The unit that the options of :func:`export` describe, in the first call that the request allows."""
     call = request.calls()[0]
     unit = replace(request.unit(call, _chosen(request, optional)), grad=grad)
     if cotangent:
@@ -93,13 +92,10 @@ def unit_asked(
 
 
 def export_unit(unit: Unit, path: str | Path, formats: Sequence[str], opset: int = DEFAULT_OPSET) -> list[Path]:
-    """Exports a unit to one file a format: :func:`export`, with all that a unit says. It is traced once.
-
-    The files are written once all of them are verified.
-    """
+    """Exports a unit, traced once, to one file per format; nothing is written until all of them are verified."""
     targets = {format: _target(Path(path), unit, format) for format in formats}
     for folder in {target.parent for target in targets.values()}:
-        read_manifest(folder)  # one that cannot be read is found before anything is written
+        read_manifest(folder)  # raises if it is unreadable, before anything is written
     files: dict[str, bytes] = {}
     entries: dict[str, dict[str, Any]] = {}
     try:
@@ -111,7 +107,7 @@ def export_unit(unit: Unit, path: str | Path, formats: Sequence[str], opset: int
             entries[targets[format].name] = _manifest_entry(unit, data, format, opset, found)
     except LossregError:
         raise
-    except Exception as error:  # an option of a strange type may make anything raise
+    except Exception as error:  # an option of an unexpected type may raise anything
         reason = f'{type(error).__name__}: {first_line(error)}'
         raise CheckError(f'{unit.name} cannot be exported with {dict(unit.config)}: {reason}') from error
     publish(targets[formats[0]].parent, files, entries)
@@ -119,7 +115,7 @@ def export_unit(unit: Unit, path: str | Path, formats: Sequence[str], opset: int
 
 
 def verify(unit: Unit, data: bytes, format: str) -> Agreement:
-    """Holds an artefact against eager before anyone sees it: at other shapes than the traced one, on extreme inputs."""
+    """Compares an artefact with eager, at shapes other than the traced one and on extreme inputs."""
     eager = Eager(unit)
     try:
         runtime = load(data, SUFFIXES[format])
@@ -139,7 +135,7 @@ def verify(unit: Unit, data: bytes, format: str) -> Agreement:
 
 
 def refuse_fixed(fixed: Mapping[str, int], formats: Iterable[str]) -> None:
-    """Raises DeclinedError where dimensions are to be fixed in a format that cannot."""
+    """Raises DeclinedError if dimensions are fixed and one of the formats cannot fix any."""
     if fixed and 'torchscript' in formats:
         raise DeclinedError('TorchScript takes every size, so none can be fixed; fix sizes in onnx or pt2')
 
@@ -149,7 +145,7 @@ def build(unit: Unit, formats: Iterable[str], opset: int = DEFAULT_OPSET) -> dic
     built: dict[str, bytes] = {}
     program = None
     signature = Signature.of(unit)
-    # the ONNX exporter changes the program it is given, so it comes last
+    # ONNX comes last, because its exporter modifies the program
     for format in sorted(formats, key=lambda format: format == 'onnx'):
         if format == 'torchscript':
             built[format] = to_torchscript(unit)
@@ -179,7 +175,7 @@ def _chosen(request: Request, optional: Sequence[str] | Literal['all']) -> list[
 def _target(path: Path, unit: Unit, format: str) -> Path:
     if format not in SUFFIXES:
         raise ConfigError(f'unknown format {format!r}; use {", ".join(SUFFIXES)}')
-    if os.path.isdir(path) or not path.suffix:  # a name too long makes pathlib raise
+    if os.path.isdir(path) or not path.suffix:  # pathlib's is_dir raises if the name is too long
         return path / file_name(unit, format)
     if path.suffix != f'.{SUFFIXES[format]}':
         raise ConfigError(f'{path.name} does not end in .{SUFFIXES[format]}, as {format} files do')

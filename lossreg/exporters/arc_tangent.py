@@ -1,4 +1,4 @@
-"""The arc tangent of float32 in operators that ONNX Runtime has CUDA kernels of: of its own it has none there."""
+"""The arc tangent in float32, from operators with CUDA kernels: ONNX Runtime has no CUDA kernel for ``Atan``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COEFFICIENTS = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.333294
 
 RIGHT_ANGLE = float(np.float32(math.pi / 2))
 RIGHT_ANGLE_REST = math.pi / 2 - RIGHT_ANGLE
-"""What rounding to float32 takes from a right angle: without it, more results would be off by a unit or two."""
+"""The rounding error of pi / 2 in float32: without it, more results would be off by a unit or two."""
 
 
 def arc_tangent(x: Any) -> Any:
-    """atan x: off by at most 2.3 units in the last place, where ONNX Runtime's own on the CPU is by 3.7.
+    """atan x, off by at most 2.3 units in the last place; ONNX Runtime's CPU kernel is off by up to 3.7.
 
     With t = tan(pi / 8), atan abs(x) is atan y for y = abs(x) below t, pi / 4 + atan y for
-    y = (abs(x) - 1) / (abs(x) + 1) below 1 / t, and pi / 2 + atan y for y = -1 / abs(x) from there on.
+    y = (abs(x) - 1) / (abs(x) + 1) below 1 / t, and pi / 2 + atan y for y = -1 / abs(x) above.
     """
     size, one = op.Abs(x), _number(1.0)
     is_middle = op.Greater(size, _number(math.tan(math.pi / 8)))

@@ -1,6 +1,6 @@
-"""Operators that the ONNX exporter lacks or gets wrong, in a loss or a network, written with ones that it has.
+"""Decompositions of the operators, in losses and networks, that the ONNX exporter lacks or gets wrong.
 
-All sizes but the batch's are fixed in a training step, so that those of layers may be looked at here.
+A training step fixes all sizes but the batch's, so the decompositions of layers may use sizes as numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ aten = torch.ops.aten
 
 @cache
 def loss_decompositions() -> dict[Any, Any]:
-    """Operators of gradients that ONNX has no translation for, or a wrong one.
+    """Decompositions of the operators in gradients that the ONNX exporter cannot translate, or translates wrongly.
 
-    What is left of those without makes the exporter trace again. Those of networks' layers serve the losses of other
-    packages: ours have none of them.
+    An operator without a translation would make the exporter trace a second time. The layers are for losses of other
+    packages: ours have none.
     """
     operators = [
         aten._log_softmax_backward_data,
@@ -41,7 +41,7 @@ def loss_decompositions() -> dict[Any, Any]:
         aten.softplus_backward,
         aten.tanh_backward,
         aten.threshold_backward,
-        # torch's own translation returns 1 for the sum of weights that a mean's gradient is divided by
+        # torch's translation returns 1 for the sum of weights, by which the gradient of a mean is divided
         aten.nll_loss_forward,
         aten.nll_loss_backward,
         aten.nll_loss2d_forward,
@@ -55,9 +55,9 @@ def loss_decompositions() -> dict[Any, Any]:
 
 @cache
 def student_decompositions() -> dict[Any, Any]:
-    """Every decomposition that tracing a training step needs."""
+    """All decompositions for tracing a training step."""
     ready_made = [
-        # the exporter's own translation of the former normalises with the running statistics in training too
+        # the exporter's translation of this one uses the running statistics in training too
         aten._native_batch_norm_legit,
         aten.native_batch_norm,
         aten.native_batch_norm_backward,
@@ -72,7 +72,7 @@ def student_decompositions() -> dict[Any, Any]:
 
 
 def layer_decompositions() -> dict[Any, Any]:
-    """Those of the layers that the exporter has no gradient for, written here."""
+    """Decompositions, written here, of layers whose gradients the exporter lacks."""
     return {
         aten.convolution_backward.default: convolution_backward,
         aten.avg_pool2d_backward.default: avg_pool2d_backward,
@@ -86,7 +86,7 @@ def layer_decompositions() -> dict[Any, Any]:
 def var_mean(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Variance and mean, for which the exporter would trace a second time."""
+    """Variance and mean; without this, the exporter would trace a second time."""
     axes = list(range(x.dim())) if dim is None else list(dim)
     mean = x.mean(axes, keepdim=True)
     count = torch.ones((), dtype=x.dtype, device=x.device)
@@ -98,7 +98,7 @@ def var_mean(
 
 
 def squeeze(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """Drops those of some dimensions that have size 1."""
+    """Drops the given dimensions, as far as they have size 1."""
     dropped = {dim % x.dim() for dim in dims}
     return x.reshape([size for axis, size in enumerate(x.shape) if axis not in dropped or size != 1])
 
@@ -116,14 +116,14 @@ def convolution_backward(
     groups: int,
     output_mask: Sequence[bool],
 ) -> Any:
-    """Gradients of a convolution: two convolutions and a sum. In a transposed one, x and grad have changed places."""
+    """Gradients of a convolution: two convolutions and a sum. In a transposed one, x and grad change places."""
     grad_x = grad_weight = grad_bias = None
     if output_mask[0] and transposed:
         grad_x = aten.convolution(grad, weight, None, stride, padding, dilation, False, [0] * len(stride), groups)
         for axis, size in enumerate(x.shape[2:]):
             grad_x = grad_x.narrow(2 + axis, 0, size)
     elif output_mask[0]:
-        # what the strides leave over at the end of each dimension
+        # the elements at the end of each dimension that no stride reaches
         rest = [
             x.shape[2 + i]
             - ((grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (weight.shape[2 + i] - 1) + 1)
@@ -149,7 +149,7 @@ def _weight_gradient(
 ) -> Tensor:
     """gw[o, c, k] = Σ_n Σ_p grad[n, o, p] x[n, c, stride p + dilation k - padding].
 
-    That is a convolution of x by grad in which batch and channels have changed places, and so have stride and dilation.
+    That is a convolution of x with grad in which batch and channels change places, and so do stride and dilation.
     """
     spatial = x.shape[2:]
     channels = x.shape[1] // groups
@@ -183,7 +183,7 @@ def avg_pool2d_backward(
     planes = shares.reshape(-1, 1, *grad.shape[2:])
     ones = torch.ones([1, 1, *kernel], dtype=x.dtype, device=x.device)
     spread = aten.convolution(planes, ones, None, step, [0, 0], [1, 1], True, [0, 0], 1)
-    # the windows of the padded input may end before it, or with ceil_mode behind it
+    # the windows may end before the padded input does, or beyond it with ceil_mode
     missing = [pad[i] + x.shape[2 + i] - spread.shape[2 + i] for i in range(2)]
     spread = F.pad(spread, [0, max(missing[1], 0), 0, max(missing[0], 0)])
     return spread[:, :, pad[0] : pad[0] + height, pad[1] : pad[1] + width].reshape(x.shape)
@@ -198,7 +198,7 @@ def _window_counts(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor | int:
-    """What each window's sum was divided by."""
+    """The divisor of each window's sum."""
     if divisor_override:
         return divisor_override
     counts = []
@@ -210,7 +210,7 @@ def _window_counts(
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
-    """Means of windows that may overlap, as a product with a constant matrix on each side."""
+    """Means over windows that may overlap, as a product with a constant matrix on each side."""
     rows, columns = (_averaging(x, 2 + i, output_size[i]) for i in range(2))
     return rows @ x @ columns.transpose(0, 1)
 
@@ -222,7 +222,7 @@ def adaptive_avg_pool2d_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _averaging(x: Tensor, axis: int, count: int) -> Tensor:
-    """The matrix (count, size) whose row i averages over the places from floor(i size / count) to ceil((i + 1) ...)."""
+    """The (count, size) matrix whose row i averages from floor(i size / count) to ceil((i + 1) size / count) - 1."""
     size = x.shape[axis]
     places, windows = torch.arange(size), torch.arange(count).unsqueeze(1)
     starts, ends = windows * size // count, ((windows + 1) * size + count - 1) // count
@@ -246,7 +246,7 @@ def max_pool2d_backward(
 
 
 def diagonal_backward(grad: Tensor, input_sizes: Sequence[int], offset: int, dim1: int, dim2: int) -> Tensor:
-    """Gradient of a diagonal: back where it was taken from, and 0 elsewhere. torch's own writes into a view."""
+    """Gradient of ``diagonal``: on the diagonal, and 0 elsewhere. torch's own formula writes into a view."""
     rows = torch.arange(input_sizes[dim1], device=grad.device)
     columns = torch.arange(input_sizes[dim2], device=grad.device)
     place = (rows + min(offset, 0)).clamp(0, grad.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""ONNX: standard operators only, every dimension the spec names symbolic, one file without a path of this machine."""
+"""ONNX: one file of standard operators, with a symbolic dimension for each one the spec names, and no source paths."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
 
     Raises:
         MissingBackendError: onnx or onnxscript is not installed.
-        CheckError: the checker refuses the model.
-        DeclinedError: torch cannot make this opset.
+        CheckError: the model is invalid.
+        DeclinedError: torch cannot export this opset.
     """
     try:
         import onnx
@@ -39,16 +39,16 @@ def to_onnx(program: ExportedProgram, signature: Signature, opset: int) -> bytes
     with _quiet_exporter():
         model: ir.Model = _translate(program, signature, opset)
         onnx_graph.tidy(model)
-    onnx_graph.mend_empty_reductions(model, signature.batch)
-    onnx_graph.mend_empty_sorts(model, signature.batch)
-    onnx_graph.mend_empty_products(model)
-    onnx_graph.mend_double_exponentials(model)
-    onnx_graph.mend_double_maxima(model)
-    onnx_graph.mend_unused_scan_results(model)
-    onnx_graph.mend_open_clips(model)
-    onnx_graph.mend_unit_quotients(model)
-    onnx_graph.mend_integer_pads(model)
-    onnx_graph.mend_boolean_tiles(model)
+    onnx_graph.fix_empty_reductions(model, signature.batch)
+    onnx_graph.fix_empty_sorts(model, signature.batch)
+    onnx_graph.fix_empty_products(model)
+    onnx_graph.fix_double_exponentials(model)
+    onnx_graph.fix_double_maxima(model)
+    onnx_graph.fix_unused_scan_results(model)
+    onnx_graph.fix_open_clips(model)
+    onnx_graph.fix_unit_quotients(model)
+    onnx_graph.fix_integer_pads(model)
+    onnx_graph.fix_boolean_tiles(model)
     onnx_graph.guard_shapes(model, signature)
     onnx_graph.drop_unused(model)
     onnx_graph.name_uniquely(model)
@@ -76,7 +76,7 @@ def _translate(program: ExportedProgram, signature: Signature, opset: int) -> An
             (),
             dynamo=True,
             verbose=False,
-            optimize=False,  # it drops additions of up to 1e-8: `tidy` does what is exact
+            optimize=False,  # it drops additions of up to 1e-8; `tidy` makes exact changes only
             opset_version=opset,
             dynamic_shapes=dimension_names(signature),
             input_names=[port.name for port in signature.inputs],
@@ -93,20 +93,20 @@ def _translate(program: ExportedProgram, signature: Signature, opset: int) -> An
 
 @cache
 def _translations() -> dict[Any, Any]:
-    """Operators that the exporter does not know or rounds, or that ONNX Runtime lacks."""
+    """Translations of operators that the exporter lacks or rounds, or that have no kernel in ONNX Runtime."""
     from onnxscript import ir
     from onnxscript import opset18 as op
 
     from lossreg.exporters.arc_tangent import arc_tangent
 
     def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
-        # of equal elements, TopK puts the first first
+        # TopK keeps the order of equal elements, so it is stable
         return op.TopK(x, op.Gather(op.Shape(x), [dim]), axis=dim, largest=int(descending), sorted=1)
 
     def scalar_tensor(
         s: Any, dtype: int = ir.DataType.FLOAT, layout: str = '', device: str = '', pin_memory: bool = False
     ) -> Any:
-        # the exporter's own writes a float64 number as float32
+        # the exporter's own translation rounds float64 numbers to float32
         if isinstance(s, (bool, int, float)):
             return op.Constant(value=ir.tensor(s, ir.DataType(dtype)))
         return op.Cast(s, to=dtype)
@@ -118,11 +118,11 @@ def _translations() -> dict[Any, Any]:
         return op.Cos(x)
 
     def atan(x: Any) -> Any:
-        # onnxruntime's CUDA provider has no kernel of it
+        # onnxruntime's CUDA provider has no kernel for it
         return arc_tangent(x) if x.dtype == ir.DataType.FLOAT else op.Atan(x)
 
     def any_of(x: Any, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Any:
-        # the exporter's own, a maximum of int64, is True of nothing; its `all` is False of nothing in onnxruntime 1.23
+        # on empty tensors the exporter's own, a maximum of int64, is True, and its `all` False in onnxruntime 1.23
         x_true = op.Cast(x, to=ir.DataType.BOOL)
         return op.Greater(number_of(x_true, x.shape, dim, keepdim), op.Constant(value_float=0.0))
 
@@ -147,7 +147,7 @@ def _translations() -> dict[Any, Any]:
         torch.ops.aten.cos.default: cos,
         torch.ops.aten.scalar_tensor.default: scalar_tensor,
         torch.ops.aten.sort.stable: sort,
-        # the size in gradient graphs
+        # gradient graphs ask for sizes by this operator
         torch.ops.aten.sym_numel.default: lambda x: op.Size(x),
     }
 
@@ -157,9 +157,9 @@ _registries: dict[Any, Any] = {}
 
 @contextmanager
 def _registry_built_once() -> Iterator[None]:
-    """Lets the exporter build its table of operators once per process: it takes longer than most exports.
+    """Makes the exporter build its operator registry once per process: building it takes longer than most exports.
 
-    There is no public way to hand it over. Where a later torch moves the private one, exports are slower, nothing else.
+    There is no public way to pass one in. If a later torch moves this private name, exports only become slower.
     """
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -181,9 +181,9 @@ def _registry_built_once() -> Iterator[None]:
 
 @contextmanager
 def _decomposed_once() -> Iterator[None]:
-    """Lets the exporter leave out its decomposition, a second trace, where a program needs none.
+    """Makes the exporter skip its decomposition, a second trace, for programs that need none.
 
-    As above, a later torch without these private names is slower, nothing else.
+    As above, a later torch without these private names only makes exports slower.
     """
     try:
         from torch.onnx._internal.exporter import _decomp, _fx_passes
@@ -206,7 +206,7 @@ def _decomposed_once() -> Iterator[None]:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silences warnings of missing torchvision, of empty attributes and of initialisers that are also inputs."""
+    """Silences warnings about missing torchvision, empty attributes and initialisers that are also inputs."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnx_ir')]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What is done to an ONNX graph after translation, each step in one place and for a reason of its own."""
+"""Passes over a translated ONNX graph: clean-up, workarounds for ONNX Runtime's faults, and guards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXP_IS_ZERO = -745.2
 
 
 def strip(model: ir.Model) -> None:
-    """Removes source paths and all else that the exporter notes for debugging: smaller, and equal on every machine."""
+    """Removes source paths and other debugging data, so that files are smaller and the same on every machine."""
     for holder in (model, model.graph, *model.graph.initializers.values(), *model.graph.inputs, *model.graph.outputs):
         holder.metadata_props.clear()
         holder.doc_string = None
@@ -30,7 +30,7 @@ def strip(model: ir.Model) -> None:
 
 
 def tidy(model: ir.Model) -> None:
-    """Inlines functions, folds constants and drops what is unused or computed twice: nothing that changes a number."""
+    """Inlines functions, folds constants and drops what is unused or computed twice. No number changes."""
     optimizer.inline(model)
     optimizer.fold_constants(model, onnx_shape_inference=True)
     passes = (
@@ -48,8 +48,8 @@ def tidy(model: ir.Model) -> None:
         apply(model)
 
 
-def mend_unit_quotients(model: ir.Model) -> None:
-    """Writes 1 / x in float64 as a reciprocal: fusing it with a product kills onnxruntime 1.16."""
+def fix_unit_quotients(model: ir.Model) -> None:
+    """Writes 1 / x in float64 as a reciprocal: onnxruntime 1.16 crashes when it fuses the division with a product."""
     for node in model.graph.all_nodes():
         if node.op_type == 'Div' and _is_one(node.inputs[0]):
             node.op_type = 'Reciprocal'
@@ -66,18 +66,18 @@ def _is_one(value: ir.Value) -> bool:
 
 
 def drop_unused(model: ir.Model) -> None:
-    """Removes the initialisers whose users the mends have replaced, of which ONNX Runtime warns, and equal ones."""
+    """Removes duplicate initialisers, and those that the fixes left without users, about which ONNX Runtime warns."""
     common.RemoveUnusedNodesPass()(model)
     common.DeduplicateInitializersPass()(model)
 
 
 def name_uniquely(model: ir.Model) -> None:
-    """Gives values of inner graphs, which the mends have added to, names that no other graph has."""
+    """Makes the names of values unique across the main graph and subgraphs, to which the fixes add values."""
     common.NameFixPass()(model)
 
 
-def mend_open_clips(model: ir.Model) -> None:
-    """Gives every clip both bounds: ONNX Runtime takes the largest finite number for one that is absent."""
+def fix_open_clips(model: ir.Model) -> None:
+    """Gives every Clip both bounds: for an absent one, ONNX Runtime uses the largest finite number."""
     for node in model.graph.all_nodes():
         if node.op_type == 'Clip' and node.inputs[0].dtype.is_floating_point():
             node.resize_inputs(3)
@@ -87,8 +87,8 @@ def mend_open_clips(model: ir.Model) -> None:
                     node.replace_input_with(at, _constant(model.graph, f'{node.outputs[0].name}_no_{side}', infinity))
 
 
-def mend_double_exponentials(model: ir.Model) -> None:
-    """Lets float64's exponential be 0 where it must: onnxruntime 1.16 gives 5.6e-309, whose logarithm is finite."""
+def fix_double_exponentials(model: ir.Model) -> None:
+    """Makes exponentials in float64 underflow to 0: onnxruntime 1.16 returns 5.6e-309, whose logarithm is finite."""
     for node in list(model.graph.all_nodes()):
         if node.op_type == 'Exp' and node.inputs[0].dtype == ir.DataType.DOUBLE:
             x, raised = node.inputs[0], node.outputs[0]
@@ -100,8 +100,8 @@ def mend_double_exponentials(model: ir.Model) -> None:
             _replace(node.graph, raised, where.outputs[0], users)
 
 
-def mend_empty_products(model: ir.Model) -> None:
-    """Lets a product over a dimension of size 0 be 0: ONNX Runtime returns memory that nobody has written to."""
+def fix_empty_products(model: ir.Model) -> None:
+    """Makes a product over a dimension of size 0 return 0: ONNX Runtime returns uninitialised memory."""
     for node in list(model.graph.all_nodes()):
         if node.op_type != 'MatMul' or node.inputs[0].shape is None or isinstance(node.inputs[0].shape[-1], int):
             continue
@@ -115,10 +115,11 @@ def mend_empty_products(model: ir.Model) -> None:
         _replace(node.graph, product, where.outputs[0], users)
 
 
-def mend_double_maxima(model: ir.Model) -> None:
-    """Lets a NaN be the maximum or minimum in float64: onnxruntime 1.16 takes the other number if the second is NaN.
+def fix_double_maxima(model: ir.Model) -> None:
+    """Makes Max and Min in float64 return NaN if their second input is NaN: onnxruntime 1.16 returns the first.
 
-    In float32 too, but there each NaN reaches the loss by another way as well, and the mend would cost too much.
+    It does so in float32 too, but there each NaN also reaches the loss by another path, and the fix would cost too
+    much.
     """
     for node in list(model.graph.all_nodes()):
         if node.op_type in ('Max', 'Min') and node.inputs[0].dtype == ir.DataType.DOUBLE and len(node.inputs) == 2:
@@ -130,10 +131,10 @@ def mend_double_maxima(model: ir.Model) -> None:
             _replace(node.graph, found, where.outputs[0], users)
 
 
-def mend_unused_scan_results(model: ir.Model) -> None:
-    """Gives every result of a Scan a user: without one, onnxruntime 1.16 computes nonsense from the second run on.
+def fix_unused_scan_results(model: ir.Model) -> None:
+    """Gives every result of a Scan a user: otherwise onnxruntime 1.16 returns wrong numbers from the second run on.
 
-    It plans memory in the first run, and gives that of a result nobody uses to others while the Scan still runs.
+    It plans memory in the first run, and reuses the memory of an unused result while the Scan still runs.
     """
     for node in list(model.graph.all_nodes()):
         used = [value for value in node.outputs if value.uses()]
@@ -151,14 +152,14 @@ def mend_unused_scan_results(model: ir.Model) -> None:
         _replace(node.graph, result, reshape.outputs[0], users)
 
 
-def mend_integer_pads(model: ir.Model) -> None:
-    """Writes the padding of integers as a concatenation: ONNX Runtime's CUDA provider pads no integers."""
+def fix_integer_pads(model: ir.Model) -> None:
+    """Writes padding of integers as a concatenation: ONNX Runtime's CUDA provider cannot pad integers."""
     for node in list(model.graph.all_nodes()):
         if node.op_type != 'Pad' or node.inputs[0].dtype != ir.DataType.INT64:
             continue
         pads, number = (ir.convenience.get_const_tensor(value) for value in node.inputs[1:3])
         if pads is None or number is None or pads.numpy().min() < 0:
-            continue  # one that depends on sizes, or cuts off
+            continue  # the padding depends on sizes, or crops
         before, after = np.split(pads.numpy(), 2)
         padded, users = node.outputs[0], list(node.outputs[0].uses())
         result, added = node.inputs[0], list[ir.Node]()
@@ -172,8 +173,8 @@ def mend_integer_pads(model: ir.Model) -> None:
         _replace(node.graph, padded, result, users)
 
 
-def mend_boolean_tiles(model: ir.Model) -> None:
-    """Repeats truth values as numbers: ONNX Runtime's CUDA provider repeats no truth values."""
+def fix_boolean_tiles(model: ir.Model) -> None:
+    """Tiles booleans as numbers: ONNX Runtime's CUDA provider cannot tile booleans."""
     for node in list(model.graph.all_nodes()):
         if node.op_type == 'Tile' and node.inputs[0].dtype == ir.DataType.BOOL:
             repeated, users = node.outputs[0], list(node.outputs[0].uses())
@@ -186,16 +187,16 @@ def mend_boolean_tiles(model: ir.Model) -> None:
             repeated.type = ir.TensorType(ir.DataType.FLOAT)
 
 
-def mend_empty_reductions(model: ir.Model, batch: str) -> None:
-    """Lets reductions give what they must where a dimension is empty.
+def fix_empty_reductions(model: ir.Model, batch: str) -> None:
+    """Makes reductions right if a dimension is empty.
 
-    Axes are counted from the front: along one counted from the end, ONNX Runtime's CPU kernels return the shape of
-    their input. Before 1.17 they also refuse to sum over an empty dimension, or leave it empty; so to a sum over one
-    that may be, a zero is added.
+    Axes become non-negative: if an axis is negative, ONNX Runtime's CPU kernels return the shape of their input.
+    Before 1.17 they also refuse to sum over an empty dimension, or leave it empty, so a sum over a dimension that may
+    be empty gets an additional zero.
 
     Args:
-        model: its dimensions are named.
-        batch: the symbol of the dimension that may be empty; empty for none.
+        model: a model with named dimensions.
+        batch: the symbol of the dimension that may be empty; '' for none.
     """
     for node in list(model.graph.all_nodes()):
         if node.op_type not in REDUCTIONS or node.inputs[0] is None or not node.inputs[0].shape:
@@ -220,7 +221,7 @@ def mend_empty_reductions(model: ir.Model, batch: str) -> None:
 
 
 def _axes(node: ir.Node) -> list[int] | None:
-    """The axes of a reduction, counted from the front and in order; None where they are no constants."""
+    """The axes of a reduction, non-negative and in order; None if they are not constant."""
     rank = len(node.inputs[0].shape)
     if node.op_type.startswith('Arg'):
         found = [node.attributes.get_int('axis', 0)]
@@ -235,7 +236,7 @@ def _axes(node: ir.Node) -> list[int] | None:
 
 
 def _may_be_empty(size: int | ir.SymbolicDim, batch: str) -> bool:
-    """Whether a dimension may be 0: one of the batch's size, or of a difference or quotient of others."""
+    """Whether a dimension may be 0: it is the batch, or its size is a difference or a quotient."""
     if not batch or isinstance(size, int):
         return False
     parts = {batch, '-', '/', 'floor'} if size.value is None else set(re.findall(r'\w+|[-+/]', size.value))
@@ -243,7 +244,10 @@ def _may_be_empty(size: int | ir.SymbolicDim, batch: str) -> bool:
 
 
 def _reshape_sum(graph: ir.Graph, node: ir.Node, axes: list[int]) -> None:
-    """Follows a sum by its shape: it is empty whenever its axes are, but may then have those axes left."""
+    """Reshapes a sum to its right shape: kernels may leave an empty axis in place.
+
+    The sum must have another dimension of the size of that axis, so that it is empty too and loses no number.
+    """
     source, summed = node.inputs[0], node.outputs[0]
     users, keepdims = list(summed.uses()), node.attributes.get_int('keepdims', 1)
     node.attributes['keepdims'] = ir.AttrInt64('keepdims', 1)
@@ -258,7 +262,7 @@ def _reshape_sum(graph: ir.Graph, node: ir.Node, axes: list[int]) -> None:
 
 
 def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> None:
-    """Lets a sum run over one more element, 0, along the axis ``empty``."""
+    """Appends a 0 along the axis ``empty`` before a sum."""
     source, name = node.inputs[0], node.outputs[0].name
     zero, rank = np.zeros(1, source.dtype.numpy()), len(source.shape)
     added: list[ir.Node] = []
@@ -277,7 +281,7 @@ def _add_zero(graph: ir.Graph, node: ir.Node, axes: list[int], empty: int) -> No
 def _slice_of(
     graph: ir.Graph, name: str, source: ir.Value, axis: int, added: list[ir.Node], number: np.ndarray | float = 0.0
 ) -> ir.Value:
-    """What lengthens ``source`` by one along ``axis``, all of it ``number``. Its nodes are appended to ``added``."""
+    """A slice to append to ``source`` along ``axis``, filled with ``number``. Its nodes are appended to ``added``."""
     size = ir.node('Shape', [source])
     shape = _shape_of_one(graph, name, size.outputs[0], [axis], len(source.shape))
     value = ir.tensor(np.full(1, number, source.dtype.numpy()))
@@ -286,12 +290,12 @@ def _slice_of(
     return filled.outputs[0]
 
 
-def mend_empty_sorts(model: ir.Model, batch: str) -> None:
-    """Lets TopK sort one row more where there may be none: of no rows, ONNX Runtime before 1.24 or later dies.
+def fix_empty_sorts(model: ir.Model, batch: str) -> None:
+    """Gives TopK an additional row if there may be none: without rows, ONNX Runtime crashes up to 1.23 at least.
 
     Args:
-        model: its dimensions are named.
-        batch: the symbol of the dimension that may be empty; empty for none.
+        model: a model with named dimensions.
+        batch: the symbol of the dimension that may be empty; '' for none.
     """
     graph = model.graph
     for node in list(graph.all_nodes()):
@@ -317,15 +321,15 @@ def mend_empty_sorts(model: ir.Model, batch: str) -> None:
 
 
 def _shape_of_one(graph: ir.Graph, name: str, size: ir.Value, axes: list[int], rank: int) -> ir.Node:
-    """A shape with ones for the axes."""
+    """The shape ``size`` with 1 in place of the axes."""
     is_axis = _constant(graph, f'{name}_is_axis', np.isin(np.arange(rank), axes))
     return ir.node('Where', [is_axis, _constant(graph, f'{name}_one', np.ones(1, np.int64)), size])
 
 
 def guard_shapes(model: ir.Model, signature: Signature) -> None:
-    """Makes all outputs but counts, or the input that the signature names, NaN where dimensions of one name differ.
+    """Makes all outputs but counts, or the input that the signature names, NaN if dimensions of the same name differ.
 
-    ONNX Runtime does not compare them, and would broadcast a dimension of size 1 silently.
+    ONNX Runtime does not compare them, and would silently broadcast a dimension of size 1.
     """
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
@@ -364,7 +368,7 @@ def guard_shapes(model: ir.Model, signature: Signature) -> None:
 
 
 def _guard_input(graph: ir.Graph, value: ir.Value, scalar: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Lets all that takes an input take its product with ``scalar``, which ``nodes`` compute."""
+    """Replaces an input by its product with ``scalar``, which ``nodes`` compute."""
     users = [(user, index) for user, index in value.uses() if user not in nodes]
     guarded = ir.node('Mul', [value, scalar])
     guarded.outputs[0].shape, guarded.outputs[0].type = value.shape, value.type
@@ -374,14 +378,14 @@ def _guard_input(graph: ir.Graph, value: ir.Value, scalar: ir.Value, nodes: Sequ
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value, users: Sequence[tuple[ir.Node, int]]) -> None:
-    """Lets ``users``, and the graph's outputs, take ``new`` for ``old``, under the old name where it is an output."""
+    """Replaces ``old`` by ``new`` in ``users`` and in the graph's outputs, which keep their names."""
     new.shape, new.type = old.shape, old.type
     for user, index in users:
         user.replace_input_with(index, new)
     for at, output in enumerate(graph.outputs):
         if output is old:
             graph.outputs[at] = new
-            # an output may be replaced twice, by different operators
+            # the operator makes the name unique: an output may be replaced twice
             old.name, new.name = f'{old.name}_before_{new.producer().op_type}', old.name
 
 

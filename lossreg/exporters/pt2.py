@@ -13,24 +13,25 @@ from lossreg.exporters.signature import Signature
 
 
 def to_pt2(program: ExportedProgram, signature: Signature) -> bytes:
-    """A traced program as a pt2 archive; dimensions that must be equal are guarded by torch itself.
+    """A traced program as a pt2 archive. torch itself guards the dimensions that must be equal.
 
-    It raises RuntimeError, ``Tensor dtype mismatch``, inside an autocast region that would round its products.
+    Inside an autocast region that would round its products, the program raises RuntimeError (``Tensor dtype
+    mismatch``).
     """
     _refuse_autocast(program)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={METADATA_KEY: encode(signature.metadata)})
     with zipfile.ZipFile(buffer) as archive:
         members = {m: archive.read(m) for m in archive.namelist()}
-    # an id drawn from process state
+    # the id depends on the state of the process
     members = {m: b'0' * 40 if m.endswith('serialization_id') else content for m, content in members.items()}
     return write_archive(members)
 
 
 def _refuse_autocast(program: ExportedProgram) -> None:
-    """Lets the program assert the dtype of every product: autocast would round them, and no graph can switch it off.
+    """Asserts the dtype of every product: autocast would round them, and a graph cannot switch it off.
 
-    The exporter to ONNX drops such assertions.
+    The ONNX exporter drops such assertions.
     """
     aten = torch.ops.aten
     for node in list(program.graph.nodes):

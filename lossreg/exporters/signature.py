@@ -1,4 +1,4 @@
-"""What a graph takes and returns, whatever it computes: a loss or a training step."""
+"""The inputs and outputs of a graph, which computes a loss or a training step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lossreg.unit import Unit
 
 @dataclass(frozen=True)
 class Port:
-    """One tensor that a graph takes.
+    """One input of a graph.
 
     Attributes:
         name: its name in the file.
-        dims: a number for a fixed dimension, a symbol for one of any size. One symbol means one size.
+        dims: a number for a fixed dimension, a symbol for a dynamic one. Equal symbols mean equal sizes.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Port:
 
     @property
     def dynamic(self) -> dict[int, str]:
-        """The symbols of the dimensions of any size, by axis."""
+        """The symbols of the dynamic dimensions, by axis."""
         return {axis: dim for axis, dim in enumerate(self.dims) if not dim.isdigit()}
 
 
@@ -33,12 +33,12 @@ class Signature:
     """The inputs and outputs of a graph.
 
     Attributes:
-        name: of the graph.
-        inputs: what it takes, in order.
-        outputs: the names of what it returns, in order.
-        metadata: what the file says of itself.
-        guard: the input that sizes which do not match make NaN; all outputs are made NaN where it is empty.
-        batch: the symbol of the dimension that may be 0; empty for none.
+        name: the name of the graph.
+        inputs: its inputs, in order.
+        outputs: the names of its outputs, in order.
+        metadata: the metadata of the file.
+        guard: the input that becomes NaN if sizes do not match; '' for all outputs.
+        batch: the symbol of the dimension that may be 0; '' for none.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Signature:
         return cls(unit.name, ports, unit.outputs, metadata(unit), batch=batch)
 
     def shared_dimensions(self) -> Iterator[list[tuple[str, int]]]:
-        """The places, by symbol, that must have one size."""
+        """The dimensions, grouped by symbol, that must have the same size, each as input and axis."""
         places: dict[str, list[tuple[str, int]]] = {}
         for port in self.inputs:
             for axis, symbol in port.dynamic.items():

@@ -1,4 +1,4 @@
-"""Writes a training step: its graphs, the initial state, and what a device needs to run them, each verified first."""
+"""Writes a training step: its verified graphs, the initial state, and what a device needs to run them."""
 
 from __future__ import annotations
 
@@ -39,38 +39,39 @@ def export_train_step(
 ) -> Path:
     """Exports the whole training step of a student as ONNX, for a device without PyTorch.
 
-    Written into the folder of ``path``, whose name the files take, so that a folder may hold several steps:
-    ``step.onnx``, ``step.safetensors`` with the initial parameters and state, ``step.eval.onnx`` and
-    ``step.predict.onnx`` with the same parameters as inputs, and with ``accumulate`` ``step.apply.onnx``, the
-    optimizer's half. ``device.py``, which runs them, refuses a file of another step or a damaged one. A
-    ``manifest.json`` lists them.
+    The files are named after ``path``, so a folder may hold several steps: ``step.onnx``; ``step.safetensors`` with
+    the initial parameters and state; ``step.eval.onnx`` and ``step.predict.onnx``, which take the same parameters as
+    inputs; and with ``accumulate`` above 1 ``step.apply.onnx``, the optimizer's half. Beside them stand ``device.py``,
+    which runs them and refuses damaged files and those of another step, and a ``manifest.json`` that lists them.
 
     Args:
         student: its ``forward`` takes tensors with the batch first and returns a tensor, several, or a dict. Modules
-            in training mode are trained so: batch normalisation keeps its running statistics as state.
-        loss_cfg: a loss, or a CompositeLoss. Its differentiated inputs take the student's outputs, by name from a dict
-            and else in order; the others are the targets. Parameters of the loss are trained too.
+            in training mode are trained in it: batch normalisation keeps its running statistics as state.
+        loss_cfg: a loss, or a CompositeLoss. Its differentiable inputs are the student's outputs, matched by name if
+            they are a dict and in order otherwise; its other inputs are the targets. Parameters of the loss are trained
+            too.
         optimizer_cfg: as in OpenMMLab, ``dict(type='AdamW', lr=1e-3, weight_decay=0.01)``: SGD, Adam or AdamW. The
-            learning rate is an input of every step; this one is the default.
-        path: the step's file, or a folder for ``step.onnx``.
-        example_inputs: a batch of the student's inputs, at least one sample.
-        example_targets: the loss's targets for it, in order or by name; by name, optional inputs may be among them.
-        trainable: a pattern searched in parameters' names (``r'^head\\.'``); the others are frozen.
-        paramwise: factors of parameters whose names hold a pattern, ``{'bias': dict(lr_mult=2., decay_mult=0.)}``.
-            The first pattern found counts.
-        clip_grad: largest norm of all gradients together.
-        accumulate: the optimizer steps once in so many batches, on the mean of their gradients.
+            learning rate is an input of every step; this one is its default.
+        path: the file of the step, or a folder for ``step.onnx``.
+        example_inputs: a batch of the student's inputs, with at least one sample.
+        example_targets: the loss's targets for that batch, in order or by name. By name, they may include optional
+            inputs.
+        trainable: a regular expression; parameters in whose names it is not found (``r'^head\\.'``) are frozen.
+        paramwise: factors by regular expression, for parameters in whose names it is found:
+            ``{'bias': dict(lr_mult=2., decay_mult=0.)}``. The first match counts.
+        clip_grad: the largest norm of all gradients together.
+        accumulate: the number of batches per optimizer step, which uses the mean of their gradients.
         call: which of the loss's calls; its first by default, which the manifest names. For KLDiscretLoss that is
             ``tensors``, the mean over the batch; ``pairs`` is mmpose's.
         opset: ONNX opset.
-        progress: told what is being done.
+        progress: called with a description of each stage.
 
     Returns:
         The path of the step.
 
     Raises:
-        ConfigError: what is given does not fit together.
-        DeclinedError: the student has an operator that cannot be exported; named, with its module.
+        ConfigError: the arguments do not fit together.
+        DeclinedError: the student has an operator that cannot be exported; the message names it and its module.
         MissingBackendError: a package is missing, or torch is too old.
         CheckError: the graph does not give PyTorch's numbers. Nothing is written then.
     """
@@ -82,13 +83,13 @@ def export_train_step(
     target = Path(path) / 'step.onnx' if Path(path).suffix != '.onnx' else Path(path)
     if target.stem.rpartition('.')[2] in ROLES:
         raise ConfigError(f'{target.name} is the name of a file beside a step; give the step another name')
-    read_manifest(target.parent)  # one that cannot be read is found before anything is written
+    read_manifest(target.parent)  # raises if it is unreadable, before anything is written
     options = Options(optimizer_cfg, trainable, paramwise or {}, clip_grad, accumulate)
     plan = Plan.of(student, loss_cfg, options, example_inputs, example_targets, call)
     others = [c.name for c in Request.of(loss_cfg).calls() if c.name != plan.unit.call.name]
     if others and not call:
         progress(
-            f'calling {plan.unit.name} by its call {plan.unit.call.name}; call= chooses another: {", ".join(others)}'
+            f'using the call {plan.unit.call.name} of {plan.unit.name}; choose another with call=: {", ".join(others)}'
         )
     refuse_random_numbers(plan)
     plan = plan.resized(_traced_size(plan))
@@ -97,7 +98,7 @@ def export_train_step(
         graphs = {'': StepGraph(plan, 'gradient'), 'apply': StepGraph(plan, 'apply')}
     graphs |= {'eval': EvalGraph(plan, with_loss=True), 'predict': EvalGraph(plan, with_loss=False)}
     built: dict[str, bytes] = {}
-    for role in sorted(graphs, reverse=True):  # the step's own is last, because it holds the hashes of the others
+    for role in sorted(graphs, reverse=True):  # the step itself is last, because it holds the hashes of the others
         progress(f'exporting {_name(target, role)}')
         more = {} if role else {FILES_KEY: {name: sha256(data) for name, data in built.items()}}
         built[role] = exported(graphs[role], opset, more)
@@ -120,7 +121,7 @@ def export_train_step(
 
 
 def _name(target: Path, role: str) -> str:
-    """What a graph of a step is called: the step's own has no role."""
+    """The file name of a step's graph; the step itself has no role."""
     return f'{target.stem}.{role}.onnx' if role else target.name
 
 
@@ -134,6 +135,6 @@ def _safetensors() -> Any:
 
 
 def _traced_size(plan: Plan) -> int:
-    """A batch size that is no other dimension's size: tracing takes equal sizes for one."""
+    """A batch size that differs from every other dimension: tracing would take equal sizes for the same symbol."""
     taken = {size for t in (*plan.batch.values(), *plan.targets.values(), *plan.state().values()) for size in t.shape}
     return next(size for size in range(5, 1000) if size not in taken)

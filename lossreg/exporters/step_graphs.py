@@ -1,4 +1,4 @@
-"""Exports the graphs of a training step, or says what in the student cannot be exported."""
+"""Exports the graphs of a training step, or names the part of the student that cannot be exported."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def exported(graph: StepGraph | EvalGraph, opset: int, more: Mapping[str, Any]) 
     """The bytes of a graph.
 
     Args:
-        graph: what is exported.
+        graph: the graph.
         opset: ONNX opset.
-        more: what its metadata says besides.
+        more: additional metadata.
 
     Raises:
         DeclinedError: it has an operator that cannot be exported.
@@ -39,20 +39,20 @@ def exported(graph: StepGraph | EvalGraph, opset: int, more: Mapping[str, Any]) 
         with _plain_attention():
             program = trace_module(graph, tuple(graph.examples().values()), signature, student_decompositions())
         return to_onnx(program, signature, opset)
-    except CheckError as error:  # an invalid file
+    except CheckError as error:  # the model is invalid
         reason = _culprit(graph.plan, opset)
         if not reason:
             raise
         raise DeclinedError(reason) from error
     except LossregError:
         raise
-    except Exception as error:  # tracing and exporting raise whatever they meet
+    except Exception as error:  # tracing and exporting may raise anything
         raise DeclinedError(_why_not(graph, error, opset)) from error
 
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Lets attention be matrix products and a softmax: the fused kernels have no gradient in ONNX."""
+    """Makes attention use matrix products and a softmax: the fused kernels have no gradient in ONNX."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -63,19 +63,19 @@ def _plain_attention() -> Iterator[None]:
 
 
 def refuse_random_numbers(plan: Plan) -> None:
-    """Raises ConfigError where the student draws random numbers."""
+    """Raises ConfigError if the student draws random numbers."""
     with _plain_attention():
         used = operators_of(plan)
     for operator, use in used.items():
         if torch.Tag.nondeterministic_seeded in operator.tags:
             raise ConfigError(
-                f'{operator}, which {use.module} uses, draws random numbers; a graph holds none: '
+                f'{operator}, which {use.module} uses, draws random numbers, which a graph cannot; '
                 'call eval() on it, or set its probability to 0'
             )
 
 
 def _why_not(graph: StepGraph | EvalGraph, error: BaseException, opset: int) -> str:
-    """What in the student cannot be exported, in one line."""
+    """The part of the student that cannot be exported, and why, in one line."""
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
@@ -99,7 +99,7 @@ def _refusal(operator: Any, use: OperatorUse) -> str:
 
 
 def _module_in(plan: Plan, error: BaseException) -> str:
-    """The innermost module of the student that an error came through; empty where it came through none."""
+    """The innermost module of the student in an error's traceback; '' if there is none."""
     names = {id(module): _named(name, module) for name, module in plan.model.student.named_modules() if name}
     found = ''
     frames = error.__traceback__
@@ -110,7 +110,7 @@ def _module_in(plan: Plan, error: BaseException) -> str:
 
 
 def _culprit(plan: Plan, opset: int) -> str:
-    """The first operator of the student that cannot be exported even alone, as a message; empty where each can."""
+    """A message about the first operator of the student that cannot be exported even alone; '' if each can."""
     for operator, use in operators_of(plan).items():
         alone = _Alone(operator, use)
         tensors = alone.examples
@@ -119,13 +119,13 @@ def _culprit(plan: Plan, opset: int) -> str:
             signature = Signature('alone', ports, tuple(f'y{at}' for at in range(len(alone(*tensors)))), {})
             if signature.outputs:
                 to_onnx(trace_module(alone, tensors, signature, student_decompositions()), signature, opset)
-        except Exception:  # as above
+        except Exception:  # as in `exported`
             return _refusal(operator, use)
     return ''
 
 
 class _Alone(nn.Module):
-    """One operator as it was called, and the gradient of what it returns."""
+    """One operator with the arguments it was called with, and its gradient."""
 
     def __init__(self, operator: Any, use: OperatorUse) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class _Alone(nn.Module):
         return tuple(value.detach() for value in self.values if isinstance(value, Tensor))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Computes the outputs, those of floating point, and the gradient of their sum."""
+        """Computes the floating-point outputs, and the gradient of their sum."""
         left = iter(tensors)
         given = [next(left) if isinstance(value, Tensor) else value for value in self.values]
         leaves = [t.detach().requires_grad_() for t in tensors if t.is_floating_point()]
@@ -161,8 +161,8 @@ class OperatorUse:
 
     Attributes:
         module: the name and class of the module.
-        arguments: what the operator is called with there.
-        options: the same by name.
+        arguments: the positional arguments of the operator there.
+        options: its keyword arguments.
     """
 
     module: str
@@ -175,7 +175,7 @@ def _named(name: str, module: nn.Module) -> str:
 
 
 def operators_of(plan: Plan) -> dict[Any, OperatorUse]:
-    """The operators that the student's modules use, the longest names first, each with its first use."""
+    """The first use of each operator in the student, those with the longest names first."""
     found: dict[Any, OperatorUse] = {}
     inside: list[str] = ['the student']
 

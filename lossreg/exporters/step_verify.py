@@ -1,4 +1,4 @@
-"""Holds an exported training step against PyTorch: autograd, ``clip_grad_norm_`` and ``torch.optim``."""
+"""Compares an exported training step with PyTorch: autograd, ``clip_grad_norm_`` and ``torch.optim``."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from lossreg.runtimes import OnnxRuntime
 Arrays = dict[str, NDArray[Any]]
 
 RTOL = 1e-4
-"""Error allowed, of the largest number of each tensor: float32 sums of a whole network, in another order."""
+"""The error allowed, relative to the largest number of each tensor: float32 sums in another order differ."""
 
 NOISE = 10.0
-"""How many times further than PyTorch's float32 is from its float64 a number may be: where sums cancel, as gradients of
-biases before a norm do, nothing but rounding is left."""
+"""The error allowed in addition, in multiples of the distance of PyTorch's float32 from its float64: where sums cancel,
+as in the gradient of a bias before a norm, only rounding errors are left."""
 
 TINY = 1e-12
-"""What float32's sums of ordinary numbers do not tell from 0."""
+"""The error always allowed: float32 sums of ordinary numbers cannot tell it from 0."""
 
 STEPS = 3
-"""How many steps are compared, on batches of other sizes than the traced one."""
+"""The number of steps compared, on batches of other sizes than the traced one."""
 
 
 def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime]) -> float:
-    """Runs some steps, and PyTorch's from the same state beside each. Returns the worst relative error.
+    """Runs some steps, each beside PyTorch's from the same state. Returns the worst relative error.
 
     Args:
-        plan: what was exported.
-        graphs: by role; the step's own has none.
+        plan: the exported step.
+        graphs: the graphs by role; the step itself has the role ''.
 
     Raises:
         CheckError: the numbers differ, or are not finite.
@@ -67,7 +67,7 @@ def verify_step(plan: Plan, graphs: Mapping[str, OnnxRuntime]) -> float:
 
 
 def _run(graph: OnnxRuntime, plan: Plan, state: Arrays) -> tuple[Arrays, Arrays]:
-    """A graph's outputs, and the state after it."""
+    """The outputs of a graph, and the state after it."""
     lr = torch.tensor(float(plan.rule_and_options[1]['lr']))
     kept = {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
     given = {**plan.batch, **plan.targets, LR: lr, **kept}
@@ -80,13 +80,13 @@ def _compare(got: Arrays, expected: Arrays, rounded: Arrays, what: str) -> float
     """The worst error, relative to the largest number of each tensor.
 
     Args:
-        got: what a graph gave.
+        got: a graph's numbers.
         expected: PyTorch's numbers in float64.
         rounded: PyTorch's numbers in float32.
-        what: for the message.
+        what: what the numbers belong to, for the message.
 
     Raises:
-        CheckError: it is too large.
+        CheckError: the error is too large.
     """
     worst = 0.0
     for name, want in expected.items():
@@ -100,14 +100,14 @@ def _compare(got: Arrays, expected: Arrays, rounded: Arrays, what: str) -> float
 
 
 class AllIn(TorchFunctionMode):
-    """Lets a student that asks for float32 itself, as for images of bytes, compute in another dtype."""
+    """Makes a student compute in another dtype where it asks for float32, as for images of bytes."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs an operator with ``dtype`` in the place of float32."""
+        """Runs an operator with ``dtype`` in place of float32."""
         if func is Tensor.float:
             return args[0].to(self._dtype)
         other = {key: self._of(value) for key, value in (kwargs or {}).items()}
@@ -118,7 +118,7 @@ class AllIn(TorchFunctionMode):
 
 
 class Reference:
-    """The step in PyTorch, from a state that is taken from the graph's, so that no difference adds up."""
+    """The step in PyTorch. It takes over the graph's state after each step, so that differences do not add up."""
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self._plan = plan
@@ -140,11 +140,11 @@ class Reference:
 
     @property
     def _buffers(self) -> dict[str, Tensor]:
-        """Those of now: a forward pass may assign new ones."""
+        """The current buffers: a forward pass may assign new ones."""
         return {n.removeprefix('student.'): b for n, b in self._model.named_buffers()}
 
     def step(self, plan: Plan, optimize: bool) -> Arrays:
-        """Runs a batch, and the optimizer where it is its turn. Returns losses and state by name."""
+        """Runs a batch, and the optimizer if it is due. Returns losses and state by name."""
         unit = plan.unit
         with AllIn(self._dtype):
             returned = self._model(tuple(self._cast(plan.batch).values()), self._cast(plan.targets))
@@ -180,7 +180,7 @@ class Reference:
         return {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in tensors.items()}
 
     def take(self, state: Arrays) -> None:
-        """Takes over parameters, buffers and the optimizer's slots."""
+        """Takes over parameters, buffers and the optimizer's slots from a graph."""
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(torch.from_numpy(state[f'parameter.{name}']))
@@ -192,7 +192,7 @@ class Reference:
                     kept[slot].copy_(torch.from_numpy(state[key]))
 
     def inference(self, plan: Plan, with_loss: bool) -> Arrays:
-        """What the student returns in evaluation mode, and the loss of it."""
+        """The student's outputs in evaluation mode, and their loss."""
         model = deepcopy(self._model).eval()
         batch = tuple(self._cast(plan.batch).values())
         with torch.no_grad(), AllIn(self._dtype):

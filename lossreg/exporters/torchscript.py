@@ -1,4 +1,4 @@
-"""TorchScript: the loss compiled, behind a ``forward`` whose parameters are the exported inputs by name."""
+"""TorchScript: the scripted loss behind a ``forward`` whose parameters are the exported inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lossreg.unit import Unit
 def to_torchscript(unit: Unit) -> bytes:
     """The unit as a TorchScript archive.
 
-    With gradient, ``forward`` runs autograd inside, so its caller must not be under ``torch.no_grad``.
+    With gradient, ``forward`` runs autograd, so it must not be called under ``torch.no_grad``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
@@ -30,9 +30,9 @@ def to_torchscript(unit: Unit) -> bytes:
 
 
 def _holder(loss: nn.Module) -> nn.Module:
-    """A module that holds the loss and gets its ``forward`` from source: scripted signatures cannot be variadic.
+    """A module that holds the loss. Its ``forward`` is defined from source, because scripts cannot be variadic.
 
-    Each has a class of its own: TorchScript would share one type, and refuse its second ``forward``.
+    Each module has its own class: TorchScript would share a common one, and refuse to define ``forward`` again.
     """
 
     class Holder(nn.Module):
@@ -72,10 +72,10 @@ _DEFINITION = re.compile(rb'^(?=class |def )', re.MULTILINE)
 
 
 def canonical(archive: bytes) -> bytes:
-    """The archive without source paths and without traces of what else this process has scripted.
+    """The archive without source paths and independent of what else this process has scripted.
 
     TorchScript numbers the types of a class across the process (``___torch_mangle_7``), each in its own file. Here they
-    are numbered within the archive, and each module's definitions stand in one file, sorted.
+    are numbered within the archive, and each module's definitions are in one file, sorted.
     """
     with zipfile.ZipFile(io.BytesIO(archive)) as old:
         members = {m: old.read(m) for m in old.namelist() if not m.endswith('.debug_pkl')}
@@ -99,7 +99,7 @@ def canonical(archive: bytes) -> bytes:
 
 
 def _renumbering(texts: list[bytes]) -> dict[tuple[bytes, bytes, bytes], bytes]:
-    """New qualified names of mangled ones, by (module, number, class): the first of a class gets its plain name."""
+    """New qualified names for mangled ones, by (module, number, class). The first of a class gets its plain name."""
     renamed: dict[tuple[bytes, bytes, bytes], bytes] = {}
     counts: dict[tuple[bytes, bytes], int] = {}
     for text in texts:

@@ -27,11 +27,11 @@ from lossreg.samples import draw
 from lossreg.unit import FlatLoss, Unit
 
 IDENTIFIER = re.compile(r'\W')
-"""What a Python name cannot hold, such as the dots of parameters' names."""
+"""Characters that a Python name cannot hold, such as the dots in names of parameters."""
 
 
 def trace(unit: Unit) -> ExportedProgram:
-    """The exported program of a unit. Inputs and outputs come in exported order, the inputs under their names."""
+    """The exported program of a unit, with inputs and outputs in exported order, and inputs under their names."""
     examples = tuple((draw(unit) if unit.examples is None else unit.examples).values())
     return trace_module(FlatLoss(unit), examples, Signature.of(unit), loss_decompositions())
 
@@ -40,12 +40,12 @@ def trace_module(
     module: nn.Module, examples: tuple[Tensor, ...], signature: Signature, decompositions: Mapping[Any, Any]
 ) -> ExportedProgram:
     """The exported program of a module that takes and returns the tensors of ``signature``, and may run autograd."""
-    # symbolic sizes seldom meet again: what the cache of fake tensors costs is a fifth of the time
+    # symbolic sizes rarely recur, so the cache of fake tensors only costs time, a fifth of the total
     with warnings.catch_warnings(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         warnings.simplefilter('ignore', FutureWarning)
         graph = _traced(module, examples, signature, decompositions)
         if _writes_through_views(graph):
-            # a second trace, so only where it is needed; of the graph, because it does not know autograd
+            # a second trace, so only if needed; `functionalize` does not support autograd, hence of the graph
             graph = _traced(torch.func.functionalize(graph), examples, signature, decompositions)
             graph.graph.eliminate_dead_code()
             _refuse_written_inputs(graph, signature)
@@ -73,9 +73,9 @@ def _traced(
 
 
 def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor]:
-    """The examples as tensors without data, whose sizes are symbols where the signature has one, and numbers elsewhere.
+    """The examples as fake tensors, with symbols for the signature's dynamic sizes and numbers for the others.
 
-    ``make_fx`` alone would make every size a symbol: tracing a network takes ten times as long then.
+    ``make_fx`` alone would make every size a symbol, and tracing a network would take ten times as long.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     made: list[Tensor] = []
@@ -88,9 +88,9 @@ def _symbolic(examples: tuple[Tensor, ...], signature: Signature) -> list[Tensor
 
 
 def dimension_names(signature: Signature) -> tuple[dict[int, Any] | None, ...]:
-    """Each input's dynamic dimensions for the ONNX exporter: named where first met, tied to that one elsewhere.
+    """The dynamic dimensions of each input for the ONNX exporter, each named at its first place only.
 
-    The exporter warns where one name is given twice.
+    The exporter warns if a name is given twice; the other places are tied to the first by the program's guards.
     """
     named: set[str] = set()
     shapes: list[dict[int, Any] | None] = []
@@ -113,7 +113,7 @@ def _name_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
 
 
 def _tie_dimensions(graph: torch.fx.GraphModule, signature: Signature) -> None:
-    """Lets the export guard dimensions that must be equal: operators do not compare all of them (gather, matmul)."""
+    """Makes the export guard dimensions that must be equal: some operators do not compare them (gather, matmul)."""
     nodes = graph.graph
     placeholders = {p.name: n for p, n in zip(signature.inputs, nodes.find_nodes(op='placeholder'), strict=True)}
     with nodes.inserting_before(next(node for node in nodes.nodes if node.op != 'placeholder')):
@@ -127,10 +127,10 @@ def _tie_dimensions(graph: torch.fx.GraphModule, signature: Signature) -> None:
 
 
 def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
-    """Replaces operators that write in place by those that do not; removing them otherwise takes a second trace.
+    """Replaces in-place operators by their functional forms, which saves a second trace.
 
-    Autograd's own formulas (those of minimum and clamp) write into what they have just made, and batch normalisation
-    into its running statistics: nobody holds a view of either, see :func:`_writes_through_views`.
+    Some of autograd's formulas (those of minimum and clamp) write into their own temporaries, and batch normalisation
+    into its running statistics. Neither has views, see :func:`_writes_through_views`.
     """
     seen: set[torch.fx.Node] = set()
     for node in graph.graph.nodes:
@@ -143,7 +143,7 @@ def _write_nothing_in_place(graph: torch.fx.GraphModule) -> None:
 
 
 def _writes_through_views(graph: torch.fx.GraphModule) -> bool:
-    """Whether something is written in place that shares its memory with another value, or into an input."""
+    """Whether an operator writes in place into an input, or into memory shared with another value."""
     base: dict[torch.fx.Node, torch.fx.Node] = {}
     views: set[torch.fx.Node] = set()
     for node in graph.graph.nodes:
@@ -168,7 +168,7 @@ def _writes_through_views(graph: torch.fx.GraphModule) -> bool:
 
 
 def _refuse_written_inputs(graph: torch.fx.GraphModule, signature: Signature) -> None:
-    """Raises DeclinedError where an input is overwritten: of that, functionalising leaves a copy back into it."""
+    """Raises DeclinedError if an input is overwritten, for which functionalising leaves a copy into the input."""
     placeholders = [node for node in graph.graph.nodes if node.op == 'placeholder']
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.copy_.default and node.args[0] in placeholders:
@@ -177,7 +177,7 @@ def _refuse_written_inputs(graph: torch.fx.GraphModule, signature: Signature) ->
 
 
 def _give_sizes_as_tensors(graph: torch.fx.GraphModule) -> None:
-    """Arithmetic with a number that depends on sizes: the exporter knows such a number as a tensor only."""
+    """Switches arithmetic with size-dependent numbers to its tensor form: the exporter has such numbers as tensors."""
     aten = torch.ops.aten
     known = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ('add', 'sub', 'mul', 'div')}
     for node in graph.graph.nodes:
@@ -191,9 +191,9 @@ def _is_in_place(target: Any) -> bool:
 
 
 def _functional(target: Any) -> Any:
-    """The operator that computes what ``target`` writes in place; None if it writes nothing, or there is none.
+    """The functional form of an in-place operator; None if ``target`` is not in place, or has no such form.
 
-    It has the same arguments: the overload's name may be another one (``pow_.Scalar`` and ``pow.Tensor_Scalar``).
+    It is found by its arguments, because the name of the overload may differ (``pow_.Scalar``, ``pow.Tensor_Scalar``).
     """
     if not _is_in_place(target):
         return None
@@ -206,7 +206,7 @@ def _functional(target: Any) -> Any:
 
 
 def _forget_sources(program: ExportedProgram) -> None:
-    """Drops what differs between machines and runs: stack traces, source paths and object ids."""
+    """Drops metadata that differs between machines and runs: stack traces, source paths and object ids."""
     modules: list[nn.Module] = [program.graph_module, *program.graph_module.modules()]
     for module in modules:
         if isinstance(module, torch.fx.GraphModule):

@@ -1,7 +1,7 @@
 """A whole training step as one graph: student, loss, gradient, clipping and optimizer.
 
-The step is a pure function of tensors. Parameters, running statistics and the optimizer's slots go in and come out, so
-that a device needs nothing but a runtime for ONNX; ``lossreg/device.py`` keeps them from step to step.
+The step is a pure function of tensors. Parameters, running statistics and the optimizer's slots are inputs and outputs,
+so a device needs nothing but an ONNX runtime; ``lossreg/device.py`` keeps them between steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LR = 'lr'
 
 
 class StudentWithLoss(nn.Module):
-    """The student and the loss, whose parameters are trained together."""
+    """The student and the loss, to train their parameters together."""
 
     def __init__(self, student: nn.Module, unit: Unit) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class StudentWithLoss(nn.Module):
         self._unit = unit
 
     def forward(self, batch: Sequence[Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """What the loss's call returns, the next state of a loss that keeps one included."""
+        """Returns the outputs of the loss's call and, if the loss has state, its next state."""
         unit = self._unit
         state = {i.name: getattr(self.loss, i.name) for i in unit.inputs if i.state}
         given = {**student_outputs(unit, self.student(*batch)), **targets, **state}
@@ -46,7 +46,7 @@ class StudentWithLoss(nn.Module):
 
 
 def student_outputs(unit: Unit, returned: Any) -> dict[str, Tensor]:
-    """The inputs of the loss that a student's outputs are: by name, or in order those that are differentiated.
+    """The student's outputs as inputs of the loss: by name, or the differentiable ones in order.
 
     Raises:
         ConfigError: they do not fit.
@@ -68,11 +68,11 @@ class Options:
 
     Attributes:
         optimizer_cfg: ``dict(type='SGD', lr=0.1, momentum=0.9)``; SGD, Adam or AdamW with torch's options.
-        trainable: a pattern that is searched in the names of parameters; the others are frozen.
-        paramwise: factors by pattern, the first that is found in a parameter's name:
-            ``{r'bias$': dict(lr_mult=2.0, decay_mult=0.0)}``.
+        trainable: a regular expression; parameters in whose names it is not found are frozen.
+        paramwise: factors by regular expression, ``{r'bias$': dict(lr_mult=2.0, decay_mult=0.0)}``. The first that is
+            found in a parameter's name counts.
         clip_grad: the largest norm of all gradients together; None for no limit.
-        accumulate: after how many batches the optimizer steps. More than one makes two graphs.
+        accumulate: the number of batches per optimizer step. More than one makes two graphs.
     """
 
     optimizer_cfg: Mapping[str, Any]
@@ -82,7 +82,7 @@ class Options:
     accumulate: int = 1
 
     def check(self) -> None:
-        """Raises ConfigError where a value makes no sense."""
+        """Raises ConfigError if a value is invalid."""
         if not isinstance(self.accumulate, int) or self.accumulate < 1:
             raise ConfigError(f'accumulate must be 1 or more, got {self.accumulate}')
         if self.clip_grad is not None and not (isinstance(self.clip_grad, (int, float)) and self.clip_grad > 0):
@@ -91,7 +91,7 @@ class Options:
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
-                raise ConfigError(f'{pattern!r} is no pattern for names of parameters: {error}') from error
+                raise ConfigError(f'{pattern!r} is not a regular expression: {error}') from error
         for pattern, factors in self.paramwise.items():
             numbers = isinstance(factors, Mapping) and all(isinstance(f, (int, float)) for f in factors.values())
             if not numbers or set(factors) - {'lr_mult', 'decay_mult'}:
@@ -106,8 +106,8 @@ class Plan:
         model: student and loss.
         unit: the loss, in one call with the inputs present.
         options: what is trained, and how.
-        batch: examples of the student's inputs, by name.
-        targets: examples of the loss's further inputs, by name.
+        batch: example inputs of the student, by name.
+        targets: example inputs of the loss that the student does not compute, by name.
     """
 
     model: StudentWithLoss
@@ -126,10 +126,10 @@ class Plan:
         example_targets: Sequence[Tensor] | Mapping[str, Tensor],
         call: str = '',
     ) -> Plan:
-        """Checks that all fits together.
+        """Makes a plan and checks that its parts fit together.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: they do not.
         """
         options.check()
         if not isinstance(student, nn.Module):
@@ -148,10 +148,10 @@ class Plan:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
-                f'two inputs or outputs of the step would be called {twice!r}; rename an input of the student'
+                f'two inputs or outputs of the step would be named {twice!r}; rename an input of the student'
             )
         if any(name.startswith('student.loss.') for name in self.model.state_dict()):
-            raise ConfigError("a part of the student is called 'loss', as what the loss trains is in files; rename it")
+            raise ConfigError("a child module of the student is named 'loss', a prefix taken in files; rename it")
         for name, t in {**self.batch, **self.parameters, **self.buffers}.items():
             if t.is_floating_point() and t.dtype != torch.float32:
                 raise ConfigError(f'a training step computes in float32, but {name} is {t.dtype}; call float() on it')
@@ -167,13 +167,13 @@ class Plan:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What the student's outputs are called in files: ``output``, or of several the loss's inputs."""
+        """The names of the student's outputs in files: ``output``, or the loss's inputs if there are several."""
         names = tuple(i.name for i in self.unit.differentiable)
         return names if len(names) > 1 else ('output',)
 
     @property
     def batch_values(self) -> tuple[Tensor, ...]:
-        """What the student is called with."""
+        """The example inputs of the student, in order."""
         return tuple(self.batch.values())
 
     @property
@@ -188,30 +188,33 @@ class Plan:
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
-        """All parameters by the names they have in files: the student's own, and the loss's behind ``loss.``."""
+        """All parameters by their names in files: the student's own, and the loss's with the prefix ``loss.``."""
         return {_file_name(name): p.detach() for name, p in self.model.named_parameters()}
 
     @cached_property
     def buffers(self) -> dict[str, Tensor]:
-        """What is kept besides: running statistics, and the loss's state."""
+        """The running statistics and the loss's state, by their names in files."""
         return {_file_name(name): b.detach() for name, b in self.model.named_buffers() if self._is_kept(name)}
 
     def _is_kept(self, name: str) -> bool:
-        """The student's persistent buffers, and what the loss's spec calls state; options are held by the graph."""
+        """Whether a buffer is state: a persistent one of the student, or one that the loss's spec declares as state.
+
+        The loss's other buffers are options, which the graph holds as constants.
+        """
         if name.startswith('loss.'):
             return name.removeprefix('loss.') in {i.name for i in self.unit.inputs if i.state}
         return name in self.model.state_dict()
 
     @cached_property
     def tied(self) -> dict[str, str]:
-        """The further names of shared parameters and buffers, each with the one it has in files."""
+        """The other names of shared parameters and buffers, each with the name in files."""
         kept = {id(t): _file_name(name) for name, t in _tensors(self.model, remove_duplicate=True)}
         every = {_file_name(name): kept[id(t)] for name, t in _tensors(self.model, remove_duplicate=False)}
         return {name: first for name, first in every.items() if name != first}
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The parameters that are not frozen and that the loss depends on: ``torch.optim`` leaves the others alone."""
+        """The parameters that are not frozen and that the loss depends on; ``torch.optim`` skips the others."""
         model = deepcopy(self.model)
         found = {_file_name(name): p for name, p in model.named_parameters() if p.requires_grad}
         wanted = {name: p for name, p in found.items() if re.search(self.options.trainable, name)}
@@ -224,7 +227,7 @@ class Plan:
 
     @property
     def slots(self) -> dict[str, tuple[str, str]]:
-        """The optimizer's tensors: the slot and the parameter of each, by its name in files."""
+        """The slot and the parameter of each of the optimizer's tensors, by its name in files."""
         rule, options = self.rule_and_options
         return {f'{slot}.{name}': (slot, name) for name in self.trained for slot in rule.slots(options)}
 
@@ -245,7 +248,7 @@ class Plan:
         return 1.0
 
     def resized(self, size: int) -> Plan:
-        """The same with examples of another number of samples, the given ones over and over."""
+        """The plan with another number of samples in the examples, which repeats the given ones."""
         rows, axes = torch.arange(size) % self.size, self.batched_axes()
         batch = {name: t[rows] for name, t in self.batch.items()}
         targets = {name: t.index_select(axes[name], rows) if name in axes else t for name, t in self.targets.items()}
@@ -263,7 +266,7 @@ class Plan:
 
     @cached_property
     def batch_symbols(self) -> set[str]:
-        """The loss's dimensions that are the batch: the first ones of those outputs of the student that have it."""
+        """The symbols of the batch in the loss: the first dimensions of the student's outputs that have it."""
         with torch.no_grad():
             returned = _tried(deepcopy(self.model.student), self.batch_values)
         outputs = student_outputs(self.unit, returned)
@@ -284,10 +287,10 @@ def _tensors(module: nn.Module, remove_duplicate: bool) -> Iterator[tuple[str, T
 
 
 def _tried(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-    """What a module returns for the examples.
+    """The outputs of a module for the examples.
 
     Raises:
-        ConfigError: it does not take them.
+        ConfigError: it does not accept them.
     """
     try:
         return module(*arguments)
@@ -314,24 +317,24 @@ def _targets(unit: Unit, given: Sequence[Tensor] | Mapping[str, Tensor]) -> dict
             shape = list(found[declared.name].shape)
             raise ConfigError(
                 f'target {declared.name} has shape {shape}, but {unit.name} takes ({" ".join(declared.dims)}) '
-                f'in its call {unit.call.name}; call= chooses another'
+                f'in its call {unit.call.name}; choose another with call='
             )
     return {name: found[name] for name in names}
 
 
 def _input_names(student: nn.Module, count: int) -> list[str]:
-    """The names of the student's inputs: of its forward's parameters, or numbers where that has none."""
+    """The names of the student's inputs: its forward's parameters, or numbered if it has fewer."""
     parameters = inspect.signature(student.forward).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return names[:count] if len(names) >= count else [f'input_{number}' for number in range(count)]
 
 
 class StepGraph(nn.Module):
-    """A step, or with ``accumulate`` its two halves, as a function of the tensors that its signature names.
+    """A step, or with ``accumulate`` one of its halves, as a function of the tensors that its signature names.
 
     Args:
-        plan: what is exported.
-        part: ``step`` for all, ``gradient`` to add up gradients, ``apply`` to let the optimizer use them.
+        plan: the step.
+        part: ``step`` for all of it, ``gradient`` to accumulate gradients, ``apply`` for the optimizer's half.
     """
 
     def __init__(self, plan: Plan, part: str) -> None:
@@ -356,13 +359,13 @@ class StepGraph(nn.Module):
         return True
 
     def examples(self) -> dict[str, Tensor]:
-        """Every input by name, in order."""
+        """All inputs by name, in order."""
         data = {} if self.part == 'apply' else {**self.plan.batch, **self.plan.targets}
         lr = torch.tensor(float(self.plan.rule_and_options[1]['lr']))
         return {**data, **({} if self.part == 'gradient' else {LR: lr}), **self.state}
 
     def signature(self) -> Signature:
-        """The names of all inputs and outputs, the batch dynamic."""
+        """The names of all inputs and outputs, with a dynamic batch."""
         batched = {} if self.part == 'apply' else self.plan.batched_axes()
         ports = tuple(
             Port(name, tuple('N' if batched.get(name) == axis else str(size) for axis, size in enumerate(t.shape)))
@@ -384,19 +387,19 @@ class StepGraph(nn.Module):
             new |= {f'gradient.{name}': torch.zeros_like(g) for name, g in gradients.items()}
             return (norm, ok, *self._next(given, new, ok))
         results, gradients, buffers = self._differentiated(given)
-        # running statistics overflow before the loss does
+        # running statistics may overflow before the loss does
         kept = [t for t in buffers.values() if t.is_floating_point()]
         finite = torch.stack([t.isfinite().all() for t in (*results, *kept)]).all()
         if self.part == 'gradient':
             new = {f'gradient.{name}': given[f'gradient.{name}'] + g for name, g in gradients.items()}
-            # their norm too: what the optimizer's half would refuse must not be added
+            # their norm too, because nothing must be added that the optimizer's half would refuse
             ok = finite & _norm(list(new.values())).isfinite()
             return (*results, ok, *self._next(given, {**new, **buffers}, ok))
         norm, ok, new = self._updated(given, gradients, finite)
         return (*results, norm, ok, *self._next(given, {**new, **buffers}, ok))
 
     def _next(self, given: Mapping[str, Tensor], new: Mapping[str, Tensor], ok: Tensor) -> Iterator[Tensor]:
-        """The state after the step: as it was where loss or gradient is not finite."""
+        """Yields the state after the step, which is the old one if loss or gradient is not finite."""
         for name in self.changes:
             changed = new[name].to(given[name].dtype) if name in new else given[name]
             yield torch.where(ok, changed, given[name])
@@ -404,7 +407,7 @@ class StepGraph(nn.Module):
     def _differentiated(
         self, given: Mapping[str, Tensor]
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor], dict[str, Tensor]]:
-        """What the loss returns, the gradients, and the buffers after the forward pass."""
+        """The loss's outputs, the gradients, and the buffers after the forward pass."""
         plan, call = self.plan, self.plan.unit.call
         leaves = {n: given[f'parameter.{n}'].detach() for n in plan.parameters}
         leaves |= {n: leaves[n].requires_grad_(True) for n in plan.trained}
@@ -422,7 +425,7 @@ class StepGraph(nn.Module):
             losses = [results[name].sum() for name in call.losses]
             found = torch.autograd.grad(losses, [leaves[n] for n in plan.trained], materialize_grads=True)
         state = {f'loss.{i.name}': results[f'next_{i.name}'] for i in plan.unit.inputs if i.state}
-        # not those of `buffers`: a module may also assign new ones
+        # not from `buffers`: a module may also assign new ones
         after = {f'buffer.{n}': t.detach() for n, t in {**{n: held[names[n]] for n in buffers}, **state}.items()}
         outputs = tuple(results[name].detach() for name in call.outputs)
         return outputs, dict(zip(plan.trained, found, strict=True)), after
@@ -430,12 +433,12 @@ class StepGraph(nn.Module):
     def _updated(
         self, given: Mapping[str, Tensor], gradients: Mapping[str, Tensor], finite: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The norm of the gradients, whether all is finite, and what the optimizer changes."""
+        """The norm of the gradients, whether everything is finite, and the state that the optimizer changes."""
         rule, options = self.plan.rule_and_options
         norm = _norm(list(gradients.values()))
         ok = finite & norm.isfinite() & given[LR].isfinite()
         limit = self.plan.options.clip_grad
-        # as torch.nn.utils.clip_grad_norm_
+        # as in torch.nn.utils.clip_grad_norm_
         scale = None if limit is None else (limit / (norm + 1e-6)).clamp(max=1.0)
         new: dict[str, Tensor] = {STEP: given[STEP] + 1}
         for name, gradient in gradients.items():
@@ -462,7 +465,7 @@ class EvalGraph(nn.Module):
     """The student in evaluation mode, with the same parameters as inputs: its outputs, or the loss of a batch.
 
     Args:
-        plan: what is exported.
+        plan: the step.
         with_loss: whether the loss is computed too.
     """
 
@@ -476,11 +479,11 @@ class EvalGraph(nn.Module):
             self.state = {n: t for n, t in self.state.items() if not n.partition('.')[2].startswith('loss.')}
 
     def examples(self) -> dict[str, Tensor]:
-        """Every input by name, in order."""
+        """All inputs by name, in order."""
         return {**self.plan.batch, **(self.plan.targets if self.with_loss else {}), **self.state}
 
     def signature(self) -> Signature:
-        """The names of all inputs and outputs, the batch dynamic."""
+        """The names of all inputs and outputs, with a dynamic batch."""
         outputs = (*(self.plan.unit.call.outputs if self.with_loss else ()), *self.plan.output_names)
         axes = self.plan.batched_axes()
         ports = tuple(
@@ -508,7 +511,7 @@ class EvalGraph(nn.Module):
 
 
 def metadata_of(graph: StepGraph | EvalGraph, ports: Sequence[Port], outputs: Sequence[str]) -> dict[str, Any]:
-    """What a file says of itself: enough for ``device.py`` to run it."""
+    """The metadata of a file: what ``device.py`` needs to run it."""
     from importlib.metadata import version
 
     plan, examples = graph.plan, graph.examples()

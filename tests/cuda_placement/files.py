@@ -1,4 +1,4 @@
-"""The files whose placement is looked at: of every loss and call, of a second variant, and three training steps."""
+"""The files whose placement is examined: every loss and call, a second variant, and three training steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_loss(folder: Path, name: str) -> None:
 
 
 def units_of(name: str) -> dict[str, Any]:
-    """By file name: the default variant in each call with all optional inputs, and what the default tests export."""
+    """Units by file name: the default variant in each call with all optional inputs, and those of the default tests."""
     from test_losses import EXPORTED
     from units import DEFAULTS, label
 

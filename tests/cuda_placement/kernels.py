@@ -1,4 +1,4 @@
-"""The operators and types that ONNX Runtime's CUDA provider was seen to have a kernel of.
+"""The operators and types for which ONNX Runtime's CUDA provider has been seen to have a kernel.
 
 ``make test-cuda-placement`` writes the record, ``kernels.json``.
 """
@@ -17,7 +17,7 @@ RECORD = Path(__file__).with_name('kernels.json')
 
 
 def typed_nodes(data: bytes) -> Iterator[tuple[str, str]]:
-    """Name and kind of every node, those of inner graphs too. A kind is ``Where(bool, float, float) -> float``."""
+    """Name and kind of every node, subgraphs included. A kind is ``Where(bool, float, float) -> float``."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data), strict_mode=True)
     return _typed_nodes(model.graph, {'': '-'})
 
@@ -38,7 +38,7 @@ def _typed_nodes(graph: onnx.GraphProto, outer: dict[str, str]) -> Iterator[tupl
 
 
 def _is_variadic(operator: str) -> bool:
-    """Whether an operator takes any number of inputs of a type, or returns any of outputs: a kernel does as well."""
+    """Whether an operator, and so its kernel, has any number of inputs or outputs of one type."""
     schema = onnx.defs.get_schema(operator)
     variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
     return any(sides[-1].option == variadic for sides in (schema.inputs, schema.outputs) if sides)
@@ -55,6 +55,6 @@ def unknown_nodes(data: bytes) -> list[str]:
 
 
 def record(version: str, kinds: Iterable[str]) -> None:
-    """Writes the record of an onnxruntime's kernels."""
+    """Writes the record of the kernels of an onnxruntime."""
     content = {'onnxruntime': version, 'kernels': sorted(set(kinds))}
     RECORD.write_text(json.dumps(content, indent=1) + '\n')

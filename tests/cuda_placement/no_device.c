@@ -1,10 +1,10 @@
-/* What the CUDA libraries answer while a session is created, as if there were one device of compute capability 9.0.
-   To be preloaded. Memory of the device is the host's; nothing is ever computed. */
+/* The answers of the CUDA libraries while a session is created, as with one device of compute capability 9.0.
+   To be preloaded. Device memory is host memory, and nothing is computed. */
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int handle; /* whatever is created is this, and nobody looks into it */
+static int handle; /* the value of every handle, which nothing dereferences */
 
 cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 cudaError_t cudaPeekAtLastError(void) { return cudaSuccess; }

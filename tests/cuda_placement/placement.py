@@ -1,6 +1,6 @@
-"""Where ONNX Runtime's CUDA provider would run the nodes of our files: a table, and the record of its kernels.
+"""Prints where ONNX Runtime's CUDA provider would run the nodes of our files, and records its kernels.
 
-Fails where a node has no CUDA kernel, or something is copied to the host: the device would wait for either.
+Fails if a node has no CUDA kernel or something is copied to the host: the device would wait for either.
 See ``run.sh``, which calls it.
 """
 
@@ -19,10 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))  # where the modules of tests are
+sys.path.insert(0, str(HERE.parent))  # the folder of the tests' modules
 
 Row = dict[str, Any]
-"""What ``sessions.py`` says of one file, and ``on_data``."""
+"""The output of ``sessions.py`` for one file, and ``on_data``."""
 
 
 def placements(files: Path, stand_ins: str) -> list[Row]:
@@ -36,7 +36,7 @@ def placements(files: Path, stand_ins: str) -> list[Row]:
 
 
 def kinds_with_kernel(files: Path, rows: Sequence[Row]) -> Iterator[str]:
-    """The kinds of nodes that were seen with a kernel, in the files as they are."""
+    """The kinds of nodes in the files that have a kernel."""
     from cuda_placement.kernels import typed_nodes
 
     for row in rows:
@@ -45,10 +45,10 @@ def kinds_with_kernel(files: Path, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def on_data(data: bytes, names: Collection[str]) -> list[str]:
-    """Those of the nodes named, as operators, that compute with what a file is given, not with its sizes alone.
+    """The operators of the named nodes that compute with the values of inputs, not only with their sizes.
 
-    ONNX Runtime puts a node on the CPU where all that it takes comes from there, is an input of the file or a small
-    constant. Then an input has to be there, however large it is: no copy in the graph tells of that.
+    ONNX Runtime puts a node on the CPU if each of its inputs comes from there, is an input of the file or is a small
+    constant. An input of the file, however large, must then be on the CPU, which no copy in the graph shows.
     """
     import onnx
 
@@ -66,7 +66,7 @@ def on_data(data: bytes, names: Collection[str]) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a file, those that copy most last. ``on data``: of those on the CPU, see :func:`on_data`."""
+    """One line per file, ordered by the number of copies. ``on data`` counts nodes on the CPU: see :func:`on_data`."""
     heads = f'{"on CUDA":>8} {"on the CPU":>11} {"on data":>8} {"to host":>8} {"from host":>10}'
     title = f'{"file":60} {heads}  without a kernel'
     lines = (
@@ -107,7 +107,7 @@ def _counts(operators: Counter[str]) -> str:
 
 
 def main() -> int:
-    """Exports, looks, prints, records."""
+    """Exports the files, and prints and records their placement."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('stand_ins', help='the folder of the stand-ins for the CUDA libraries')
     parser.add_argument('--json', type=Path, help='where the rows go as JSON too')

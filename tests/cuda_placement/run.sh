@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Where ONNX Runtime's CUDA provider would run the nodes of our files, found without a GPU. It takes gcc and binutils.
+# Finds where ONNX Runtime's CUDA provider would run the nodes of our files, without a GPU. Needs gcc and binutils.
 # Usage: tests/cuda_placement/run.sh VENV [--json FILE]   (VENV has lossreg and onnxruntime-gpu)
 set -euo pipefail
 venv=${1:?usage: tests/cuda_placement/run.sh VENV [--json FILE]}

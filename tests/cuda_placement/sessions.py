@@ -1,6 +1,6 @@
-"""Creates a session on the CUDA provider for each ONNX file of a folder and prints, as JSON, where its nodes would run.
+"""Creates a session on the CUDA provider for each ONNX file in a folder and prints as JSON where its nodes would run.
 
-Needs nothing but onnxruntime, and the stand-ins for CUDA's libraries: see ``run.sh``. Nothing is computed.
+It needs only onnxruntime and the stubs for CUDA's libraries: see ``run.sh``. Nothing is computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VERBOSE = 0
 
 
 def logged(create: Callable[[], InferenceSession]) -> tuple[InferenceSession, list[str]]:
-    """A session, and what ONNX Runtime, which writes to the file descriptor itself, says while it is created."""
+    """A session and the log of its creation, which ONNX Runtime writes directly to the file descriptor."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
@@ -37,7 +37,7 @@ def logged(create: Callable[[], InferenceSession]) -> tuple[InferenceSession, li
 
 
 def session_log(file: Path, level: GraphOptimizationLevel) -> list[str]:
-    """What is logged while a session is created.
+    """The log of the creation of a session.
 
     Raises:
         RuntimeError: the provider does not load.
@@ -52,9 +52,9 @@ def session_log(file: Path, level: GraphOptimizationLevel) -> list[str]:
 
 
 def placement(file: Path) -> dict[str, object]:
-    """The nodes of one file, after ONNX Runtime's own changes of the graph, by where they run.
+    """The nodes of one file by the place where they run, after ONNX Runtime's own graph optimisations.
 
-    ``cpu`` holds operators and names. ``without_kernel`` alone is of the graph as it is in the file, by name.
+    ``cpu`` holds operators and names. Only ``without_kernel`` refers to the graph as it is in the file, by name.
     """
     log = session_log(file, GraphOptimizationLevel.ORT_ENABLE_ALL)
     nodes: dict[str, list[tuple[str, str]]] = {'CPUExecutionProvider': [], 'CUDAExecutionProvider': []}

@@ -1,4 +1,4 @@
-"""Prints the scores of the exams at the end of a run."""
+"""Prints the scores of the exams after a run."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from score import Score
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """The cases are small and many: threads would mostly wait for each other."""
+    """Uses one thread: with many small cases, threads would mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -16,7 +16,7 @@ def _one_thread():
 
 @pytest.fixture
 def score(request, record_property):
-    """The score of this exam; recorded, because only records reach the summary from another process."""
+    """The score of this exam, recorded as a property, which reaches the summary from another process."""
     found = Score(request.node.name.removeprefix('test_'))
     yield found
     record_property('score', str(found))

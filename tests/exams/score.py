@@ -1,11 +1,11 @@
-"""The score of an exam: cases that others wrote, each passed or named."""
+"""The score of an exam, a set of cases that others wrote: each is passed, or named."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Score:
-    """Counts the cases of an exam, so that the first that fails does not hide the others.
+    """Counts the cases of an exam, so that a failing case does not hide the others.
 
     Args:
         exam: its name.
@@ -19,7 +19,7 @@ class Score:
 
     @contextmanager
     def case(self, name: str) -> Iterator[None]:
-        """A case passes unless something is raised in it."""
+        """A context for one case, which passes unless it raises."""
         try:
             yield
         except Exception as error:
@@ -29,7 +29,7 @@ class Score:
             self.passed.append(name)
 
     def leave_out(self, name: str, reason: str) -> None:
-        """A case that is not ours to pass; the reason stands in the score."""
+        """Leaves out a case; the score gives the reason."""
         self.left_out[name] = reason
 
     def __str__(self) -> str:
@@ -39,6 +39,6 @@ class Score:
         return '; '.join([f'{self.exam}: {len(self.passed)} of {count}', *left_out])
 
     def settle(self, at_least: int) -> None:
-        """Fails with every case that failed, or where fewer than ``at_least`` were found: an exam that reads none."""
+        """Fails with all failed cases, or if fewer than ``at_least`` cases were found."""
         assert not self.failed, '\n'.join([str(self), *self.failed])
         assert len(self.passed) >= at_least, f'{self}, where {at_least} were expected'

@@ -1,9 +1,9 @@
-"""ONNX's node tests of SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss, taken by ours.
+"""ONNX's node tests of SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss, run with our losses.
 
-The cases stand in ``onnx/backend/test/case/node`` of the installed package, as inputs, attributes and outputs; the
-second output of some, the log-probabilities, is no loss. The 6 with five dimensions besides N and C have no call in our
-specs: they are exported by a call made here. All are taken eagerly and scripted; exported, by default, as many as hold
-every reduction, weighting, ignored label and number of dimensions, the others with ``-m exhaustive``.
+The installed package has the cases in ``onnx/backend/test/case/node``, as inputs, attributes and outputs. Some have the
+log-probabilities as a second output, which is not a loss. The 6 cases with five dimensions besides N and C have no call
+in our specs and are exported with a call made here. All cases run eagerly and scripted. By default, as many are
+exported as cover every reduction, weighting, ignored label and number of dimensions; the others with ``-m exhaustive``.
 """
 
 import importlib
@@ -29,7 +29,7 @@ OPERATORS = {
     'SoftmaxCrossEntropyLoss': ('softmax_cross_entropy_loss', 'TorchCrossEntropyLoss'),
     'NegativeLogLikelihoodLoss': ('negativeloglikelihoodloss', 'NLLLoss'),
 }
-"""The module of onnx that makes the cases, and our loss."""
+"""Our loss by the module of onnx that makes the cases."""
 
 CALLS = {2: 'labels', 3: 'sequences', 4: 'pixels', 5: 'volumes'}
 """Our calls by the number of dimensions of the scores."""
@@ -48,7 +48,7 @@ class Case:
 
     @cached_property
     def unit(self):
-        """Our unit for scores of that many dimensions, or one made here."""
+        """Our unit for scores with that many dimensions, or one with a call made here."""
         request = Request.of(self.config)
         if self.dims in CALLS:
             (call,) = (c for c in request.calls() if c.name == CALLS[self.dims])
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def features(self):
-        """What an export of it tries."""
+        """The features that an export of a case covers."""
         ignored = self.config.get('ignore_index', -100)
         kind = 'none' if ignored == -100 else 'negative' if ignored < 0 else 'a class' if ignored < 5 else 'above'
         return {self.config['type'], self.config['reduction'], 'weight' in self.config, kind, self.dims}
@@ -68,7 +68,7 @@ class Case:
 
 @cache
 def cases(operator):
-    """All but those that spell the operator out in others."""
+    """All cases but those that decompose the operator."""
     module, loss_name = OPERATORS[operator]
     importlib.import_module(f'{node.__name__}.{module}')
     found = []
@@ -86,7 +86,7 @@ def cases(operator):
 
 
 def covering(cases):
-    """A few of them, which have together every feature that any has; the richest first."""
+    """A few cases that together cover the features of all, those with the most new features first."""
     chosen, missing = [], set.union(*(case.features for case in cases))
     while missing:
         chosen.append(max(cases, key=lambda case: len(case.features & missing)))
@@ -110,7 +110,7 @@ SESSIONS = {}
 
 
 def _session(key, case):
-    """ONNX Runtime with the file of a case's unit: many cases share one."""
+    """An ONNX Runtime session for the unit of a case; many cases share one."""
     if key not in SESSIONS:
         SESSIONS[key] = OnnxRuntime(build(case.unit, ['onnx'])['onnx'])
     return SESSIONS[key]

@@ -1,8 +1,8 @@
-"""scikit-learn's literal loss values, of which some were worked out with mpmath, for raw predictions to +-1e20.
+"""scikit-learn's literal loss values, some of them computed with mpmath, for raw predictions up to +-1e20.
 
-They stand in ``sklearn/_loss/tests/test_loss.py`` of the installed package, each with the loss and for most of them the
-gradient and the second derivative, of one sample in float64. scikit-learn halves some losses; so does the loss_weight
-here. Its own tolerance, 1e-15, holds. Scripted, value and gradient alone: see the last test.
+The installed package has them in ``sklearn/_loss/tests/test_loss.py``: the loss of one sample in float64 and, for most,
+its gradient and second derivative. scikit-learn halves some losses, and so does the ``loss_weight`` here. The tolerance
+is scikit-learn's own, 1e-15. Scripted losses are tested without second derivatives: see the last test.
 """
 
 import pytest
@@ -26,17 +26,17 @@ def floats(prediction, target):
 
 
 def signs(prediction, target):
-    """1 for the class, -1 for the other; there is no target between them."""
+    """1 for the class, -1 for the other; no target lies between them."""
     return prediction, 2.0 * target - 1.0
 
 
 def index_or_background(prediction, target):
-    """The index of the only class, or of the background."""
+    """The index of the only class, or of background."""
     return prediction.unsqueeze(1), 1 - target.long()
 
 
 HARD = (signs, index_or_background)
-"""Forms of targets that know no number between 0 and 1."""
+"""The forms of targets that have no value between 0 and 1."""
 
 
 def classes(prediction, target):
@@ -44,7 +44,7 @@ def classes(prediction, target):
 
 
 def ours(loss):
-    """Our configs that compute a loss of scikit-learn's, and how each takes prediction and target."""
+    """Our configs for one of scikit-learn's losses, and how each takes prediction and target."""
     name = type(loss).__name__
     if name == 'PinballLoss' and loss.closs.quantile == 0.5:
         return [({'type': 'L1Loss', 'loss_weight': 0.5}, floats)]
@@ -65,13 +65,13 @@ def ours(loss):
 
 
 def derivatives(loss, arrange, prediction, target, order):
-    """The loss and its first derivatives by the prediction, as many as ``order`` says."""
+    """The loss and its derivatives up to ``order`` with respect to the prediction."""
     x = torch.tensor([prediction], dtype=torch.float64, requires_grad=True)
     found = [loss(*arrange(x, torch.tensor([target], dtype=torch.float64))).sum()]
     for left in reversed(range(order)):
         if found[-1].requires_grad:
             found += torch.autograd.grad(found[-1].sum(), x, create_graph=left > 0)
-        else:  # the derivative of a straight line is no part of the graph
+        else:  # the derivative of a linear function is not connected to the graph
             found.append(torch.zeros_like(x))
     return found
 
@@ -107,9 +107,9 @@ def assert_exact(found, expected, what):
 
 
 def test_second_derivative_of_scripted_softplus_is_torchs_fault():
-    """Its rule for the derivative is e^x / (e^x + 1): where e^x overflows, the derivative of that is NaN.
+    """TorchScript computes the derivative as e^x / (e^x + 1), whose own derivative is NaN where e^x overflows.
 
-    Where this fails, a newer torch has mended it, and the test above can take second derivatives scripted too.
+    If this fails, a newer torch has fixed it, and the test above can include second derivatives of scripted losses.
     """
     scripted = torch.jit.script(_three_softplus)
     seconds = []

@@ -1,8 +1,8 @@
-"""The calls that torch tests its own loss modules with (its ModuleInfo records), made of our classes in their place.
+"""The calls with which torch tests its own loss modules (its ModuleInfo records), made with our classes.
 
-They stand in ``torch.testing._internal.common_modules`` of the installed package, which needs expecttest: 552 calls of
-19 classes, in float32 and float64. Values and gradients are torch's, eager and scripted, but where a spec declares that
-they differ. Scripted modules get lists where torch's calls of CTCLoss give tuples, which no scripted module can take.
+The installed package has them in ``torch.testing._internal.common_modules``, which needs expecttest: 552 calls of 19
+classes, in float32 and float64. Values and gradients must be torch's, eager and scripted, unless a spec declares a
+difference. Scripted modules get lists where torch's calls of CTCLoss give tuples, which TorchScript does not accept.
 """
 
 import pytest
@@ -26,7 +26,7 @@ MODULES = [info for info in module_db if info.module_cls.__name__.endswith('Loss
 
 
 def calls(info, dtype):
-    """The name, and the arguments of the constructor and of the call, of every call with one class."""
+    """The name, constructor arguments and call arguments of every call of one class."""
     torch.manual_seed(0)
     for at, made in enumerate(info.module_inputs_func(info, 'cpu', dtype, requires_grad=True, training=True)):
         name = f'{info.module_cls.__name__} {str(dtype).removeprefix("torch.")} {at} {made.desc}'.strip()
@@ -34,7 +34,7 @@ def calls(info, dtype):
 
 
 def results(form, loss, call, dtype):
-    """What a form of the loss returns for arguments in one precision, and its gradient for each that requires one."""
+    """The result of a loss, eager or scripted, in one precision, and its gradients for arguments that require one."""
     cast = FunctionInput(
         *(_cast(x, dtype) for x in call.args), **{key: _cast(x, dtype) for key, x in call.kwargs.items()}
     )
@@ -46,7 +46,7 @@ def results(form, loss, call, dtype):
 
 
 def _cast(x, dtype):
-    """A copy of an argument; a leaf, where it requires a gradient."""
+    """A copy of an argument, a leaf if it requires a gradient."""
     if not isinstance(x, torch.Tensor):
         return x
     cast = x.detach().clone().to(dtype) if x.is_floating_point() else x.clone()
@@ -63,7 +63,7 @@ def scripted(loss, call):
 
 
 @pytest.mark.parametrize('form', [eager, scripted], ids=lambda form: form.__name__)
-@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")  # torch's, of its own KLDivLoss
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")  # torch warns about its own KLDivLoss
 def test_torch_module_calls(form, score):
     for info in MODULES:
         for dtype in (torch.float32, torch.float64):
@@ -72,7 +72,7 @@ def test_torch_module_calls(form, score):
 
 
 def take(score, info, dtype, form):
-    """All calls of one class in one precision."""
+    """Runs all calls of one class in one precision."""
     host = info.module_cls.__name__
     if host in NOT_OURS:
         score.leave_out(host, NOT_OURS[host])

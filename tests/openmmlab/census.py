@@ -1,9 +1,9 @@
-"""Counts what the configs shipped with the OpenMMLab packages use: every loss class, with every set of arguments.
+"""Counts the losses in the configs shipped with the OpenMMLab packages: every class, with every set of arguments.
 
-And the heads under which they stand, as ``mmseg.FCNHead.loss_decode``.
+It also lists the places in heads that hold them, such as ``mmseg.FCNHead.loss_decode``.
 
-Usage: census.py FILE, in the environment that install.sh makes. ``docs/host_classes.json`` is such a file: the tables
-of ``make docs`` and the pairs that the host tests compare are made from it.
+Usage: census.py FILE, in the environment that install.sh makes. ``docs/host_classes.json`` is such a file. The
+tables of ``make docs`` and the pairs that the host tests compare derive from it.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ from torch import nn  # noqa: E402
 
 
 def loss_classes() -> dict[str, type[nn.Module]]:
-    """Every loss class that a package defines and registers, by its full name."""
+    """All loss classes that a package defines and registers, by full name."""
     found = {}
     for package in HOSTS:
         for name, cls in inspect.getmembers(losses_of(package), inspect.isclass):
@@ -36,7 +36,7 @@ def loss_classes() -> dict[str, type[nn.Module]]:
 
 
 def config_files() -> list[tuple[str, Path]]:
-    """The configs of every package's wheel."""
+    """The configs in every package's wheel."""
     return [
         (package, path)
         for package in HOSTS
@@ -45,7 +45,7 @@ def config_files() -> list[tuple[str, Path]]:
 
 
 def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> Iterator[tuple[str, str, str]]:
-    """The loss dicts of a config: the class each means, its arguments as JSON, and the place in the dict around it."""
+    """The loss dicts of a config: class, arguments as JSON, and place in the enclosing dict."""
     for node, full, place in _dicts(config, scope):
         if full in known:
             arguments = {key: value for key, value in node.items() if key not in ('type', '_scope_', '_delete_')}
@@ -53,9 +53,9 @@ def uses(config: Mapping[str, Any], scope: str, known: Mapping[str, type]) -> It
 
 
 def _dicts(node: Any, scope: str, place: str = '') -> Iterator[tuple[Mapping[str, Any], str, str]]:
-    """All dicts with a type, its full name, and the innermost dict around it that has one, with the path from there.
+    """All dicts with a type, with its full name, the innermost enclosing dict with a type, and the path from there.
 
-    mmengine builds what is inside a dict in that one's scope.
+    A dict's ``_scope_`` applies to everything inside it, as in mmengine.
     """
     if isinstance(node, Mapping):
         scope = node.get('_scope_', scope)
@@ -71,7 +71,7 @@ def _dicts(node: Any, scope: str, place: str = '') -> Iterator[tuple[Mapping[str
 
 
 def _full_name(kind: Any, scope: str) -> str:
-    """What a type means, with its package; empty where it is none."""
+    """The full name of a type; '' if it is not a name."""
     if isinstance(kind, type):
         return f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
     if not isinstance(kind, str):
@@ -80,7 +80,7 @@ def _full_name(kind: Any, scope: str) -> str:
 
 
 def census() -> dict[str, Any]:
-    """All loss classes, with the number of uses of each set of arguments; and how many configs were read."""
+    """All loss classes with the number of uses of each set of arguments, and the number of configs read."""
     known = loss_classes()
     counts: Counter[tuple[str, str]] = Counter()
     places: Counter[tuple[str, str]] = Counter()
@@ -89,7 +89,7 @@ def census() -> dict[str, Any]:
     for package, path in track(config_files(), 'configs'):
         try:
             config = Config.fromfile(path, import_custom_modules=False)
-        except Exception as error:  # some refer to files that their wheel lacks
+        except Exception as error:  # some name files that are not in their wheel
             unread.append(f'{package}: {type(error).__name__}')
             continue
         read += 1

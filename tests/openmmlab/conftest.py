@@ -1,4 +1,4 @@
-"""Before any test module here imports an OpenMMLab package."""
+"""Installs the shim before any test module here imports an OpenMMLab package."""
 
 import shim
 

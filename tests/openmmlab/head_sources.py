@@ -1,4 +1,4 @@
-"""Reads in the source of a head which of its parameters become losses, and how it calls these."""
+"""Reads from the source of a head which of its parameters become losses, and how it calls them."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ ROOTS = frozenset({
     'compute_distill_losses', 'g_step', 'd_step_real', 'd_step_fake', 'generator_loss', 'forward_train_d',
     'two_stage_loss', 'calculate_loss_with_type', '_forward_train',
 })  # fmt: skip
-"""Methods with which a training step begins, or that a model around the head calls."""
+"""The methods with which a training step begins, or that the model calls."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Site:
     """A call of a loss in a head's source.
 
     Attributes:
-        method: where it stands.
-        positional: how many arguments are given by position.
-        named: the names of the others, without ``**``, with the source of what is given.
+        method: the method with the call.
+        positional: the number of positional arguments.
+        named: the keyword arguments, without ``**``, with their source.
     """
 
     method: str
@@ -32,16 +32,16 @@ class Site:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of what is given by name; None is not given."""
+        """The names of keyword arguments other than None."""
         return frozenset(name for name, value in self.named if value != 'None')
 
 
 _WRITTEN: dict[type, ast.ClassDef] = {}
-"""What classes are made from that stand for others."""
+"""The base of classes that stand for others."""
 
 
 def written_classes(folder: Path) -> dict[str, type]:
-    """Classes with the names and the bases of those in a package that cannot be imported, to be read like others."""
+    """Classes with the names and bases of those in a package that cannot be imported, so that they can be read."""
     nodes = {
         node.name: node
         for path in sorted(folder.rglob('*.py'))
@@ -62,7 +62,7 @@ def written_classes(folder: Path) -> dict[str, type]:
 
 @cache
 def _methods(cls: type) -> dict[str, ast.FunctionDef]:
-    """The functions a class itself defines, as they are written."""
+    """The syntax trees of the functions that a class itself defines."""
     if cls in _WRITTEN:
         return {n.name: n for n in _WRITTEN[cls].body if isinstance(n, ast.FunctionDef)}
     try:
@@ -73,7 +73,7 @@ def _methods(cls: type) -> dict[str, ast.FunctionDef]:
 
 
 def _definitions(cls: type, name: str) -> Iterator[ast.FunctionDef]:
-    """What a call of a method runs: the last definition, and those it hands on to by ``super()``."""
+    """The definitions that a call of a method runs: the last one, and those it reaches by ``super()``."""
     for method in filter(None, (_methods(owner).get(name) for owner in cls.__mro__)):
         yield method
         if f'super().{name}(' not in ast.unparse(method) and f', self).{name}(' not in ast.unparse(method):
@@ -82,7 +82,7 @@ def _definitions(cls: type, name: str) -> Iterator[ast.FunctionDef]:
 
 @cache
 def _reachable(cls: type) -> list[ast.FunctionDef]:
-    """All methods that a training step comes to, from those that begin one."""
+    """All methods that a training step reaches."""
     names = {name for owner in cls.__mro__ for name in _methods(owner)}
     found: dict[str, list[ast.FunctionDef]] = {}
     fresh = names & ROOTS
@@ -97,7 +97,7 @@ def _reachable(cls: type) -> list[ast.FunctionDef]:
 
 @cache
 def attributes(cls: type) -> dict[str, str]:
-    """The attribute that holds what is built from each parameter of the constructors whose name says loss."""
+    """The attribute that holds the module built from each constructor parameter named after a loss."""
     found = {}
     for owner in reversed(cls.__mro__):
         init = _methods(owner).get('__init__')
@@ -119,9 +119,9 @@ def _parameters(method: ast.FunctionDef) -> set[str]:
 
 
 def sites(cls: type, attribute: str, index: str = '') -> list[Site]:
-    """The calls of ``self.<attribute>``, or of what its loops and local names call so, anywhere in a head.
+    """The calls of ``self.<attribute>`` anywhere in a head, also by loop variables and local names.
 
-    ``index`` chooses those of one element: a number, or a key.
+    ``index`` selects those of one element, by number or key.
     """
     found = []
     for method in _reachable(cls):
@@ -142,9 +142,9 @@ def sites(cls: type, attribute: str, index: str = '') -> list[Site]:
 
 
 def _aliases(method: ast.FunctionDef, attribute: str) -> set[str]:
-    """Local names that hold the loss, or run over a list of losses: what is assigned or looped over without a call."""
+    """Local names for the loss, or for elements of a list of losses, from assignments and loops."""
     names: set[str] = set()
-    for _ in range(3):  # a list, its element, another name for it
+    for _ in range(3):  # a list, its element, another name for the element
         for node in ast.walk(method):
             if isinstance(node, ast.Assign):
                 value, targets = node.value, node.targets

@@ -1,4 +1,4 @@
-"""Heads of the real packages from the configs in their wheels: as shipped, and with our losses."""
+"""Heads of the real packages, from the configs in their wheels, as shipped and with our losses."""
 
 import copy
 import importlib.util
@@ -24,17 +24,17 @@ from lossreg.spec import Role
 
 
 def shipped_file(package: str, path: str) -> Path:
-    """A config file as the package's wheel carries it."""
+    """A config file in the package's wheel."""
     return Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'configs' / path
 
 
 def shipped_config(package: str, path: str) -> Config:
-    """That config, read."""
+    """The config in that file."""
     return Config.fromfile(shipped_file(package, path))
 
 
 def with_our_losses(package: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config in which every loss that plain names mean to the package is ours, as ``lossreg migrate`` would do it."""
+    """A config with our losses in place of the package's, as ``lossreg migrate`` would write it."""
     return _migrated(config, package, stand_ins())
 
 
@@ -51,7 +51,7 @@ def _migrated(node: Any, scope: str, known: Mapping[str, StandIn]) -> Any:
 
 
 def built(package: str, cfg: Mapping[str, Any]) -> nn.Module:
-    """A module from its config, whose plain names are the package's."""
+    """A module built from a config whose plain names are the package's."""
     with DefaultScope.overwrite_default_scope(package):
         return MODELS.build(ConfigDict(copy.deepcopy(cfg)))  # DETR's head changes it
 
@@ -67,7 +67,7 @@ def both_heads(package: str, cfg: Mapping[str, Any]) -> tuple[nn.Module, nn.Modu
 
 @contextmanager
 def losses_called() -> Iterator[set[str]]:
-    """The losses that are called meanwhile, each by its package and name."""
+    """Records the losses called inside the context, by package and name."""
     called = set()
 
     def note(module: nn.Module, _: Any) -> None:
@@ -81,9 +81,9 @@ def losses_called() -> Iterator[set[str]]:
 
 @contextmanager
 def called_as_the_table_says(head: nn.Module) -> Iterator[None]:
-    """Asserts of every call of the head's losses meanwhile that it is one that ``lossreg.head_calls`` names.
+    """Asserts that every call of the head's losses inside the context is in the table of ``lossreg.head_calls``.
 
-    A head that :func:`both_heads` did not make is not looked at.
+    Heads that :func:`both_heads` did not make are not checked.
     """
     package, cfg = getattr(head, 'written', ('', {}))
     wrong: list[str] = []
@@ -101,7 +101,7 @@ def called_as_the_table_says(head: nn.Module) -> Iterator[None]:
 
 
 def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[LossInConfig]:
-    """The losses that a head's own config names."""
+    """The losses named by a head's config."""
     plain = ConfigDict(cfg).to_dict()
     known = stand_ins()
     found = []
@@ -116,7 +116,7 @@ def losses_of_head(package: str, cfg: Mapping[str, Any]) -> list[LossInConfig]:
 
 
 def modules_of(head: nn.Module, place: Head) -> list[nn.Module]:
-    """The losses that a head has built from the place of its config; none where it holds them otherwise."""
+    """The losses that a head has built from a place in its config; empty if it holds them elsewhere."""
     base, _, index = place.option.partition('[')
     held = getattr(head, attributes(type(head)).get(base, base), None)
     if isinstance(held, nn.ModuleList):
@@ -127,7 +127,7 @@ def modules_of(head: nn.Module, place: Head) -> list[nn.Module]:
 def _compare(
     found: LossInConfig, wrong: list[str], right: set[str], module: nn.Module, positional: tuple, named: dict
 ) -> None:
-    """Notes what is wrong with one call: the arguments, the constants, or the shapes that our call is meant for."""
+    """Records what is wrong with one call: its arguments, constants or shapes."""
     names = list(inspect.signature(getattr(module, '_forward', module.forward)).parameters)
     bound = {**dict(zip(names, positional, strict=False)), **named}
     bound = {name: value for name, value in bound.items() if value is not None}
@@ -137,12 +137,12 @@ def _compare(
         state = {i.name for i in unit.inputs if i.state or i.role is Role.NOISE}
         taken = {unit.call.parameter_of(i.name): i for i in unit.inputs if i.name not in state}
         missing = (taken.keys() | request.constants.keys()) ^ bound.keys()
-        # our call may have no input for what the loss takes, and makes nothing of
+        # our call may have no input for an argument that the loss accepts but ignores
         beside = {n for n in missing & bound.keys() if n in inspect.signature(unit.loss.forward).parameters}
         beside -= {i.name for i in unit.call.inputs if i.when(unit.as_called)}
         constants = {n: bound.get(n) for n in request.constants}
         ranks = [(i, bound[p]) for p, i in taken.items() if i.dims and isinstance(bound.get(p), Tensor)]
-        off = {x.dim() - len(i.dims) for i, x in ranks}  # a head may give one dimension more, or fewer, of everything
+        off = {x.dim() - len(i.dims) for i, x in ranks}  # a head may give all tensors one dimension more or fewer
         said.append(
             f'{request.heads}: {sorted(bound)}, constants {constants}, dimensions off by {off}; '
             f'the table says {sorted(taken)}, {dict(request.constants)}, call {unit.call.name}'
@@ -154,24 +154,24 @@ def _compare(
 
 
 def own_loss(head: nn.Module, *call: Any) -> dict[str, Any]:
-    """What most heads offer."""
+    """Calls a head as most heads are called."""
     return head.loss(*call)
 
 
 Step = Callable[..., Mapping[str, Any]]
-"""Takes a head and what a call of it takes, and returns its losses."""
+"""A function from a head and the arguments of its call to its losses."""
 
 
 def losses_and_gradients(head: nn.Module, *call: Any, step: Step = own_loss) -> dict[str, Tensor]:
-    """What one training step of the head computes: its losses, and the gradient of their sum for each parameter."""
-    torch.manual_seed(0)  # samplers draw
-    losses = step(head, *copy.deepcopy(call))  # YOLOv5's head changes the boxes
+    """The losses of one training step of the head, and the gradient of their sum for each parameter."""
+    torch.manual_seed(0)  # samplers draw random numbers
+    losses = step(head, *copy.deepcopy(call))  # YOLOv5's head modifies the boxes
     flat = {
         f'{name}[{i}]': value
         for name, values in losses.items()
         for i, value in enumerate(values if isinstance(values, list) else [values])
     }
-    sum(value.mean() for name, value in flat.items() if 'loss' in name).backward()  # as mmengine adds them up
+    sum(value.mean() for name, value in flat.items() if 'loss' in name).backward()  # as in mmengine
     gradients = {f'gradient of {n}': p.grad for n, p in head.named_parameters() if p.grad is not None}
     return {n: v.detach() for n, v in flat.items()} | gradients
 
@@ -179,12 +179,12 @@ def losses_and_gradients(head: nn.Module, *call: Any, step: Step = own_loss) -> 
 def assert_same_step(
     shipped: nn.Module, ours: nn.Module, *call: Any, step: Step = own_loss, kept: str = ''
 ) -> set[str]:
-    """Both heads compute the same losses and gradients, none missing; ours with no host's loss but the one kept.
+    """Asserts that both heads compute the same losses and gradients, and that ours calls no host's loss but ``kept``.
 
-    Levels without objects may have a loss of 0, but not all levels.
+    Levels without objects may have loss 0, but not all levels.
 
     Returns:
-        the names of those of ours that it called.
+        The names of our losses that were called.
     """
     with called_as_the_table_says(shipped):
         want = losses_and_gradients(shipped, *call, step=step)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes a virtual environment with the real OpenMMLab packages, and this checkout, for `pytest -m openmmlab`.
+# Creates a virtual environment with the real OpenMMLab packages and this checkout, for `pytest -m openmmlab`.
 # Usage: install.sh VENV [openmmlab|onedl]        PYTHON=python3.12 chooses another interpreter.
-# onedl: the maintained forks of mmengine, mmcv and four hosts; there are no others. Tests of missing hosts are skipped.
-# From PyPI alone, Linux gets a torch with CUDA; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves 3 GB.
+# onedl: the maintained forks, which exist for mmengine, mmcv and four hosts. Tests of missing hosts are skipped.
+# PyPI has torch with CUDA for Linux; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves 3 GB.
 set -euo pipefail
 
 venv=${1:?usage: install.sh VENV [openmmlab|onedl]}
@@ -10,7 +10,7 @@ flavour=${2:-openmmlab}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 
-# mmengine 0.10.7 imports pkg_resources, which setuptools 82 dropped; so its pin is the one that cannot be kept.
+# mmengine 0.10.7 imports pkg_resources, which setuptools 82 dropped, so setuptools cannot have its pinned version.
 pins=$(mktemp)
 trap 'rm -f "$pins"' EXIT
 grep -v '^setuptools==' "$root/constraints.txt" >"$pins"
@@ -23,9 +23,9 @@ onedl) engine=onedl-mmengine==0.10.12 ;;
 *) echo "install.sh: there is no flavour '$flavour', only openmmlab and onedl" >&2 && exit 2 ;;
 esac
 install torch==2.13.0 "$engine" setuptools wheel cython
-# Without its dependencies, because it may be built for another torch: shim.py declares what is then missing.
+# Without dependencies, because it may be built for another torch; shim.py declares what is missing then.
 install --no-deps torchvision==0.28.0
-# mmcv without compiled operators; no loss needs one. The fork compiles none where its build sees no torch.
+# mmcv without compiled operators, which no loss needs. The fork compiles none if its build finds no torch.
 if [ "$flavour" = onedl ]; then
     install opencv-python-headless
     install --no-deps onedl-mmcv==2.3.6
@@ -33,7 +33,7 @@ else
     install mmcv-lite==2.1.0
 fi
 
-# The hosts and what they import. Their own requirements name packages that no longer build, or older ones.
+# The hosts and their imports. Their own requirements name outdated packages, or ones that no longer build.
 install scipy shapely six terminaltables tqdm prettytable einops mat4py modelindex json-tricks munkres ordered-set ftfy \
   regex joblib pycocotools importlib-metadata matplotlib numba rapidfuzz pyclipper lmdb scikit-image trimesh
 if [ "$flavour" = onedl ]; then

@@ -1,4 +1,4 @@
-"""Finds the loss classes of the real OpenMMLab packages, some of which refuse to be imported beside the others."""
+"""Finds the loss classes of the real OpenMMLab packages, some of which cannot be imported together unaided."""
 
 import collections
 import collections.abc
@@ -20,10 +20,10 @@ from torch import nn
 HOSTS = (
     'mmdet', 'mmpose', 'mmseg', 'mmpretrain', 'mmrazor', 'mmyolo', 'mmrotate', 'mmaction', 'mmdet3d', 'mmocr', 'mmagic',
 )  # fmt: skip
-"""The packages whose losses ours stand in for, in the order in which they take plain names."""
+"""The packages whose losses ours stand in for, in the order of their claims on plain names."""
 
 IN_MODELS = ('mmocr',)
-"""Packages that offer their losses in ``models``, not in ``models.losses``."""
+"""Packages with losses in ``models``, not in ``models.losses``."""
 
 BOUND_TO_OLDER = ('mmrotate', 'mmyolo', 'mmocr')
 """Packages that assert at import that mmcv and mmdet are older than those installed."""
@@ -39,38 +39,38 @@ NOT_NEEDED = {
         'mmagic.models.editors.dic',
     ),
 }
-"""What packages import for models that no loss needs: a library without a build, modules their wheel forgot, and
-mmagic's own models and tools, which import diffusers, requests and names that numpy 2 dropped."""
+"""Imports of packages that no loss needs: a library without a build, modules missing in a wheel, and mmagic's own
+models and tools, which import diffusers, requests and names that numpy 2 dropped."""
 
 WITH_CONSTANTS = ('mmagic',)
-"""Packages whose losses compute constants when they are built: GANLoss its blur."""
+"""Packages whose losses compute constants when they are built, such as the blur of GANLoss."""
 
 
 NAMES_FLOAT32 = ('mmocr',)
-"""Packages whose losses make tensors of ``torch.float32`` by that name, and ask it for nothing else."""
+"""Packages whose losses name ``torch.float32`` only to create tensors."""
 
 
 HIDDEN = {'mmseg.KLDivLoss': 'mmseg.models.losses.kldiv_loss'}
-"""Classes that their package registers only when their own module is imported."""
+"""Classes that are registered only when their own module is imported."""
 
 
 def is_installed(package: str) -> bool:
-    """Whether the package, or for ``torch`` nothing more than this environment, is there."""
+    """Whether the package is installed; ``torch`` always is."""
     return importlib.util.find_spec(package) is not None
 
 
 def is_fork(package: str) -> bool:
-    """Whether the maintained fork of a package is installed under its name."""
+    """Whether the maintained fork of a package is installed under the package's name."""
     return any(name.startswith('onedl-') for name in packages_distributions().get(package, ()))
 
 
 @cache
 def losses_of(package: str) -> ModuleType:
-    """The module that holds a package's loss classes; skips the test where the package is not installed."""
+    """The module with a package's loss classes; skips the test if the package is not installed."""
     if not is_installed(package):
         pytest.skip(f'{package} is not installed')
     if package == 'mmyolo':
-        losses_of('mmrotate')  # mmyolo imports it without saying so
+        losses_of('mmrotate')  # mmyolo needs it without importing it
     if package == 'mmrotate':
         collections.Sequence = collections.abc.Sequence  # its name before Python 3.10
     if package == 'mmrazor':
@@ -85,19 +85,19 @@ def losses_of(package: str) -> ModuleType:
 
 
 def host_class(name: str) -> type[nn.Module]:
-    """The class that a spec calls ``mmdet.FocalLoss``."""
+    """The host's class with a name such as ``mmdet.FocalLoss``."""
     package, cls = name.split('.')
     losses = losses_of(package)
     if name in HIDDEN:
         losses = importlib.import_module(HIDDEN[name])
-    if not hasattr(losses, cls):  # mmpose and mmocr offer some by their registry alone
+    if not hasattr(losses, cls):  # mmpose and mmocr have some only in their registries
         return importlib.import_module(f'{package}.registry').MODELS.module_dict[cls]
     found: type[nn.Module] = getattr(losses, cls)
     return found
 
 
 def host_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """A host's loss, with its own constants in double precision."""
+    """A host's loss with its constants in double precision."""
     cls, before = host_class(name), torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if name.partition('.')[0] in WITH_CONSTANTS else before)
     try:
@@ -107,19 +107,19 @@ def host_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def named_in_double(host: nn.Module) -> AbstractContextManager[object]:
-    """Lets a host that names float32 name float64."""
+    """Makes float32, where a host names it, mean float64."""
     names_it = type(host).__module__.partition('.')[0] in NAMES_FLOAT32
     return mock.patch.object(torch, 'float32', torch.float64 if names_it else torch.float32)
 
 
 def is_torchs(cls: type[nn.Module]) -> bool:
-    """Whether a host's class is torch's own under another name."""
+    """Whether a host's class is torch's own class."""
     return all(method.__module__.partition('.')[0] == 'torch' for method in (cls.__init__, cls.forward))
 
 
 def _name_what_torch_dropped() -> None:
-    """mmrazor's quantization imports functions that torch.ao no longer has. They are never called here."""
-    importlib.import_module('torch.ao.quantization.backend_config.utils')  # used without being imported
+    """Defines functions that mmrazor's quantization imports and torch.ao no longer has. They are never called here."""
+    importlib.import_module('torch.ao.quantization.backend_config.utils')  # mmrazor uses it without importing it
     mappings = importlib.import_module('torch.ao.quantization.fuser_method_mappings')
     for name in ('reverse2', 'reverse3', 'reverse_sequential_wrapper2'):
         if not hasattr(mappings, name):
@@ -131,7 +131,7 @@ def _name_what_torch_dropped() -> None:
 
 
 def _name_mmcls() -> None:
-    """mmrazor takes one function from mmcls, whose name is mmpretrain today."""
+    """Defines mmcls, today's mmpretrain, from which mmrazor imports one function."""
     path = 'models.losses.cross_entropy_loss'
     sys.modules.setdefault(f'mmcls.{path}', importlib.import_module(f'mmpretrain.{path}'))
     for name in ('mmcls', 'mmcls.models', 'mmcls.models.losses'):

@@ -1,4 +1,4 @@
-"""A loss of ours beside the host's that it stands in for: built alike, called alike, and held against each other."""
+"""Pairs of our loss and the host's that it stands in for, built and called in the same way, and compared."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ EXACT = Tolerance(rtol=1e-9, atol=1e-12)
 LARGE_BATCH = (40, 2, 3, 5, 6)
 SIZES = (TRACED_SIZES, OTHER_SIZES, LARGE_BATCH)
 OWN_GRADIENT = 'gradient: the derivative'
-"""How differences from hosts begin whose gradient is not that of what they return."""
+"""The beginning of differences from hosts whose gradient is not that of their result."""
 AVG_FACTORS = (2.5, 3, torch.tensor(7.25, dtype=torch.float64))
 
 
@@ -47,12 +47,12 @@ class Pair:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What the host's call takes."""
+        """The parameters of the host's call."""
         return inspect.signature(call_of(self.host)).parameters
 
     @property
     def is_callable(self) -> bool:
-        """Whether the host takes what ours does, but for random draws and state, which it makes and keeps itself."""
+        """Whether the host takes what ours does, except random draws and state, which it provides itself."""
         kinds = {p.kind for p in self.parameters.values()}
         own = {i.name for i in self.ours.inputs if i.role is Role.NOISE or i.state}
         given = self.ours.arguments({i.name: i.name for i in self.ours.inputs}).keys() - own
@@ -65,12 +65,12 @@ class Pair:
 
 
 def call_of(loss: nn.Module | type[nn.Module]) -> Callable[..., Any]:
-    """The method that tells what a loss takes: ``forward``, or what mmaction's, taking anything, hands it on to."""
+    """The method whose signature shows what a loss takes: ``forward``, or the method to which mmaction's delegates."""
     return getattr(loss, '_forward', loss.forward)
 
 
 def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
-    """Every loss of ours with every class it stands in for."""
+    """All our losses with each class they stand in for."""
     for cls in load_losses().values():
         for host in cls.spec.stands_in_for:
             package = host.name.partition('.')[0]
@@ -81,7 +81,7 @@ def stand_ins() -> Iterator[tuple[type[nn.Module], HostClass]]:
 
 
 def pairs() -> Iterator[Pair]:
-    """Every variant a host's constructor takes, in every call its heads make, with every set of inputs it takes."""
+    """Every variant that a host's constructor takes, in every call of its heads, with every set of inputs it takes."""
     for cls, host in stand_ins():
         if host.name in BY_HAND:
             continue
@@ -98,7 +98,7 @@ def pairs() -> Iterator[Pair]:
 
 
 def comparable(unit: Unit, loss: nn.Module) -> bool:
-    """Whether the host computes the same: not where it draws numbers we cannot give it, or results of another shape."""
+    """Whether the host computes the same; not if it draws numbers that we cannot set, or returns another shape."""
     random = any(i.role is Role.NOISE for i in unit.inputs) and unit.name not in DRAWS_LIKE
     return not random and not (
         getattr(loss, 'reduction', '') == 'none' and declared(unit.name, 'one number for each sample')
@@ -106,7 +106,7 @@ def comparable(unit: Unit, loss: nn.Module) -> bool:
 
 
 def with_reduction(loss: nn.Module, reduction: str) -> nn.Module:
-    """A copy that reduces otherwise."""
+    """A copy with another reduction."""
     changed = copy(loss)
     changed.reduction = reduction
     return changed
@@ -120,7 +120,7 @@ def paired(unit: Unit, host: nn.Module, stands_in_for: str = '') -> Pair:
 
 
 def evaluate(loss: Callable[..., Any], arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
-    """What the loss returns, by the names of ``call``, and its gradient for every argument that requires one."""
+    """The outputs of the loss, by the names in ``call``, and its gradient for every argument that requires one."""
     leaves = [t for a in arguments.values() for t in _tensors_in(a) if t.requires_grad]
     names = ('loss',) if call is None else call.outputs
     losses = names if call is None else call.losses
@@ -142,10 +142,10 @@ def _tensors_in(argument: Any) -> list[Tensor]:
 
 
 def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
-    """The host's numbers in true double precision.
+    """The host's numbers, all in double precision.
 
-    An argument without default that we leave out is None. Hosts get copies, because some write into what they get, and
-    the random draws, which are inputs of ours.
+    Arguments without default that we leave out are None. Hosts get copies, because some write into their arguments, and
+    the random draws, which are inputs of our losses.
     """
     parameters = inspect.signature(call_of(host)).parameters.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -156,7 +156,7 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
     # a copy, because some hosts remember the first call's number of classes
     own = deepcopy(host).double()
     for name, value in vars(own).items():
-        if isinstance(value, Tensor) and value.is_floating_point():  # class weights that are no buffers
+        if isinstance(value, Tensor) and value.is_floating_point():  # class weights that are not buffers
             setattr(own, name, value.double())
     in_their_form = IN_THEIR_FORM.get(type(host).__name__, lambda given: given)
     draws = mock.patch.object(torch, 'rand_like', side_effect=noise) if noise else nullcontext()
@@ -165,7 +165,7 @@ def evaluate_host(host: nn.Module, arguments: Mapping[str, Any], call: Call | No
 
 
 def _copied(argument: Any) -> Any:
-    """An argument with its tensors copied, and still part of the graph."""
+    """An argument with copied tensors, still connected to the graph."""
     if isinstance(argument, Mapping):
         return type(argument)({key: _copied(value) for key, value in argument.items()})  # mmengine's dicts too
     if isinstance(argument, (tuple, list)):
@@ -175,11 +175,10 @@ def _copied(argument: Any) -> Any:
 
 @contextmanager
 def in_double() -> Iterator[None]:
-    """Keeps a host's arithmetic in float64.
+    """Keeps a host's arithmetic in float64 and on the CPU.
 
-    Hosts put labels and weights through ``.float()``, and multiply integer tensors by numbers, which would leave
-    float32's precision in float64's clothes; and mmcv keeps the denominators of rotated boxes from 0 by adding 1e-8.
-    What wants to be on CUDA stays here.
+    Hosts call ``.float()`` on labels and weights and multiply integer tensors by numbers, which would give float64
+    numbers with the precision of float32. mmcv adds 1e-8 to denominators of rotated boxes.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -221,7 +220,7 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
         got = evaluate(loss, {**arguments_of(unit, inputs, dtype), **options}, unit.call)
         for name, ours in got.items():
             assert np.isfinite(ours).all(), f'{what} {dtype}: {name} is not finite'
-        if not want:  # the host's numbers are declared to be others here
+        if not want:  # the host's numbers are declared to differ here
             continue
         lost = [~np.isfinite(want[name]) for name in unit.call.losses if name in want]
         agreement = compare(got, {n: fill(w, got[n], lost) for n, w in want.items()}, tolerance, extreme)
@@ -229,9 +228,9 @@ def assert_agree(pair: Pair, inputs: Mapping[str, Any], what: str = '', extreme:
 
 
 def fill(theirs: np.ndarray, ours: np.ndarray, lost: Sequence[np.ndarray]) -> np.ndarray:
-    """The host's numbers, with ours in the place of those that are not finite, or gradients of a loss that is not.
+    """The host's numbers, with ours in place of non-finite ones and of gradients of a non-finite loss.
 
-    ``lost`` tells where the host's losses are not finite: what clamps make of NaN in the backward pass is no gradient.
+    ``lost`` tells where the host's losses are not finite: a clamp turns NaN into an arbitrary gradient.
     """
     if theirs.shape != ours.shape:
         return theirs
@@ -245,7 +244,7 @@ def fill(theirs: np.ndarray, ours: np.ndarray, lost: Sequence[np.ndarray]) -> np
 
 
 def ordinary_inputs(unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Inputs in several sizes, each with another kind of avg_factor; and again with some logits around 50 and -50."""
+    """Inputs of several sizes, each with another kind of avg_factor, and again with some logits around 50 and -50."""
     for seed, (choices, avg_factor) in enumerate(zip(SIZES, AVG_FACTORS, strict=True)):
         sizes = unit.sizes(choices)
         inputs = draw(unit, sizes=sizes, seed=seed)
@@ -259,16 +258,16 @@ def ordinary_inputs(unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_large(logits: Tensor) -> Tensor:
-    """A copy with a fifth of the logits around 50, and another around -50: equal ones would be sorted by chance."""
+    """A copy with a fifth of the logits around 50 and a fifth around -50; equal ones would sort arbitrarily."""
     chance = torch.rand_like(logits)
     return logits + torch.where(chance < 0.2, 50.0, torch.where(chance > 0.8, -50.0, 0.0))
 
 
-# What a host's test file writes down by hand
+# For the literal inputs of a host's test file
 
 
 def pair_of(name: str, call: str, **options: Any) -> Pair:
-    """A pair by name, with the first host's class, without optional inputs."""
+    """A pair by name, with the first host class and without optional inputs."""
     cls = load_losses()[name]
     host = cls.spec.stands_in_for[0]
     unit, *_ = Request.of({'type': name, **host.defaults, **options}, call_name=call).units()

@@ -1,4 +1,4 @@
-"""What single classes of the hosts need before they can be compared: the exceptions of ``pairs``, in one place."""
+"""Exceptions for ``pairs``: what single host classes need before they can be compared."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ FAILS = {
     ('mmseg.LovaszLoss', 'default'),
     ('mmseg.TverskyLoss', 'tanimoto'),
 }
-"""Variants and calls, by host class, in which that raises whatever it is given: its test file shows what ours do."""
+"""Variants and calls in which a host class always raises; its test file shows what ours do."""
 
 
 BY_HAND = {
@@ -29,8 +29,7 @@ BY_HAND = {
     ('mmyolo.IoULoss', 'iou'),
     ('mmyolo.OksLoss', 'sigmas'),
 }
-"""Variants whose arguments the host takes in another form, or whose call it answers in another: its test file alone
-compares them."""
+"""Variants whose arguments or results have another form in the host; only its test file compares them."""
 
 NEEDS = {
     'mmaction.CBFocalLoss': ('samples_per_cls',),
@@ -38,14 +37,14 @@ NEEDS = {
     'mmdet.CrossEntropyCustomLoss': ('num_classes',),
     'mmdet.FocalCustomLoss': ('num_classes',),
 }
-"""Constructor arguments without which a host's class cannot be built or called, although they have a default."""
+"""Constructor arguments that have a default, but without which a host class cannot be built or called."""
 
 DRAWS_LIKE = ('BMNLoss',)
-"""Losses whose hosts draw by ``torch.rand_like``, so that they can be given our draws."""
+"""Losses whose hosts draw with ``torch.rand_like``, which can be made to return our draws."""
 
 
 class Reduced(nn.Module):
-    """A host that does not reduce its numbers as it documents: mmdet does it for it, where ``needed``."""
+    """A host that does not reduce as documented; mmdet's reduction does it where ``needed``."""
 
     def __init__(self, host: nn.Module, needed: Callable[[float | None, str], bool]) -> None:
         super().__init__()
@@ -76,11 +75,11 @@ ADAPTED: Mapping[str, Callable[[nn.Module], nn.Module]] = {
         host, lambda avg_factor, reduction: avg_factor is not None or reduction == 'none'
     ),
 }
-"""Hosts that are compared by what they document, for want of arguments that count."""
+"""Hosts that are compared by their documentation, because they ignore the arguments."""
 
 
 def theirs(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in which the losses nested are mmdet's, where for ours they are ours."""
+    """Options with mmdet's nested losses in place of ours."""
     return {
         key: {**value, 'type': value['type'].replace('lossreg.', 'mmdet.')}
         if isinstance(value, Mapping) and 'type' in value
@@ -90,16 +89,16 @@ def theirs(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapted(name: str, loss: nn.Module) -> nn.Module:
-    """A host's loss as it is compared."""
+    """A host's loss, adapted for the comparison."""
     return ADAPTED[name](loss) if name in ADAPTED else loss
 
 
 def _match_lists(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Corners as nested lists, each image's of its own length."""
-    if not isinstance(given.get('match'), Tensor):  # mmpose's class of this name has none
+    """Corners as nested lists of different lengths per image."""
+    if not isinstance(given.get('match'), Tensor):  # mmpose's class of this name has no corners
         return dict(given)
     return {**given, 'match': [[pair for pair in image.tolist() if pair[0][0] != -1] for image in given['match']]}
 
 
 IN_THEIR_FORM = {'AssociativeEmbeddingLoss': _match_lists}
-"""Arguments that a host takes as no tensor, by the name of its class."""
+"""Arguments that a host does not take as tensors, by class name."""

@@ -1,6 +1,6 @@
-"""Makes the real OpenMMLab packages importable beside a current torch on the CPU. Call :func:`install` before them.
+"""Makes the real OpenMMLab packages importable with a current torch on the CPU. Call :func:`install` first.
 
-None of this reaches a loss: they are plain torch.
+Losses are not affected: they are plain torch.
 """
 
 import importlib
@@ -11,18 +11,18 @@ from types import ModuleType
 
 import torch
 
-_KEPT = []  # a library's definitions live as long as it does
+_KEPT = []  # definitions exist as long as their library object
 
 
 def install() -> None:
-    """Does nothing where mmcv is not installed."""
+    """Installs the shim; does nothing if mmcv is not installed."""
     if importlib.util.find_spec('mmcv') is not None:
         _declare_torchvision_operators()
         _stand_in_for_mmcv_operators()
 
 
 def _declare_torchvision_operators() -> None:
-    """A torchvision built for CUDA loads no operators beside a CPU torch, and then cannot describe two of them."""
+    """Declares two operators that a torchvision built for CUDA lacks beside a CPU torch, but describes at import."""
     try:
         importlib.import_module('torchvision')
     except RuntimeError:
@@ -33,12 +33,12 @@ def _declare_torchvision_operators() -> None:
 
 
 class _Operators(ModuleType):
-    """A module that has every name: as written in ``operators``, or as a function that raises when it is called."""
+    """A module with every name: the function in ``operators``, or one that raises when called."""
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
             raise AttributeError(name)
-        operators = importlib.import_module('operators')  # needs shapely, which is installed beside mmcv
+        operators = importlib.import_module('operators')  # needs shapely, which is installed with mmcv
         if hasattr(operators, name):
             return getattr(operators, name)
 
@@ -49,8 +49,8 @@ class _Operators(ModuleType):
 
 
 def _stand_in_for_mmcv_operators() -> None:
-    """mmcv-lite has the Python half of mmcv.ops, which looks its compiled half up at import."""
+    """Provides the compiled half of mmcv.ops, which mmcv-lite lacks and its Python half needs at import."""
     if importlib.util.find_spec('mmcv._ext') is None:
         module = _Operators('mmcv._ext')
-        module.__spec__ = ModuleSpec('mmcv._ext', loader=None)  # mmengine asks find_spec about loaded modules
+        module.__spec__ = ModuleSpec('mmcv._ext', loader=None)  # mmengine calls find_spec on loaded modules
         sys.modules['mmcv._ext'] = module

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def _class_of(difference, ours):
-    """The host's class; None where its package is not installed."""
+    """The host's class; None if its package is not installed."""
     package, name = difference.host.split('.')
     if package == 'torch':
         return getattr(nn, name)

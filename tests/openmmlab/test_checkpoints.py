@@ -25,11 +25,11 @@ def test_same_keys(cls, host):
         ours = copy.deepcopy(Request.of({'type': cls, **host.defaults, **options}).loss)
         try:
             other = host_loss(host.name, theirs(options))
-        except (AssertionError, TypeError):  # it has no such option, or value of it
+        except (AssertionError, TypeError):  # the host lacks this option or value
             continue
         tried += 1
         ours.load_state_dict(other.state_dict())
-        # the state that only ours keeps
+        # state that only ours keeps
         state = {i.name for c in Request.of(ours).calls() for i in c.inputs if i.state} - other.state_dict().keys()
         other.load_state_dict({key: value for key, value in ours.state_dict().items() if key not in state})
     by_hand = {entry if isinstance(entry, str) else entry[0] for entry in BY_HAND}

@@ -1,4 +1,4 @@
-"""The heads that look at the class of their loss, in the packages themselves."""
+"""The heads that check the class of their loss, in the packages themselves."""
 
 import importlib
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.openmmlab
 pytest.importorskip('mmdet', reason='needs the real OpenMMLab packages: tests/openmmlab/install.sh VENV')
 
 PACKAGES = {'Anchor3DHead': 'mmdet3d', 'OFDDistiller': 'mmrazor'}
-"""Where a family of heads is from, if not from mmdet."""
+"""The package of a family of heads, if not mmdet."""
 
 
 @pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.heads[0])

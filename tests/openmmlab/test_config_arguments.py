@@ -1,4 +1,4 @@
-"""Every set of arguments that the shipped configs give to a loss: ours beside the host's, both built from it."""
+"""Our loss against the host's, with every set of arguments in the shipped configs."""
 
 import json
 from collections.abc import Iterator
@@ -23,25 +23,25 @@ pytestmark = pytest.mark.openmmlab
 pytest.importorskip('mmdet', reason='needs the real OpenMMLab packages: tests/openmmlab/install.sh VENV')
 
 CENSUS = json.loads((Path(__file__).parents[2] / 'docs/host_classes.json').read_text())['classes']
-"""What ``census.py`` found: the arguments by the host class's full name."""
+"""The arguments found by ``census.py``, by the host class's full name."""
 
 SETS = [(host, row['arguments']) for host in CENSUS if host in stand_ins() for row in CENSUS[host]]
 
 
 LEFT_TO_HEADS = [s for s in SETS if stand_ins()[s[0]].host_class.left_to_heads.keys() & s[1].keys()]
-"""What no class is built from: ``lossreg check`` says why."""
+"""Arguments from which no class is built; ``lossreg check`` says why."""
 
 LEFT_OUT = {'mmrotate.KFLoss': {'beta'}, 'mmpose.SemiSupervisionLoss': {'warmup_iterations'}}
-"""Arguments that count otherwise in the host: differences, which the test file of each host shows."""
+"""Arguments with another meaning in the host, a difference that the host's test file shows."""
 
 
 def held_in_float32(argument: Any) -> Any:
-    """Weights of classes as our buffers hold them: hosts keep the numbers themselves."""
+    """Class weights rounded to float32 as in our buffers; hosts keep Python numbers."""
     return np.float32(argument).tolist() if isinstance(argument, (float, list)) else argument
 
 
 def pairs_of(host: str, arguments: dict[str, Any]) -> Iterator[Pair]:
-    """Ours as ``lossreg check`` builds it for the config, in its calls, without and with their optional inputs."""
+    """Our loss as ``lossreg check`` builds it for the config, in its calls, without and with optional inputs."""
     arguments = {key: value for key, value in arguments.items() if key not in LEFT_OUT.get(host, ())}
     if 'class_weight' in arguments:
         arguments['class_weight'] = held_in_float32(arguments['class_weight'])
@@ -63,7 +63,7 @@ def without_ignored(pair: Pair, inputs: dict[str, Any]) -> dict[str, Any]:
             for name, x in inputs.items()}  # fmt: skip
 
 
-@pytest.mark.filterwarnings('ignore:metainfo file')  # the paths in configs are those in a checkout
+@pytest.mark.filterwarnings('ignore:metainfo file')  # paths in configs are relative to a checkout
 @pytest.mark.parametrize(
     ('host', 'arguments'),
     [pytest.param(*s, id=f'{s[0]} {json.dumps(s[1])[:80]}') for s in SETS if s not in LEFT_TO_HEADS],
@@ -73,7 +73,7 @@ def test_same_numbers(host, arguments):
         pytest.skip('not installed')
     for pair in pairs_of(host, arguments):
         for what, inputs in ordinary_inputs(pair.ours):
-            if 'large' not in what:  # test_hosts has these: in float32 some gradients of large numbers cancel
+            if 'large' not in what:  # test_hosts covers float32, in which some gradients of large numbers cancel
                 assert_agree(pair, without_ignored(pair, inputs), what)
 
 

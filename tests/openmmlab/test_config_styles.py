@@ -1,4 +1,4 @@
-"""Configs of an installed wheel: with the setuptools that mmengine's absolute ``read_base`` still needs."""
+"""Configs of an installed wheel, with the setuptools that mmengine's absolute ``read_base`` still needs."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ print(type(loss).__module__, loss.loss_weight)
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """A folder with lossreg as its wheel installs it."""
+    """A folder with lossreg installed from its wheel."""
     folder = tmp_path_factory.mktemp('wheel')
     command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""The table of what heads give, against the source of every head in it. While they train: ``heads.py`` looks at each.
+"""Compares the table of head calls with the source of every head in it; ``heads.py`` does so for heads in training.
 
-And whole: files exported from a config, beside the losses that the real heads compute with the same numbers.
+It also compares files exported from a config with the losses of the real heads.
 """
 
 import importlib
@@ -35,7 +35,7 @@ pytest.importorskip('mmdet', reason='needs the real OpenMMLab packages: tests/op
 
 @cache
 def classes_of(package: str) -> dict[str, type]:
-    """The classes of a package by name: those registered, or where its models cannot be imported, those written."""
+    """The classes of a package by name: registered ones or, if its models cannot be imported, those in the source."""
     if not packages.is_installed(package):
         pytest.skip('not installed')
     packages.losses_of(package)
@@ -64,12 +64,12 @@ HELD = {
     ('mmseg.PIDHead', 'loss_decode[0]'): ('loss_decode', '0'),
     ('mmseg.PIDHead', 'loss_decode'): ('loss_decode', '1'),
 }
-"""The attribute, and the key in it, under which heads hold a loss that their constructor does not name so."""
+"""The attribute, and the key in it, of losses whose attribute differs from the constructor's parameter."""
 
 ELSEWHERE = {
     'vote_module_cfg.vote_loss': ('mmdet3d.models.layers.vote_module', 'VoteModule', 'vote_loss'),
 }
-"""Options of another module that a head builds, which calls the loss."""
+"""Options of a module that a head builds and that calls the loss."""
 
 BY_THE_WAY = {
     ('PAAHead', 'loss_cls'): 'get_pos_loss',
@@ -82,7 +82,7 @@ BY_THE_WAY = {
     ('OrientedRepPointsHead', 'loss_cls'): 'pointsets_quality_assessment',
     ('OrientedRepPointsHead', 'loss_bbox_refine'): 'pointsets_quality_assessment',
 }
-"""Methods that call a loss too, only to choose what is learnt."""
+"""Methods that call a loss only to select training samples."""
 
 UNSEEN = {
     'mmpose.CIDHead.coupled_heatmap_loss': 'gives None as the third of four, which the table says by name',
@@ -91,7 +91,7 @@ UNSEEN = {
     'mmagic.*.gan_loss': 'its calls differ by the values of two flags',
     'mmagic.*.loss_gan': 'its calls differ by the values of two flags, which come from their caller',
 }
-"""Rows that the source cannot show, and why not."""
+"""Rows that cannot be read from the source, and why."""
 
 
 def is_unseen(place: str) -> bool:
@@ -100,7 +100,7 @@ def is_unseen(place: str) -> bool:
 
 
 def found_sites(package: str, name: str, cls: type, option: str) -> list[Site]:
-    """The calls of the loss of an option in a head's source; none if this head has no such option."""
+    """The calls of an option's loss in a head's source; empty if the head has no such option."""
     if option in ELSEWHERE:
         module, other, option = ELSEWHERE[option]
         cls = getattr(importlib.import_module(module), other)
@@ -112,26 +112,26 @@ def found_sites(package: str, name: str, cls: type, option: str) -> list[Site]:
 
 
 Call = tuple[int, frozenset[str]]
-"""How many arguments a call has by position, and the names of the others."""
+"""The number of positional arguments of a call, and the names of the others."""
 
 POSITIONAL = {'threshold'}
-"""Constants that come by position."""
+"""Constants given by position."""
 
 
 def like_others(count: int, names: set[str]) -> Call:
-    """A call with the weight as its third argument, which some write by name."""
+    """A call with the weight as third positional argument, which some heads give by name."""
     names = names - POSITIONAL
     return (3, frozenset(names - {'weight'})) if count == 2 and 'weight' in names else (count, frozenset(names))
 
 
 def given_in(site: Site) -> Call:
-    """What a call gives; ``reduction_override`` that a method only hands on is None in all of a package's calls."""
+    """The arguments of a call; a ``reduction_override`` that is only passed on is None in all calls of a package."""
     handed_on = ('reduction_override', 'reduction_override') in site.named
     return like_others(site.positional, set(site.names) - ({'reduction_override'} if handed_on else set()))
 
 
 def said(gives: Gives) -> Iterator[Call]:
-    """The same in the table."""
+    """The arguments of a call in the table."""
     names = {*gives.named, *gives.constants}
     yield like_others(gives.positional, names)
     if gives.if_taken:
@@ -139,12 +139,12 @@ def said(gives: Gives) -> Iterator[Call]:
 
 
 def all_at_once(calls: set[Call]) -> set[Call]:
-    """How a head writes these calls if it gives None for what it has not: with the names of all."""
+    """The call of a head that makes all of these calls in one, with None for absent arguments."""
     return {like_others(2, set().union(*({'weight', *n} if c == 3 else n for c, n in calls if c in (2, 3))))}
 
 
 def options_of(package: str, name: str) -> dict[str, set[Call]]:
-    """What the table says of a head."""
+    """The rows of the table for a head, by option."""
     rows = [row for row in TABLE if row.package == package and name in row.heads.split()]
     return {
         option: {call for g in (gives if isinstance(gives, tuple) else (gives,)) for call in said(g)}
@@ -169,7 +169,7 @@ def test_every_call_in_the_source_is_in_the_table(place):
             continue
         shown += 1
         got = set(map(given_in, found))
-        # of two options that are one attribute, the head builds one or the other
+        # of two options with the same attribute, the head builds only one
         any_of = set().union(*(options[other] for other in options if built[other] == built[option]))
         assert got <= any_of or got == all_at_once(want), option
         assert want <= got or got == all_at_once(want), option
@@ -177,7 +177,7 @@ def test_every_call_in_the_source_is_in_the_table(place):
 
 
 def test_every_row_is_shown_by_a_head():
-    """No option of a row is one that none of its heads has."""
+    """Every option in a row exists in one of its heads."""
     known = {package: classes_of(package) for package in {row.package for row in TABLE}}
     for row in TABLE:
         for option in row.losses:
@@ -190,7 +190,7 @@ def test_every_row_is_shown_by_a_head():
 
 @pytest.mark.parametrize('package', [p for p in packages.HOSTS if p not in ('mmagic', 'mmocr')])
 def test_every_head_that_calls_a_loss_is_in_the_table(package):
-    """Of those registered whose source shows a call: their options are in the table, or named here as never reached."""
+    """If the source of a registered head shows a call, the option is in the table or named here as never reached."""
     registered = importlib.import_module(f'{package}.registry').MODELS.module_dict if classes_of(package) else {}
     missing = []
     for name, cls in registered.items():
@@ -214,7 +214,7 @@ LEFT_OUT = {
 
 
 class Recorded:
-    """What a loss was called with, and what it returned, by the names of its parameters."""
+    """The arguments of a call of a loss, by parameter name, and its result."""
 
     def __init__(self, module: nn.Module) -> None:
         self.names = list(inspect.signature(getattr(module, '_forward', module.forward)).parameters)
@@ -308,7 +308,7 @@ WHOLE = {
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_the_file_gives_what_the_head_computes(name, tmp_path, capsys):
-    """For the tensors of each call of a training step, with nothing added and nothing left out."""
+    """The tensors of each call in a training step are exactly the inputs of the file."""
     package, cfg, step, attribute = WHOLE[name]
     packages.losses_of(package)
     torch.manual_seed(0)
@@ -323,7 +323,7 @@ def test_the_file_gives_what_the_head_computes(name, tmp_path, capsys):
     session = onnxruntime.InferenceSession(path)
     inputs = [(i.name, i.type) for i in session.get_inputs()]
     assert recorded.calls
-    # of the sampler's call, which is of another kind, each pixel has a loss
+    # the sampler's call is different: it needs the loss of each pixel
     for given, returned in [call for call in recorded.calls if call[1].dim() == 0 and call[1].isfinite()]:
         tensors = flat(given, [i for i, _ in inputs])
         arrays = {
@@ -334,7 +334,7 @@ def test_the_file_gives_what_the_head_computes(name, tmp_path, capsys):
 
 
 def flat(given, names):
-    """The tensors of a call by the names of the file's inputs: pairs are pred_x and pred_y there."""
+    """The tensors of a call by the file's input names, such as pred_x and pred_y for a pair."""
     tensors = {}
     for parameter, value in given.items():
         if isinstance(value, tuple):

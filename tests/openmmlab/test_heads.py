@@ -1,4 +1,4 @@
-"""Our losses by type names in real configs, beside those of the real packages. In their heads: ``test_heads_*``."""
+"""Our losses by name in real configs, with the real packages installed. Heads are in ``test_heads_*``."""
 
 import json
 import os
@@ -23,7 +23,7 @@ for _package in ('mmdet', 'mmpose'):
 
 
 def run(code: str) -> list[str]:
-    """The words a fresh interpreter prints; the registries of this one are full already."""
+    """The words that a fresh interpreter prints, because this one's registries are already filled."""
     path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code],
@@ -78,7 +78,7 @@ def test_pure_python_config(tmp_path):
 
 
 def test_check_finds_the_loss_of_a_shipped_config(capsys):
-    """``lossreg check`` on a whole model's config: ours with the config's arguments, by the host's call, everywhere."""
+    """``lossreg check`` on a model's config checks our losses with the config's arguments and the host's calls."""
     config = str(shipped_file('mmpose', 'body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py'))
     assert main(['check', config, '--json']) == 0
     rows = json.loads(capsys.readouterr().out)['rows']

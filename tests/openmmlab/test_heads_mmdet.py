@@ -1,4 +1,4 @@
-"""Our losses in mmdet's heads, from the configs in its wheel. More of its heads: ``test_mmdet.py``."""
+"""Our losses in mmdet's heads, from the configs in its wheel. Further heads are in ``test_mmdet.py``."""
 
 from contextlib import nullcontext
 from unittest import mock
@@ -25,7 +25,7 @@ def _seeded():
 
 
 def samples():
-    """Two images with the same boxes, of classes 1 and 5, and none to be ignored."""
+    """Two images with the same boxes, of classes 1 and 5, and no ignored boxes."""
     from mmdet.structures import DetDataSample
 
     shape = (SIZE, SIZE)
@@ -46,7 +46,7 @@ DENSE = {
 
 
 class Undeformed(nn.Conv2d):
-    """Takes the offsets of a deformable convolution, whose compiled half mmcv-lite lacks."""
+    """Replaces a deformable convolution, whose operator mmcv-lite lacks; it accepts the offsets."""
 
     def forward(self, x, offset):
         return super().forward(x)
@@ -54,10 +54,10 @@ class Undeformed(nn.Conv2d):
 
 @pytest.mark.parametrize('config', DENSE, ids=[path.partition('/')[0] for path in DENSE])
 def test_dense_heads(config):
-    """With the averages and empty levels of a real assignment.
+    """The average factors and empty levels come from a real assignment.
 
-    In double precision: in float32, gradients of normalised layers are sums that cancel. Some heads, and mmdet's
-    cross-entropy, would leave it for boxes or labels; the boxes of the others are in float32 throughout.
+    In double precision, because gradients of normalised layers are sums that cancel in float32. Some heads, and mmdet's
+    cross-entropy, would change the dtype of boxes or labels; the boxes of the others stay in float32.
     """
     used, precision = DENSE[config]
     cfg = shipped_config('mmdet', config).model
@@ -70,7 +70,7 @@ def test_dense_heads(config):
 
 
 def test_rpn_head():
-    """It tells objects from background, in one class, and samples its anchors."""
+    """The RPN has one class, objects, and samples its anchors."""
     cfg = shipped_config('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
     cfg.rpn_head.update(in_channels=32, feat_channels=32, train_cfg=cfg.train_cfg.rpn, test_cfg=cfg.test_cfg.rpn)
     objects = samples()
@@ -81,7 +81,7 @@ def test_rpn_head():
 
 
 def test_detr_head():
-    """It makes a tensor of the class weight that the config gives as one number."""
+    """It turns the class weight, a single number in the config, into a tensor."""
     cfg = shipped_config('mmdet', 'detr/detr_r50_8xb2-150e_coco.py').model
     cfg.bbox_head.update(embed_dims=16, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
     called = assert_same_step(*both_heads('mmdet', cfg.bbox_head), torch.randn(6, 2, 20, 16), samples())
@@ -104,7 +104,7 @@ def test_heads_of_points(config):
     head.update({'train_cfg': cfg.train_cfg, 'test_cfg': cfg.test_cfg, channels: 16})
     heads = [head.double() for head in both_heads('mmdet', head)]
     for parameter in (p for h in heads for name, p in h.named_parameters() if '_emb.' in name):
-        parameter.data.mul_(0.1)  # so that the embeddings of two objects are near enough to be pushed apart
+        parameter.data.mul_(0.1)  # so that two embeddings are close enough to repel each other
     features = tuple(real(2, 16, 32, 32) for _ in range(head.get('num_feat_levels', 1)))
     assert assert_same_step(*heads, features, samples()) == KEYPOINT[config]
 
@@ -117,7 +117,7 @@ ROI = {
 
 
 def sampled(train_cfg):
-    """What the config's own assigner and sampler make of boxes at random, with the true ones among them."""
+    """Random boxes and the true ones, assigned and sampled as in the config."""
     from mmdet.registry import TASK_UTILS
 
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -130,7 +130,7 @@ def sampled(train_cfg):
 
 
 def box_losses(head, features, results, train_cfg):
-    """What RoI heads ask of their box heads, with the features of each box as given."""
+    """Calls a box head as RoI heads do, with given features per box."""
     from mmdet.structures.bbox import bbox2roi
 
     rois = bbox2roi([result.priors for result in results])
@@ -149,12 +149,12 @@ def test_box_heads(config, used):
 
 
 def mask_losses(head, features, results, truth, train_cfg):
-    """What RoI heads ask of their mask heads, with the features of each object as given."""
+    """Calls a mask head as RoI heads do, with given features per object."""
     return head.loss_and_target(head(features), results, truth, train_cfg)['loss_mask']
 
 
 def test_mask_head():
-    """The targets are cut out of polygons, because mmcv-lite cannot cut them out of bitmaps."""
+    """The targets are polygons, because mmcv-lite cannot crop bitmaps."""
     from mmdet.structures.mask import PolygonMasks
 
     cfg = shipped_config('mmdet', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model
@@ -171,7 +171,7 @@ def test_mask_head():
 
 
 def test_box_head_of_long_tailed_classes():
-    """Scores with channels for objectness, and losses and accuracies by the names that Seesaw gives them."""
+    """Scores have channels for objectness; losses and accuracies have the names that Seesaw gives them."""
     cfg = shipped_config('mmdet', 'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py').model
     head = cfg.roi_head.bbox_head
     head.update(num_classes=5)
@@ -192,7 +192,7 @@ def test_box_head_of_long_tailed_classes():
 
 
 def test_tracking_head():
-    """QDTrack's head gives integer targets, and weights that add up to the average's factor."""
+    """QDTrack's head gives integer targets, and weights whose sum is the average factor."""
     cfg = shipped_config('mmdet', 'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py')
     head = cfg.model.track_head.embed_head
     shipped, ours = both_heads('mmdet', head)
@@ -206,11 +206,11 @@ def test_tracking_head():
         torch.testing.assert_close(getattr(ours, loss)(*call, **options), want, rtol=1e-6, atol=0)
 
 
-# What mmdet asks of the class
+# Heads that check the class
 
 
 def test_dynamic_roi_head_takes_no_loss_but_its_own():
-    """It asserts that its loss is an instance of mmdet's SmoothL1Loss, whose beta it changes while it trains."""
+    """It asserts that its loss is an instance of mmdet's SmoothL1Loss, and changes its beta in training."""
     cfg = shipped_config('mmdet', 'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py').model
     cfg.roi_head.update(train_cfg=cfg.train_cfg.rcnn, test_cfg=cfg.test_cfg.rcnn)
     assert built('mmdet', cfg.roi_head).bbox_head.loss_bbox.beta == 1.0
@@ -219,7 +219,7 @@ def test_dynamic_roi_head_takes_no_loss_but_its_own():
 
 
 def test_detr_heads_know_quality_focal_loss_by_its_class():
-    """They give the IoU beside the labels to mmdet's alone; ours says that labels are not what it takes."""
+    """They give IoUs only to mmdet's class; ours refuses plain labels."""
     cfg = shipped_config('mmdet', 'detr/detr_r50_8xb2-150e_coco.py').model
     cfg.bbox_head.update(embed_dims=16, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)
     cfg.bbox_head.loss_cls = {'type': 'QualityFocalLoss', 'use_sigmoid': True}

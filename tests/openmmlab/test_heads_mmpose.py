@@ -1,4 +1,4 @@
-"""Our losses in mmpose's heads and its distiller, from the configs in its wheel."""
+"""Our losses in mmpose's heads and distiller, from the configs in its wheel."""
 
 import pytest
 import torch
@@ -20,12 +20,12 @@ def _seeded():
 
 
 def gaussian(centre: Tensor, size: int, sigma: float) -> Tensor:
-    """SimCC's labels: a bump around each centre."""
+    """SimCC's labels: a Gaussian around each centre."""
     return torch.exp(-((torch.arange(size) - centre.double()) ** 2) / (2 * sigma**2))
 
 
 def samples_of(joints: int, hidden: float = 0.3, **sizes: int):
-    """Three samples of one person each, labelled along every axis that has a size, a part of it out of sight."""
+    """Three samples of one person each, labelled along every axis with a size; some keypoints are invisible."""
     from mmpose.structures import PoseDataSample
 
     samples = []
@@ -44,7 +44,7 @@ def samples_of(joints: int, hidden: float = 0.3, **sizes: int):
     ['simcc/coco/simcc_res50_8xb64-210e_coco-256x192.py', 'rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py'],
 )
 def test_heads_of_two_axes(config):
-    """In double precision: in float32 the one scale of RTMPose's whole layer is a sum that cancels to 2e-6."""
+    """In double precision: in float32, the single scale of an RTMPose layer is a sum that cancels to 2e-6."""
     head = shipped_config('mmpose', f'body_2d_keypoint/{config}').model.head
     head.update(in_channels=8)
     shipped, ours = (h.double() for h in both_heads('mmpose', head))
@@ -62,7 +62,7 @@ def test_heads_of_two_axes(config):
     ],
 )
 def test_heads_of_coordinates(config, used):
-    """In double precision, because mmpose's flow is a sum of logarithms that cancel."""
+    """In double precision, because the logarithms in mmpose's flow cancel."""
     head = shipped_config('mmpose', f'body_2d_keypoint/topdown_regression/coco/{config}').model.head
     head.update(in_channels=8)
     shipped, ours = (h.double() for h in both_heads('mmpose', head))
@@ -75,7 +75,7 @@ def test_heads_of_coordinates(config, used):
 
 
 def narrow(config: Config) -> Config:
-    """RTMPose of another width, without what only GPUs have; its features have 1024 times that width."""
+    """RTMPose with another width and without GPU-only layers; its features have 1024 times that width."""
     width = {768: 0.03125, 1024: 0.0625}[config.model.head.in_channels]
     config.model.backbone.update(deepen_factor=0.1, widen_factor=width, norm_cfg={'type': 'BN'}, init_cfg=None)
     config.model.head.update(in_channels=int(1024 * width), out_channels=5)
@@ -83,7 +83,7 @@ def narrow(config: Config) -> Config:
 
 
 def distillers(path, tmp_path):
-    """A shipped distiller with narrow models, which it reads from files; and the same with our losses in all three."""
+    """A shipped distiller with narrow models, which it reads from files, and the same with our losses."""
     cfg = shipped_config('mmpose', f'wholebody_2d_keypoint/dwpose/{path}').model
     channels = {}
     for model in ('teacher', 'student'):
@@ -108,9 +108,9 @@ def distillers(path, tmp_path):
     ],
 )
 def test_dwpose(config, used, tmp_path):
-    """Both stages: maps and logits fade out over the epochs; then the head alone learns from its own model.
+    """Both stages: losses of maps and logits fade over the epochs; then only the head learns, from its own model.
 
-    With every keypoint in sight: mmpose's KDLoss ignores the weights that the distiller gives it, ours does not.
+    All keypoints are visible, because mmpose's KDLoss ignores the weights that the distiller gives it; ours does not.
     """
     shipped, ours = distillers(config, tmp_path)
     ours.load_state_dict(shipped.state_dict())

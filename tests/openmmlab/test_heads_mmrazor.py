@@ -1,4 +1,4 @@
-"""Our losses in mmrazor's distillers, from the configs in its wheel, beside models that have the layers they record."""
+"""Our losses in mmrazor's distillers, from the configs in its wheel, with models that have the recorded layers."""
 
 import pytest
 import torch
@@ -19,16 +19,16 @@ def _seeded():
 
 
 class Pyramid(nn.Conv2d):
-    """A neck: one map, and half as large again and again."""
+    """A neck that returns one map at successively halved sizes."""
 
     def forward(self, maps):
         return [nn.functional.avg_pool2d(super(Pyramid, self).forward(maps), 2**level) for level in range(5)]
 
 
 class Learner(nn.Module):
-    """Everything that the distillers of several tasks record, under its name there.
+    """A model with all layers that the distillers of several tasks record.
 
-    Its maps have no biases: losses that normalise them have no gradient for a bias, only rounding.
+    Its maps have no biases, whose gradient would be only rounding error in losses that normalise maps.
     """
 
     def __init__(self, width: int) -> None:
@@ -45,7 +45,7 @@ class Learner(nn.Module):
 
 
 class Distilled(nn.Module):
-    """A student, its teacher, and a distiller, as mmrazor's algorithms hold them."""
+    """A student, its teacher and a distiller, as in mmrazor's algorithms."""
 
     def __init__(self, distiller: nn.Module) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Distilled(nn.Module):
 
 
 def shipped_distiller(path):
-    """A config's distiller; what mmrazor calls mmcls is mmpretrain today."""
+    """The distiller of a config, in which mmcls is today's mmpretrain."""
     text = shipped_file('mmrazor', f'distill/{path}').read_text().replace('mmcls::', 'mmpretrain::')
     return Config.fromstring(text, '.py').model.distiller
 
@@ -80,7 +80,7 @@ DISTILLERS = {
 
 @pytest.mark.parametrize('config', DISTILLERS, ids=[path.split('/')[-1].partition('_r')[0] for path in DISTILLERS])
 def test_configurable_distiller(config):
-    """It looks up the names of ``forward``'s parameters before it trains, and gives all arguments by name."""
+    """It looks up the parameters of ``forward`` before training, and gives all arguments by name."""
     losses_of('mmrazor')
     cfg = shipped_distiller(config)
     shipped, ours = (Distilled(built('mmrazor', c)).double() for c in (cfg, with_our_losses('mmrazor', cfg)))
@@ -99,7 +99,7 @@ class Normalised(nn.Module):
 
 
 def test_overhaul_distiller_knows_its_loss_by_its_class():
-    """Beside any class but mmrazor's OFDLoss it sets no margins, without which the connectors refuse to train."""
+    """With any other class than mmrazor's OFDLoss it sets no margins, without which the connectors cannot train."""
     losses_of('mmrazor')
     cfg = shipped_distiller('mmcls/ofd/ofd_backbone_resnet50_resnet18_8xb16_cifar10.py')
     for config, are_set in ((cfg, True), (with_our_losses('mmrazor', cfg), False)):

@@ -1,4 +1,4 @@
-"""Our losses in heads and distillers of the other packages, from the configs in their wheels."""
+"""Our losses in the heads of the other packages, from the configs in their wheels."""
 
 import pytest
 import torch
@@ -29,13 +29,13 @@ DEEPLAB = {
 
 
 def decode_losses(head, features, samples):
-    """mmseg's heads ask for a configuration too."""
+    """Calls a head as mmseg does, with a training configuration."""
     return head.loss(features, samples, None)
 
 
 @pytest.mark.parametrize('config', DEEPLAB, ids=['deeplab', 'deeplab+', 'cross-entropy and dice'])
 def test_deeplab_heads(config):
-    """In double precision, without the SyncBN that only GPUs have; a part of the pixels is to be ignored."""
+    """In double precision and without SyncBN, which needs a GPU; some of the pixels are ignored."""
     from mmseg.structures import SegDataSample
 
     head = shipped_config('mmseg', config).model.decode_head
@@ -64,7 +64,7 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize('config', CLASSIFIERS, ids=['linear', 'smoothed', 'mixed up', 'several', 'arcface'])
 def test_classifiers(config):
-    """Labels, and what mixing pictures or naming several classes makes of them: scores of all classes."""
+    """Labels, and scores of all classes, as from mixed images or multiple labels."""
     from mmpretrain.structures import DataSample
 
     head = shipped_config('mmpretrain', config).model.head
@@ -88,7 +88,7 @@ YOLO = {
 
 @pytest.mark.parametrize('config', YOLO, ids=[path.partition('/')[0] for path in YOLO])
 def test_yolo_heads(config):
-    """In double precision: in float32, gradients of normalised layers are sums that cancel."""
+    """In double precision, because gradients of normalised layers are sums that cancel in float32."""
     losses_of('mmyolo')
     cfg = shipped_config('mmyolo', config).model
     module = cfg.bbox_head.head_module
@@ -96,7 +96,7 @@ def test_yolo_heads(config):
     if 'norm_cfg' in module:
         module.norm_cfg.type = 'BN'
     cfg.bbox_head.update(train_cfg=cfg.get('train_cfg'), test_cfg=cfg.test_cfg)
-    MessageHub.get_current_instance().update_info('epoch', 40)  # PPYOLOE assigns otherwise in the first 30
+    MessageHub.get_current_instance().update_info('epoch', 40)  # PPYOLOE uses another assigner in the first 30 epochs
     boxes = torch.tensor([[0, 1, 8, 8, 60, 70], [0, 5, 40, 30, 120, 100], [1, 5, 20, 20, 100, 90.0]])
     shape = {'batch_input_shape': (128, 128), 'img_shape': (128, 128), 'pad_shape': (128, 128)}
     features = tuple(real(2, 32, size, size) for size in (16, 8, 4))
@@ -119,7 +119,7 @@ ROTATED = {
 
 @pytest.mark.parametrize('config', ROTATED, ids=['rotated', 'angle', 'angle as classes'])
 def test_rotated_heads(config):
-    """In double precision: mmcv's rotated IoU adds numbers to its denominators that float32 sees."""
+    """In double precision: mmcv's rotated IoU adds constants to denominators that matter in float32."""
     losses_of('mmrotate')
     from mmdet.structures import DetDataSample
     from mmrotate.structures import RotatedBoxes
@@ -141,12 +141,12 @@ def test_rotated_heads(config):
 
 
 def action_losses(head, features, samples):
-    """mmaction's heads ask for the number of segments too."""
+    """Calls a head as mmaction does, with the number of segments."""
     return head.loss(features, samples, num_segs=3)
 
 
 def test_action_head():
-    """mmaction's configs leave the loss to the head's default, so one of ours has to be written there."""
+    """mmaction's configs leave the loss to the head's default, so ours must be inserted."""
     losses_of('mmaction')
     from mmaction.structures import ActionDataSample
 
@@ -182,14 +182,14 @@ def test_center_head():
 
 
 def pillars():
-    """PointPillars' head, as shipped but for its channels."""
+    """PointPillars' head, as shipped except for its channels."""
     cfg = shipped_config('mmdet3d', 'pointpillars/pointpillars_hv_secfpn_8xb6-160e_kitti-3d-3class.py').model
     cfg.bbox_head.update(in_channels=8, feat_channels=8, train_cfg=cfg.train_cfg)
     return cfg.bbox_head
 
 
 def test_heads_of_3d_anchors_know_their_loss_by_its_name():
-    """Under any name but mmdet's they want a sampler, which no config gives, and would count every anchor."""
+    """For any name but mmdet's, they need a sampler, which no config has, and would count every anchor."""
     losses_of('mmdet3d')
     assert not built('mmdet3d', pillars()).sampling
     with pytest.raises(AttributeError, match='sampler'):
@@ -197,7 +197,7 @@ def test_heads_of_3d_anchors_know_their_loss_by_its_name():
 
 
 def test_head_of_3d_anchors():
-    """With the focal loss that it knows, and ours for boxes and directions."""
+    """With the focal loss that it checks for, and ours for boxes and directions."""
     losses_of('mmdet3d')
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 

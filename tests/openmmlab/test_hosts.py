@@ -1,6 +1,6 @@
 """Our losses against the classes of the real OpenMMLab packages that they stand in for: values and gradients.
 
-What the specs' inputs do not draw stands in a file for each host, and so does what shows our differences from it.
+Each host has a file for inputs that the specs do not draw and for our differences from the host.
 """
 
 import inspect
@@ -65,7 +65,7 @@ def test_reduction_override(pair, reduction):
 
 
 def refuses(pair: Pair, reduction: str, averaged: bool) -> bool:
-    """Nothing can be averaged over a factor and summed; some losses have a mean only; and calls may say more."""
+    """Whether the call refuses these arguments: ``avg_factor`` excludes a sum, and some losses have only a mean."""
     loss = pair.ours.loss
     if reduction == 'sum' and averaged:
         return True
@@ -77,9 +77,9 @@ def refuses(pair: Pair, reduction: str, averaged: bool) -> bool:
 
 @pytest.mark.parametrize(('cls', 'host'), [pytest.param(c, h, id=h.name) for c, h in stand_ins()])
 def test_same_signatures(cls, host):
-    """Heads and configs give arguments by name and by position: ours begin as the host's do, with its defaults.
+    """Heads and configs give arguments by name and position, so ours begin like the host's, with its defaults.
 
-    A default of None in a call stands for that of the constructor's argument of the name, which the call replaces.
+    A default of None in a call means that of the constructor argument of the same name, which the call overrides.
     """
     theirs = host_class(host.name)
     constructor = inspect.signature(cls).parameters

@@ -1,4 +1,4 @@
-"""No type in the configs that the packages ship is taken for a misspelt or unknown loss."""
+"""No type in the configs shipped with the packages is reported as a misspelt or unknown loss."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_shipped_configs_have_no_fault(package):
     for path in [path for owner, path in config_files() if owner == package]:
         try:
             config = Config.fromfile(path, import_custom_modules=False)
-        except Exception:  # some refer to files that their wheel lacks
+        except Exception:  # some name files that are not in their wheel
             continue
         read += 1
         scope = config.get('default_scope') or package

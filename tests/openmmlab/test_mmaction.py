@@ -1,4 +1,4 @@
-"""mmaction: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmaction: inputs that the specs do not draw, and our differences from it."""
 
 from dataclasses import replace
 
@@ -30,9 +30,9 @@ def test_cross_entropy_of_any_shape(class_weight):
     label = torch.randint(0, 4, (2, 3, 2))
     label[0, 0, 0] = -100
     assert_call_agrees(pair, real(2, 4, 3, 2), label)
-    # label smoothing of the head
+    # labels smoothed by the head
     assert_call_agrees(pair, real(3, 4), 0.9 * torch.eye(4)[[0, 3, 1]].double() + 0.025)
-    # several labels of one sample
+    # several labels per sample
     assert_call_agrees(pair, real(3, 4), (real(3, 4) > 0).long())
 
 
@@ -46,7 +46,7 @@ def test_binary_cross_entropy_of_any_shape():
 
 
 def test_options_of_a_call():
-    """BSN gives the threshold with each call, by position."""
+    """BSN gives the threshold in each call, by position."""
     pair = pair_of('BinaryLogisticRegressionLoss', 'scores')
     assert_call_agrees(pair, torch.rand(3, 7).double(), torch.rand(3, 7).double(), 0.7)
     assert_call_agrees(pair, torch.rand(3, 7).double(), torch.rand(3, 7).double(), 0.2, (1.5, 3.0), 1e-3)
@@ -54,7 +54,7 @@ def test_options_of_a_call():
 
 
 def test_random_draws_of_proposals():
-    """Ours draws in the order of mmaction's; weights of the terms are arguments of the call."""
+    """Ours draws in mmaction's order; the weights of the terms are arguments of the call."""
     pair = pair_of('BMNLoss', 'maps')
     inputs = draw(pair.ours, sizes={'N': 2, 'D': 5, 'T': 6})
     call = [x.double() for name, x in inputs.items() if not name.startswith('noise')]
@@ -69,7 +69,7 @@ def test_random_draws_of_proposals():
 def test_nothing_outside_the_mask_of_proposals():
     loss, unit = build_loss('BMNLoss'), pair_of('BMNLoss', 'maps').ours
     inputs = draw(unit, sizes={'N': 2, 'D': 5, 'T': 6})
-    # as many middle overlaps as high ones and more, or mmaction takes elements outside the mask
+    # at least as many middle overlaps as high ones, or mmaction takes elements outside the mask
     inputs['gt_iou_map'] = torch.rand(2, 5, 6) * 0.8
     outside = inputs['bm_mask'] == 0
     assert outside.any()
@@ -81,7 +81,7 @@ def test_nothing_outside_the_mask_of_proposals():
 
 @pytest.fixture
 def _in_float64():
-    """Of the tensors mmaction makes itself, which its completeness loss is held in."""
+    """Makes the tensors that mmaction creates float64, and with them its completeness loss."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -95,13 +95,13 @@ RATIOS = {
 
 
 def of_videos(sampler):
-    """SSN's configuration of training."""
+    """SSN's training configuration."""
     loss_weight = {'comp_loss_weight': 0.1, 'reg_loss_weight': 0.3}
     return ConfigDict({'ssn': {'sampler': sampler, 'loss_weight': loss_weight}})
 
 
 def segments(**options):
-    """Our unit alone: mmaction's loss takes the sampler only when it is called."""
+    """Our unit; mmaction's loss takes the sampler only in the call."""
     return next(Request.of({'type': 'SSNLoss', **options}).units())
 
 
@@ -109,7 +109,7 @@ def segments(**options):
 @pytest.mark.parametrize('kind', [Kind.ORDINARY, Kind.EXTREME])
 @pytest.mark.parametrize('name', RATIOS)
 def test_structured_segments(name, kind):
-    """The sampler is an argument of the call, or ours of the constructor."""
+    """The sampler is an argument of the call, or in our loss of the constructor."""
     options = {**RATIOS[name], 'comp_loss_weight': 0.1, 'reg_loss_weight': 0.3}
     train_cfg = of_videos(RATIOS[name])
     unit = segments(**options)

@@ -1,4 +1,4 @@
-"""mmagic: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmagic: inputs that the specs do not draw, and our differences from it."""
 
 import warnings
 
@@ -26,7 +26,7 @@ PIXEL_LOSSES = ('MagicL1Loss', 'MagicMSELoss', 'CharbonnierLoss')
 
 @pytest.mark.parametrize('name', PIXEL_LOSSES)
 def test_pixel_losses_of_any_shape(name):
-    """Vectors, and the mask and its complement that inpaintors give by name."""
+    """Vectors, and the mask and its complement, which inpaintors give by name."""
     assert_call_agrees(pair_of(name, 'images'), real(4, 3), real(4, 3))
     mask = (real(2, 1, 5, 4) > 0).double()
     for weight in (mask, 1.0 - mask):
@@ -44,7 +44,7 @@ def test_composition_weights_of_channels(name):
 
 @pytest.mark.parametrize('size', [(3, 3), (9, 12), (6, 8), (1, 1), (17, 5)])
 def test_gan_resizes_scores_to_the_mask(size):
-    """Up, down and not at all; and as AOT-GAN calls it, by position."""
+    """Scores are enlarged, reduced or unchanged; AOT-GAN gives the mask by position."""
     mask = (real(2, 1, 6, 8) > 0).double()
     for target_is_real in (False, True):
         for is_disc in (False, True):

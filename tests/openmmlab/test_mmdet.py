@@ -1,4 +1,4 @@
-"""mmdet: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmdet: inputs that the specs do not draw, and our differences from it."""
 
 import copy
 import inspect
@@ -39,7 +39,7 @@ def test_focal_weights(shape, alpha):
 
 
 def test_focal_of_selected_elements():
-    """GLIP's and Grounding DINO's heads pick elements with masked_select, so all is flat."""
+    """GLIP's and Grounding DINO's heads select elements with masked_select, so all tensors are flat."""
     target, weight = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]), real(5).abs()
     assert_call_agrees(pair_of('FocalLoss', 'dense'), real(5), target, weight, avg_factor=2.0)
 
@@ -93,7 +93,7 @@ def test_cross_entropy_labels_that_are_ignored(class_weight, avg_non_ignore):
     options = {'class_weight': class_weight, 'avg_non_ignore': avg_non_ignore}
     softmax = pair_of('CrossEntropyLoss', 'labels', ignore_index=2, **options)
     sigmoid = pair_of('CrossEntropyLoss', 'multilabel', use_sigmoid=True, **options)
-    # ignore_index of the constructor, and of the call
+    # ignore_index in the constructor, and in the call
     assert_call_agrees(softmax, real(5, 4), torch.tensor([0, 2, 3, 2, 1]), real(5).abs())
     assert_call_agrees(softmax, real(5, 4), torch.tensor([0, 255, 3, 2, 1]), ignore_index=255)
     # any negative label is ignored, 4 is background
@@ -101,7 +101,7 @@ def test_cross_entropy_labels_that_are_ignored(class_weight, avg_non_ignore):
     assert_call_agrees(sigmoid, real(7, 4), labels)
     assert_call_agrees(sigmoid, real(7, 4), labels, real(7).abs(), ignore_index=3)
     assert_call_agrees(sigmoid, real(7, 4), labels, None, None, 'none')
-    # centerness: one logit and one target a sample
+    # centerness: one logit and one target per sample
     if class_weight is None:
         assert_call_agrees(sigmoid, real(7), real(7).sigmoid(), real(7).abs(), avg_factor=3)
 
@@ -118,7 +118,7 @@ def test_cross_entropy_of_masks():
 @pytest.mark.parametrize('shape', [(6, 5), (2, 5, 3, 4)])
 @pytest.mark.parametrize('weighted', [False, True])
 def test_cross_entropy_is_torchs(shape, weighted):
-    """Label smoothing is not mmdet's but torch's; reductions differ, since torch divides by the class weights."""
+    """Label smoothing comes from torch, not mmdet; means differ, because torch divides by the class weights."""
     class_weight = [0.5, 1.0, 2.0, 1.25, 0.75] if weighted else None
     label = torch.randint(0, 5, (shape[0], *shape[2:]))
     label.view(-1)[1] = 255
@@ -145,7 +145,7 @@ def test_cross_entropy_is_torchs(shape, weighted):
 
 
 def test_quality_focal_of_maps():
-    """Targets that are dense may have further dimensions; each place is a sample."""
+    """Dense targets may have further dimensions; each position is a sample."""
     for activated in (False, True):
         pair = pair_of('QualityFocalLoss', 'activated_dense' if activated else 'dense', activated=activated)
         scores, target = real(2, 3, 4, 5).sigmoid(), (real(2, 3, 4, 5).sigmoid() - 0.5).clamp(min=0)
@@ -154,24 +154,24 @@ def test_quality_focal_of_maps():
 
 
 def test_distribution_focal_beside_the_first_bin():
-    """Mmdet truncates, so distances down to -1 have a loss."""
+    """mmdet truncates, so distances down to -1 have a loss."""
     pair = pair_of('DistributionFocalLoss', 'distances')
     assert_call_agrees(pair, real(5, 8), torch.tensor([-0.5, 0.0, 3.0, 6.9, 6.5]).double(), real(5).abs(), 4.0)
 
 
 @pytest.mark.parametrize('count', [0, 1, 4])
 def test_gaussian_focal_at_places(count):
-    """CenterNet2 names its positives; their targets need not be 1, and one place may come twice."""
+    """CenterNet2 lists its positives; their targets need not be 1, and a place may occur twice."""
     rows, labels = torch.tensor([2, 0, 2, 4])[:count], torch.tensor([1, 2, 1, 0])[:count]
     pair = pair_of('GaussianFocalLoss', 'places', pos_weight=0.25, neg_weight=0.75)
     heat = (real(5, 3).sigmoid() - 0.4).clamp(min=0)
     assert_call_agrees(pair, real(5, 3).sigmoid(), heat, rows, labels, None, 3.0)
-    if count:  # mmdet's mean over no positive is NaN
+    if count:  # mmdet's mean over no positives is NaN
         assert_call_agrees(pair, real(5, 3).sigmoid(), heat, rows, labels)
 
 
 def test_mined_l2_of_other_targets():
-    """What is neither positive nor negative counts, without margin; integers are targets too."""
+    """Elements neither positive nor negative count, without margin; targets may be integers."""
     for name in ('L2Loss', 'MarginL2Loss'):
         pair = pair_of(name, 'similarities', neg_pos_ub=2, pos_margin=0.1, neg_margin=0.2, hard_mining=True)
         target = torch.tensor([[1.0, 0.0, 0.5, 0.0, 0.0], [2.0, 0.0, -1.0, 0.0, 0.0]]).double()
@@ -196,7 +196,7 @@ STATES = {
 
 
 def state_inputs(name, seed):
-    """Arguments of a loss with state, for five classes where there are classes."""
+    """Arguments of a loss with state, with five classes if it has classes."""
     generator = torch.Generator().manual_seed(seed)
 
     def numbers(*shape):
@@ -212,7 +212,7 @@ def state_inputs(name, seed):
 
 @pytest.mark.parametrize('name', STATES)
 def test_state_over_several_batches(name):
-    """Each batch finds what those before it left."""
+    """Each batch uses the state that the earlier ones left."""
     pair = pair_of(name, '', **STATES[name])
     ours, host = pair.ours.loss.double(), pair.host.double()
     for seed in range(4):
@@ -222,9 +222,9 @@ def test_state_over_several_batches(name):
             torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)  # hosts hold labels in float32
         assert ours.state_dict().keys() == host.state_dict().keys()
         for key, value in host.state_dict().items():
-            # hosts count in floats
+            # hosts hold counts as floats
             torch.testing.assert_close(ours.state_dict()[key].to(value.dtype), value, rtol=1e-6, atol=1e-12)
-    # a host's checkpoint goes on here, and ours there
+    # training continues from a host's checkpoint here, and from ours there
     state = deepcopy(ours.state_dict())
     ours.load_state_dict(host.state_dict())
     host.load_state_dict(state)
@@ -269,7 +269,7 @@ def test_what_box_heads_ask(name, options, channels):
 
 
 def built(cls, **options):
-    """An instance, with the number of classes that mmdet's class insists on although it has a default."""
+    """An instance, with the number of classes, which mmdet's class requires despite its default."""
     parameter = inspect.signature(cls).parameters.get('num_classes')
     needed = {} if parameter is None or parameter.default != -1 else {'num_classes': 3}
     return cls(**{**needed, **options})
@@ -384,7 +384,7 @@ def test_what_is_given_stays(ours, host):
 
 @shows('a weight below 0', 'MarginL2Loss', 'L2Loss')
 def test_negative_weight(ours, host):
-    """Here the element counts for -(0.5 + 1)^2, over the other one's number."""
+    """Here the element contributes -(0.5 + 1)^2, divided by the number of the other."""
     given = torch.tensor([0.5, 0.5]), torch.tensor([0.0, 0.0]), torch.tensor([1.0, -1.0])
     assert ours()(*given).item() == pytest.approx(0.25)
     assert host()(*(x.clone() for x in given)).item() == pytest.approx(0.25 - 1.5**2)
@@ -402,7 +402,7 @@ def test_equally_hard_negatives(ours, host):
 
 @shows('random negatives', 'MarginL2Loss', 'L2Loss')
 def test_random_negatives(ours, host):
-    """The same ones, where numpy is made to keep those that the noise makes largest."""
+    """The negatives are the same if numpy is made to keep those with the largest noise."""
     similarities, target = real(3, 4).sigmoid(), torch.zeros(3, 4).double()
     target[0, 0] = target[2, 1] = 1.0
     noise, options = torch.rand(3, 4), {'neg_pos_ub': 2, 'neg_margin': 0.1}
@@ -427,7 +427,7 @@ def test_label_that_means_neither(ours, host):
     scores = real(1, 3)
     with_zero = torch.cat([scores[:, :2], torch.zeros(1, 1)], 1)
     x, y, z = with_zero[0].tolist()
-    pairs = [y - x, y - z, z - x, z - z]  # the last one stands on both sides
+    pairs = [y - x, y - z, z - x, z - z]  # the last one appears on both sides
     want = math.log(1 + sum(math.exp(d) for d in pairs))
     assert host()(scores, torch.tensor([[1, 0, -1]])).item() == pytest.approx(want)
     with pytest.raises(IndexError, match='-1'):
@@ -509,7 +509,7 @@ def test_weights_of_boxes(ours, host):
 
 @shows('without width', 'SIoULoss')
 def test_no_width(ours, host):
-    """Where the first pair's loss is NaN, mmdet's gradient of its other coordinates is 0: NaN is not between bounds."""
+    """If the first pair's loss is NaN, mmdet's gradient of its other coordinates is 0: NaN is not within bounds."""
     boxes = torch.tensor([[5.0, 5.0, 5.0, 50.0], [10.0, 10.0, 20.0, 30.0]]).double()
     call = {
         'pred': boxes.requires_grad_(),
@@ -542,7 +542,7 @@ def test_class_weight_of_masks(ours, host):
 
 @shows('gradient', 'FocalLoss', 'QualityFocalLoss')
 def test_gradient_at_certainty(ours, host):
-    """Torch divides by p (1 - p), at least 1e-12, so mmdet's gradient there is an artefact of that bound."""
+    """torch divides by p (1 - p), at least 1e-12, so mmdet's gradient is an artefact of that bound."""
     call = {'pred': torch.zeros(1, 1).double().requires_grad_(), 'target': torch.ones(1, 1).double()}
     got, want = (evaluate(loss(activated=True), call) for loss in (ours, host))
     assert got['loss'] == want['loss']
@@ -552,7 +552,7 @@ def test_gradient_at_certainty(ours, host):
 
 @shows('gradient', 'TripletLoss')
 def test_gradient_at_ties(ours, host):
-    """Four equally distant points: mmdet spreads the gradient over all that are farthest or nearest."""
+    """Four equidistant points: mmdet spreads the gradient over all farthest or nearest ones."""
     call = {'inputs': torch.eye(4).double().requires_grad_(), 'targets': torch.tensor([0, 0, 1, 1])}
     got, want = (evaluate(loss(), call) for loss in (ours, host))
     assert got['loss'] == pytest.approx(want['loss'].item())

@@ -1,4 +1,4 @@
-"""mmdet3d: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmdet3d: inputs that the specs do not draw, and our differences from it."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_rotated_iou_in_space(name):
 
 
 def orientations(count, bins):
-    """Predictions, and targets whose first bin always holds an angle somewhere, as mmdet3d needs it."""
+    """Predictions, and targets with an angle in the first bin of some sample, as mmdet3d requires."""
     classes = (real(count, bins) > 0).double()
     classes[0] = 1.0
     return real(count, 4 * bins), torch.cat([classes, real(count, bins)], 1)
@@ -64,7 +64,7 @@ def orientations(count, bins):
 
 @pytest.mark.parametrize('override', [None, 'mean', 'sum'])
 def test_multi_bin_with_one_bin(override):
-    """Where the first bin is the last, mmdet3d's loss is that of all bins."""
+    """If the first bin is the only one, mmdet3d's loss is that of all bins."""
     for count in (1, 7):
         pair = pair_of('MultiBinLoss', 'orientations', loss_weight=2.0)
         assert_call_agrees(pair, *orientations(count, 1), 1, override)
@@ -74,12 +74,12 @@ def test_multi_bin_is_made_of_single_bins():
     pred, target = orientations(5, 4)
     first = real(5, 2)
     ours = build_loss('MultiBinLoss')
-    # equal bins: the mean over them is that of one
+    # equal bins: their mean is that of one
     equal = torch.cat([pred[:, :2].repeat(1, 4), pred[:, 8:10].repeat(1, 4)], 1)
     targets = torch.cat([target[:, :1].repeat(1, 4), target[:, 4:5].repeat(1, 4)], 1)
     one = torch.cat([pred[:, :2], pred[:, 8:10]], 1), torch.cat([target[:, :1], target[:, 4:5]], 1)
     torch.testing.assert_close(ours(equal, targets), pair_of('MultiBinLoss', 'orientations').host(*one, 1))
-    # a bin without an angle counts with its logits alone
+    # only the logits of a bin without an angle count
     empty = torch.cat([one[0][:, :2], first, one[0][:, 2:], first], 1)
     targets = torch.stack([one[1][:, 0], torch.zeros(5).double(), one[1][:, 1], torch.ones(5).double()], 1)
     entropy = torch.nn.functional.cross_entropy(first, torch.zeros(5, dtype=torch.int64))
@@ -95,7 +95,7 @@ def test_multi_bin_is_made_of_single_bins():
 def test_bins_after_the_first(ours, host):
     pred, target = orientations(5, 4)
     other = pred.clone()
-    other[:, 3:8:2] += 1.0  # one score of each further bin
+    other[:, 3:8:2] += 1.0  # one score for each further bin
     assert host()(pred, target, 4) == host()(other, target, 4)
     assert ours()(pred, target, 4) != ours()(other, target, 4)
 
@@ -125,7 +125,7 @@ def test_lost_point_without_weight(ours, host):
     call = source, target, torch.tensor([[1.0, 0.0, 1.0]]).double()
     assert host()(*call)[0].isnan()
     assert ours()(*call)[0].isfinite()
-    # it may be the nearest of the other set, and so spoils what is to be found there
+    # it may be the nearest point for the other set, and affect its minima
     assert host()(*call)[1].isnan()
     assert ours()(*call)[1].isnan()
 

@@ -1,4 +1,4 @@
-"""mmocr: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmocr: inputs that the specs do not draw, and our differences from it."""
 
 import numpy as np
 import pytest
@@ -48,20 +48,20 @@ def test_no_positives(name, fallback):
     pred, gt, mask = maps()
     assert_call_agrees(pair, pred, torch.zeros_like(gt), mask)
     assert_call_agrees(pair, pred, torch.ones_like(gt), mask)
-    # their sum is cut to 0
+    # their sum is truncated to 0
     assert_call_agrees(pair, pred, torch.full_like(gt, 0.01), mask)
 
 
 @pytest.mark.parametrize('name', ['TorchSmoothL1Loss', 'TorchCrossEntropyLoss'])
 def test_torchs_losses(name):
-    """mmocr registers two of torch's under its own name, unchanged."""
+    """mmocr registers two of torch's losses unchanged."""
     (host,) = (n for n, found in stand_ins().items() if found.loss is load_losses()[name] and n.startswith('mmocr.'))
     assert is_torchs(host_class(host))
     assert issubclass(host_class(host), getattr(nn, host.partition('.')[2]))
 
 
 def text_maps(labels, kernel=None, mask=None):
-    """Embeddings, and the other maps as PANModuleLoss gives them, in floats."""
+    """Embeddings, and the other maps as floats, as PANModuleLoss gives them."""
     labels = torch.tensor([labels], dtype=torch.float32)
     kernel = (real(*labels.shape) > 0).float() * labels if kernel is None else torch.tensor([kernel]).float()
     mask = (real(*labels.shape) > -1).float() if mask is None else torch.tensor([mask]).float()
@@ -72,7 +72,7 @@ def text_maps(labels, kernel=None, mask=None):
     'labels',
     [
         [[0, 1, 1, 2, 2, 3], [3, 0, 1, 2, 2, 3], [1, 1, 1, 0, 7, 7]],
-        # one instance alone
+        # a single instance
         [[0, 5, 5, 5, 0, 0]],
     ],
 )
@@ -83,13 +83,13 @@ def test_text_instances(labels):
 
 @pytest.mark.parametrize('labels', [[[1, 1, 2, 2, 3, 3, 3]], [[2, 2, 1]], [[1, 4, 3, 3]]])
 def test_text_without_background(labels):
-    """mmocr takes the lowest label for the background."""
+    """mmocr treats the lowest label as background."""
     assert_call_agrees(pair_of('PANEmbLossV1', 'maps'), *text_maps(labels, labels, np.ones_like(labels).tolist()))
 
 
 @pytest.mark.parametrize('labels', [[[0, 0, 0]], [[1, 1, 1]], [[0, 1, 1]]])
 def test_no_text(labels):
-    """No instance, no background, no kernel: mmocr's 0 is a number, so it has no gradient to compare with."""
+    """Without instances, background and kernels, mmocr returns a constant 0, so there is no gradient to compare."""
     emb, *maps = text_maps(labels, labels if 1 not in labels[0] or 0 not in labels[0] else [[0, 0, 0]], [[1, 1, 1]])
     loss = load_losses()['PANEmbLossV1']()(emb.requires_grad_(), *maps)
     assert loss.tolist() == host_class('mmocr.PANEmbLossV1')()(emb, *maps).tolist() == [0.0]
@@ -154,7 +154,7 @@ def test_reduced_before_balancing(ours, host):
 
 @shows('equally hard negatives', *BALANCED)
 def test_gradient_at_ties(ours, host):
-    """One positive and eight equal negatives, of which three count."""
+    """One positive and eight equal negatives, three of which count."""
     call = {'pred': torch.full((1, 9), 0.5).double().requires_grad_(), 'gt': torch.eye(9)[:1].double()}
     got, want = (evaluate(loss(), call) for loss in (ours, host))
     assert got['loss'] == pytest.approx(want['loss'])

@@ -1,4 +1,4 @@
-"""mmpose: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmpose: inputs that the specs do not draw, and our differences from it."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_keypoint_weights_with_a_last_dimension():
 
 
 def test_five_tensor_call_of_simccs_first_code():
-    """Keypoint by keypoint: the mean over the batch of each axis's weighted mean over the bins."""
+    """For each keypoint, the mean over the batch of each axis's weighted mean over bins."""
     n, k, sizes = 3, 4, (8, 6)
     logits = [real(n, k, size) for size in sizes]
     targets = [real(n, k, size).softmax(-1) for size in sizes]

@@ -1,4 +1,4 @@
-"""mmpose's other losses: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmpose's other losses: inputs that the specs do not draw, and our differences from it."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def gradient_of(loss, x, *rest):
 @pytest.mark.parametrize('norm', [False, True])
 @pytest.mark.parametrize('mode', ['linear', 'square', 'log'])
 def test_oks_of_a_data_set(mode, norm):
-    """As RTMO and YOLOX-Pose call it: sigmas of COCO, pixels, and instances without a visible keypoint."""
+    """As called by RTMO and YOLOX-Pose: COCO's sigmas, pixels, and instances without visible keypoints."""
     options = {'metainfo': COCO, 'mode': mode, 'norm_target_weight': norm, 'reduction': 'none', 'loss_weight': 30.0}
     ours, host = build_loss({'type': 'OKSLoss', **options}), host_class('mmpose.OKSLoss')(**options)
     ours.load_state_dict(host.state_dict())
@@ -60,7 +60,7 @@ def test_sigmas_come_in_every_form():
 
 @pytest.mark.parametrize('weight', [(5,), (5, 1)])
 def test_objectness_weights(weight):
-    """One output a prior."""
+    """One output per prior."""
     for name, options in (('PoseBCELoss', {'reduction': 'sum'}), ('VariFocalLoss', {})):
         call = 'logits_sample_weights' if weight == (5,) and name == 'PoseBCELoss' else ''
         pair = pair_of(name, call, use_target_weight=True, **options)
@@ -69,7 +69,7 @@ def test_objectness_weights(weight):
 
 
 def test_disparity_of_other_shapes():
-    """Weights of a sample, and heatmaps of one dimension."""
+    """Weights per sample, and heatmaps with one dimension."""
     heatmaps = [real(3, 4, 30).softmax(-1) for _ in range(2)]
     pair = pair_of('JSDiscretLoss', 'heatmaps')
     for weight in (real(3).abs(), real(3, 4).abs(), real(3, 4, 30).abs()):
@@ -77,12 +77,12 @@ def test_disparity_of_other_shapes():
 
 
 def logits():
-    """Two pairs, of a student and of a teacher."""
+    """Two pairs of logits, a student's and a teacher's."""
     return [tuple(real(3, 4, bins) for bins in (9, 7)) for _ in range(2)]
 
 
 def test_distillation_without_weights_is_mmposes():
-    """As the distiller calls it, with weights of 1."""
+    """The distiller's call, with weights 1."""
     student, teacher = logits()
     options = {'name': 'loss_logit', 'use_this': True, 'weight': 0.1}
     ours, host = build_loss({'type': 'KDLoss', **options}), host_class('mmpose.KDLoss')(**options)
@@ -110,7 +110,7 @@ def test_feature_distillation_has_mmposes_parameters(student, teacher):
 
 
 def flows(**options):
-    """Ours and mmpose's RLE loss, with one flow that is far from the identity."""
+    """Our RLE loss and mmpose's, with the same flow, far from the identity."""
     ours, host = build_loss({'type': 'RLELoss', **options}).double(), host_class('mmpose.RLELoss')(**options).double()
     for parameter in ours.parameters():
         parameter.data = 0.4 * real(*parameter.shape)
@@ -144,7 +144,7 @@ def test_flow_begins_as_mmposes():
 
 @pytest.mark.parametrize('length', [1, 3])
 def test_tags_of_pictures_with_different_numbers_of_instances(length):
-    """As AssociativeEmbeddingHead gives them: a list. One picture has no instance, one none that is visible."""
+    """AssociativeEmbeddingHead gives a list. One image has no instance, another none that is visible."""
     pair = pair_of('PoseAssociativeEmbeddingLoss', 'keypoints', loss_weight=2.0, push_loss_factor=0.3)
     places = [torch.randint(0, 30, (n, 4, 2)) for n in (3, 0, 1, 2)]
     for keypoints in places:
@@ -155,7 +155,7 @@ def test_tags_of_pictures_with_different_numbers_of_instances(length):
 
 
 def semi_supervised(distortion):
-    """Poses 4 to 6 metres away, with a trajectory for each or for all joints."""
+    """Poses 4 to 6 metres away, with a trajectory per joint or for all joints."""
     away = torch.tensor([0.0, 0.0, 5.0]).double()
     camera = torch.cat([torch.tensor([[1.1, 1.2, 0.5, 0.4]]).double().expand(6, 4), 0.1 * real(6, distortion)], 1)
     output = {
@@ -173,7 +173,7 @@ def test_semi_supervision_of_poses_in_front_of_the_camera(distortion):
     for joints in (1, 5):
         trajectory = output['unlabeled_traj'].detach().expand(6, joints, 3).clone().requires_grad_()
         call = {'output': {**output, 'unlabeled_traj': trajectory}, 'target': target}
-        # a copy: mmpose gives the camera that it is given one more dimension
+        # a copy, because mmpose adds a dimension to the given camera
         theirs = {**call, 'target': {name: x.clone() for name, x in target.items()}}
         names = pair.ours.call
         agreement = compare(evaluate(pair.ours.loss, call, names), evaluate_host(pair.host, theirs, names), EXACT)
@@ -218,7 +218,7 @@ def test_combination_of_mmposes_losses():
 
 
 def nan_in_keypoints(name):
-    """Options, and a call whose second keypoint, or box, is NaN and has weight 0."""
+    """Options, and a call whose second keypoint or box is NaN with weight 0."""
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [torch.nan] * 4])
     points = torch.tensor([[[0.0, 1.0], [torch.nan, torch.nan]]])
     return {
@@ -287,7 +287,7 @@ def test_derivative_at_0(ours, host):
     (value, gradient), (theirs, their_gradient) = (gradient_of(loss(), *call) for loss in (ours, host))
     assert value == pytest.approx(theirs.item())
     assert their_gradient[0, 0, 0].isnan()
-    # of q log(q / m) alone, times one half
+    # only of q log(q / m), halved
     assert gradient[0, 0, 0] == pytest.approx(-0.5)
     assert gradient[0, 0, 1] == pytest.approx(their_gradient[0, 0, 1].item())
 
@@ -321,7 +321,7 @@ def test_vanishing_sigma(ours, host):
     theirs = host()
     theirs.load_state_dict(loss.state_dict())
     assert theirs(*call).isinf()
-    # twice log sigma, for the flow's part and for the Laplace distribution's, of two coordinates
+    # log sigma twice, for the flow and for the Laplace distribution, in two coordinates
     constant = loss(call[0], torch.zeros(1, 1, 2), call[2]) - 4 * torch.tensor(0.5).log()
     torch.testing.assert_close(loss(*call), constant - 4 * 1000.0)
 
@@ -368,7 +368,7 @@ def test_negative_place(ours, host):
     assert host()(tags, places) == host()(tags, last)
     with pytest.raises(IndexError, match='-1'):
         ours()(tags, places)
-    # where it is not visible it does not matter
+    # invisible ones do not matter
     places[0, 0, 0, 1] = 0
     torch.testing.assert_close(ours()(tags, places), host()(tags, places))
 

@@ -1,4 +1,4 @@
-"""mmpose's losses of heatmaps and coordinates: calls that the specs' inputs do not draw, and our differences."""
+"""mmpose's losses of heatmaps and coordinates: inputs that the specs do not draw, and our differences from it."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ BROADCASTING = ('PoseMSELoss', 'WingLoss', 'SoftWingLoss', 'MPJPELoss')
 @pytest.mark.parametrize('name', ['KeypointMSELoss', 'FocalHeatmapLoss'])
 @pytest.mark.parametrize('skip', [False, True])
 def test_masks_of_every_pixel(name, skip):
-    """Bottom-up heads mask with booleans; one mask for all keypoints, or one each."""
+    """Bottom-up heads use boolean masks, one for all keypoints or one per keypoint."""
     pair = pair_of(name, 'heatmaps', skip_empty_channel=skip)
     output, target = real(2, 3, 4, 5).sigmoid(), real(2, 3, 4, 5).sigmoid().round()
     target[:, 1] = 0
@@ -43,7 +43,7 @@ def test_masks_of_every_pixel(name, skip):
 
 @pytest.mark.parametrize('name', ['KeypointMSELoss', 'FocalHeatmapLoss'])
 def test_weights_count_wherever_they_are_given(name):
-    """CIDHead and others give weights to losses built without use_target_weight, and mmpose takes them."""
+    """CIDHead and others give weights to losses built without use_target_weight, and mmpose uses them."""
     for use in (False, True):
         pair = pair_of(name, 'heatmaps', use_target_weight=use)
         target = real(2, 3, 4, 5).sigmoid()
@@ -54,7 +54,7 @@ def test_focal_loss_without_a_peak():
     pair = pair_of('FocalHeatmapLoss', 'heatmaps')
     target = real(2, 3, 4, 5).sigmoid() * 0.9
     assert_call_agrees(pair, real(2, 3, 4, 5).sigmoid(), target)
-    # the weight of the peaks, not their number, is what is divided by
+    # the divisor is the weight of the peaks, not their number
     target[:, :, 0, 0] = 1.0
     for weights in (torch.full((2, 3), 0.25), torch.zeros(2, 3)):
         assert_call_agrees(pair, real(2, 3, 4, 5).sigmoid(), target, weights)
@@ -72,7 +72,7 @@ def test_hardest_keypoints():
 @pytest.mark.parametrize('mode', ['linear', 'square', 'log'])
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
 def test_likelihoods(mode, reduction):
-    """RTMOHead's distributions; what is no number counts as 0, in mmpose and here."""
+    """RTMOHead's distributions; NaN counts as 0, in mmpose and here."""
     pair = pair_of('MLECCLoss', 'pairs', mode=mode, reduction=reduction, use_target_weight=True)
     x, y, t, u = (real(3, 4, size).softmax(-1) for size in (6, 5, 6, 5))
     x[0, 0] = -x[0, 0]
@@ -115,7 +115,7 @@ def test_a_weight_for_each_keypoint(name):
     'name', ['PoseL1Loss', 'PoseSmoothL1Loss', 'SoftWeightSmoothL1Loss', 'PoseMSELoss', 'MPJPELoss']
 )
 def test_sequences(name):
-    """MotionRegressionHead's positions have four dimensions."""
+    """Positions of MotionRegressionHead have four dimensions."""
     pair = pair_of(name, 'keypoints', use_target_weight=True)
     assert_call_agrees(pair, real(2, 5, 3, 3), real(2, 5, 3, 3), real(2, 5, 3, 1).abs())
 
@@ -140,7 +140,7 @@ def test_weights_that_are_not_used(name):
 
 
 def built(cls, **options):
-    """An instance whose target weights count, in mmpose and here."""
+    """An instance that uses target weights, mmpose's or ours."""
     return cls(use_target_weight=True, **options)
 
 
@@ -156,7 +156,7 @@ def test_nan_in_heatmaps_without_weight(ours, host):
 
 @shows('NaN under a target weight of 0', 'MLECCLoss')
 def test_nan_in_weighted_targets(ours, host):
-    """A likelihood that is NaN is 0 in mmpose; its gradient is NaN all the same."""
+    """mmpose replaces a NaN likelihood by 0, but its gradient is NaN."""
     x, t = torch.full((1, 2, 3), 0.5), torch.full((1, 2, 3), 0.5)
     t[0, 1, 0] = torch.nan
     for cls, is_number in ((host, False), (ours, True)):
@@ -211,7 +211,7 @@ def test_channels_of_no_keypoint(ours, host):
 @pytest.mark.filterwarnings('ignore:Using a target size')
 @shows('inputs of different shapes', *UNSQUEEZING, *BROADCASTING, 'MPJPEVelocityJointLoss')
 def test_coordinates_of_different_shapes(ours, host):
-    """TrajectoryRegressionHead with several joints in the label: one output would be held against each of them."""
+    """TrajectoryRegressionHead with several joints in the label: one output would be compared with each of them."""
     x, t = torch.rand(2, 1, 3), torch.rand(2, 4, 3)
     assert host()(x, t).isfinite()
     with pytest.raises(ValueError, match='target has shape'):
@@ -241,7 +241,7 @@ def test_weights_of_each_frame(ours, host):
         built(host)(x, t, weights)
     steady = built(ours)(x, t, torch.full_like(weights, 0.3))
     torch.testing.assert_close(steady, built(host)(x, t, torch.full((2, 1, 3, 1), 0.3)))
-    # of two frames, nothing is left of the velocity where one does not count
+    # with two frames, there is no velocity if one does not count
     weights = torch.ones(1, 2, 3, 1)
     weights[0, 1] = 0
     of_first_frame = (x - t)[:1, 0].norm(dim=-1).mean() / 2

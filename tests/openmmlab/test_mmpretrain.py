@@ -1,4 +1,4 @@
-"""mmpretrain: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmpretrain: inputs that the specs do not draw, and our differences from it."""
 
 import math
 
@@ -24,7 +24,7 @@ def _seeded():
 @pytest.mark.parametrize('class_weight', [None, [0.5, 1.0, 2.0, 1.25]])
 @pytest.mark.parametrize('shape', [(6, 4), (2, 4, 3, 2)])
 def test_cross_entropy_of_the_softmax(shape, class_weight):
-    """Labels that VQA's head leaves out are -100; torch's cross-entropy, called by mmpretrain, takes probabilities."""
+    """VQA's head ignores labels of -100; torch's cross-entropy, which mmpretrain calls, also takes probabilities."""
     pair = pair_of('PretrainCrossEntropyLoss', 'labels', class_weight=class_weight)
     label = torch.randint(0, 4, (shape[0], *shape[2:]))
     label.view(-1)[1] = -100
@@ -62,7 +62,7 @@ def test_targets_of_several_labels(loss):
     [('PretrainFocalLoss', {}), ('AsymmetricLoss', {}), ('LabelSmoothLoss', {'label_smooth_val': 0.2})],
 )
 def test_class_indices_in_floats(loss, options):
-    """mmpretrain takes what is in front of the point."""
+    """mmpretrain truncates them."""
     pair = pair_of(loss, 'labels', **options)
     assert_call_agrees(pair, real(5, 4), torch.tensor([0.0, 3.0, 1.0, 2.5, 0.0]), real(5).abs())
     for label in (math.nan, -2.0, 4.0, math.inf):
@@ -71,7 +71,7 @@ def test_class_indices_in_floats(loss, options):
 
 
 def test_masks_of_reconstruction():
-    """SparK's mask holds integers, MaskFeat's booleans; SimMIM's has one number a pixel."""
+    """SparK's mask holds integers, MaskFeat's booleans; SimMIM's has one number per pixel."""
     patches, images = (2, 5, 3), (2, 3, 4, 4)
     for options in ({'criterion': 'L2'}, {'criterion': 'L1', 'channel': 3}):
         pair = pair_of('PixelReconstructionLoss', 'patches', **options)
@@ -85,7 +85,7 @@ def test_masks_of_reconstruction():
 
 @pytest.mark.parametrize('crops', [[2], [2, 6]])
 def test_swav_with_a_queue(crops):
-    """As in training: the hook sets the queue, which fills, and prototypes are kept normalised."""
+    """As in training: the hook sets the queue, which fills up, and prototypes stay normalised."""
     count, images, length = sum(crops), 3, 6
     pair = pair_of('SwAVLoss', 'features', feat_dim=5, num_prototypes=7, num_crops=crops)
     ours, host = pair.ours.loss.double(), pair.host.double()
@@ -108,7 +108,7 @@ def test_swav_with_a_queue(crops):
 
 
 def test_swav_with_several_sets_of_prototypes():
-    """mmpretrain builds a loss of them, which fails when it is called."""
+    """mmpretrain builds such a loss, but its call fails."""
     with pytest.raises(AttributeError, match='weight'):
         host_class('mmpretrain.SwAVLoss')(feat_dim=5, num_prototypes=[7, 7])(real(4, 5).float())
     with pytest.raises(ValueError, match='num_prototypes'):
@@ -142,7 +142,7 @@ def test_weights_beside_more_dimensions(ours, host):
 
 @shows('gradient', 'AsymmetricLoss')
 def test_gradient_of_certain_negatives(ours, host):
-    """Of -p^4 log(1e-8), because 1 - p is less than 1e-8."""
+    """The gradient of -p^4 log(1e-8), because 1 - p is less than 1e-8."""
     x, q = 20.0, math.exp(-20.0)
     derivative = -4 * (1 + q) ** -5 * q * math.log(1e-8)
     for dtype, error in ((torch.float64, 1e-8), (torch.float32, 1.0)):

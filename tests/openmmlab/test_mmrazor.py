@@ -1,4 +1,4 @@
-"""mmrazor: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmrazor: inputs that the specs do not draw, and our differences from it."""
 
 import inspect
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def _seeded():
 
 
 def teachers():
-    """Every loss of ours with a teacher beside a student, in its first variant."""
+    """All our losses with a student and a teacher, in the first variant."""
     for cls, host in stand_ins():
         if host.name.startswith('mmrazor.') and len(inspect.signature(cls.forward).parameters) > 2:
             yield pytest.param(cls, host, id=cls.__name__)
@@ -46,7 +46,7 @@ def teachers():
 
 @pytest.mark.parametrize(('cls', 'host'), teachers())
 def test_gradient_of_the_teacher(cls, host: HostClass):
-    """mmrazor runs its teachers without gradient, but for data-free distillation, where they train a generator."""
+    """mmrazor runs teachers without gradient, except in data-free distillation, where they train a generator."""
     unit, *_ = variants_of(cls.__name__)[0].units()
     pair = paired(unit, host_class(host.name)())
     _, inputs = next(ordinary_inputs(unit))
@@ -97,7 +97,7 @@ def test_soft_labels_with_every_weight():
 
 
 def test_contrast_is_that_of_the_memory():
-    """The first batch of mmrazor's CRDLoss, in which it sets its constants; and a second one, which keeps them."""
+    """The first batch, in which mmrazor's CRDLoss sets its constants, and a second one, which keeps them."""
     host = host_class('mmrazor.CRDLoss')(temperature=0.125, neg_num=4, sample_n=20, dim_out=6).double()
     ours = build_loss(
         {'type': 'ContrastiveRepresentationLoss', 'temperature': 0.125, 'sample_n': 20, 'loss_weight': 1.0}
@@ -119,14 +119,14 @@ def test_contrast_is_that_of_the_memory():
 
 
 class SampleFields(SimpleNamespace):
-    """A data sample, which can be asked what it holds."""
+    """A data sample that supports ``in``."""
 
     def __contains__(self, name):
         return hasattr(self, name)
 
 
 def test_mmrazor_leaves_out_the_weight_of_crd():
-    """So ours, which does not, has no host: a config's loss_weight=0.8 would change its numbers."""
+    """Ours uses it, so it stands in for no host: a config's loss_weight=0.8 would change the numbers."""
     losses_of('mmrazor')
     host = host_class('mmrazor.CRDLoss')
     assert 'loss_weight' not in inspect.getsource(host.forward)

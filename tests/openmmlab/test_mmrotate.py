@@ -22,7 +22,7 @@ shapely = pytest.importorskip('shapely')
 
 GD = load_losses()['GDLoss'].spec.variants
 IN_KWARGS = [name for name, options in GD.items() if options.keys() & {'sqrt', 'normalize'}]
-"""Variants whose options mmrotate takes as ``**kwargs``."""
+"""The variants whose options mmrotate takes as ``**kwargs``."""
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ COINCIDING = {
 
 @pytest.mark.parametrize('name', COINCIDING)
 def test_rotated_iou_where_edges_coincide(name):
-    """The areas of another library, also in float32, where rounding puts coinciding edges on either side."""
+    """Areas from another library, also in float32, where rounding puts coinciding edges on either side."""
     boxes = COINCIDING[name]
     one, other = map(polygon_of, boxes)
     iou = one.intersection(other).area / one.union(other).area
@@ -185,7 +185,7 @@ def test_beta_counts(ours, host):
     plain = host()(*encoded, **decoded)
     assert torch.equal(host(beta=1.0)(*encoded, **decoded), plain)
     torch.testing.assert_close(ours()(*encoded, **decoded), plain)
-    # its forward hands beta on
+    # its forward passes beta on
     torch.testing.assert_close(ours(beta=1.0)(*encoded, **decoded), host()(*encoded, beta=1.0, **decoded))
 
 
@@ -206,7 +206,7 @@ def test_reduction_of_the_first_version(ours, host):
         returned = host('kld', **options)(pred, target, weight, avg_factor=7.0).flatten()
         assert torch.equal(returned, each[[0, 2]])
     torch.testing.assert_close(ours('kld')(pred, target, weight, avg_factor=7.0), (each * weight).sum() / 7.0)
-    # what trainers make of it, where weights are 0 and 1
+    # as used in training, with weights 0 and 1
     ones = (weight > 0).double()
     torch.testing.assert_close(ours('kld')(pred, target, ones, avg_factor=2.0), each[[0, 2]].mean())
 
@@ -259,7 +259,7 @@ def test_gradient_is_the_derivative(ours, host):
             x = pred.clone().requires_grad_()
             (gradients[name, factor],) = torch.autograd.grad(factor * loss()(x, target, weight), x)
     torch.testing.assert_close(gradients['ours', 10.0], 10 * gradients['ours', 1.0])
-    # mmcv's gradient is not known here, but what becomes of it: the incoming gradient does not count
+    # mmcv's gradient is unknown here, but its use is known: the incoming gradient is ignored
     assert torch.equal(gradients['host', 10.0], gradients['host', 1.0])
 
 

@@ -1,4 +1,4 @@
-"""mmseg: its decode heads with our losses, calls that the specs' inputs do not draw, and our differences from it."""
+"""mmseg: its decode heads with our losses, inputs that the specs do not draw, and our differences from it."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ PREFIXED = ('CrossEntropyLoss', 'DiceLoss', 'FocalLoss', 'KLDivLoss')
 
 
 def ours(losses):
-    """The same losses, by the names of ours."""
+    """The configs of the same losses with our names."""
     if isinstance(losses, list):
         return [ours(loss) for loss in losses]
     return {**losses, 'type': f'lossreg.{"Seg" if losses["type"] in PREFIXED else ""}{losses["type"]}'}
@@ -64,7 +64,7 @@ PID = {'type': 'PIDHead', 'in_channels': 8, 'channels': 5}
 
 
 def head_with(losses, **options):
-    """A decode head, FCN's unless told otherwise, in double precision, with the same weights at every call."""
+    """A decode head, FCN's by default, in double precision, with the same parameters each time."""
     torch.manual_seed(1)
     common = {'num_classes': 4, 'norm_cfg': {'type': 'BN'}, 'align_corners': False, 'loss_decode': losses}
     cfg = {**({} if 'type' in options else FCN), **common, **options}
@@ -73,7 +73,7 @@ def head_with(losses, **options):
 
 
 class Head:
-    """A decode head, called as ``assert_same_step`` calls heads."""
+    """A decode head with the call of ``assert_same_step``."""
 
     def __init__(self, head):
         self.head = head
@@ -84,7 +84,7 @@ class Head:
 
 
 def samples_of(*maps: torch.Tensor):
-    """One sample for each label map."""
+    """One sample per label map."""
     from mmseg.structures import SegDataSample
 
     return [SegDataSample(gt_sem_seg=PixelData(data=label.unsqueeze(0))) for label in maps]
@@ -99,13 +99,13 @@ def test_fcn_head(losses):
 
 
 def test_fcn_head_with_focal_loss():
-    """mmseg's own fails here, see below; the head adds ours up."""
+    """mmseg's own loss fails here, see below; the head sums ours."""
     loss = head_with({'type': 'lossreg.SegFocalLoss'}).loss((real(2, 6, 5, 7),), samples_of(*labels(2, 5, 7)), None)
     assert loss['loss_focal'] > 0
 
 
 def test_fcn_head_with_a_sampler():
-    """The sampler calls the loss itself, and gives weights of 0 and 1."""
+    """The sampler calls the loss itself, and gives weights 0 and 1."""
     losses = {'type': 'CrossEntropyLoss'}
     features, maps = (real(2, 6, 5, 7),), labels(2, 10, 14, ignored=255)
     for thresh in (0.3, None):
@@ -124,7 +124,7 @@ def test_fcn_head_of_one_class():
 
 
 def test_pid_head():
-    """Cross-entropy, hard pixels and boundaries, each by its own call; the last one ignores all but sure boundaries."""
+    """Cross-entropy, hard pixels and boundaries have their own calls; the last ignores all but certain boundaries."""
     losses = [
         {'type': 'CrossEntropyLoss', 'class_weight': [0.5, 1.0, 2.0, 1.25], 'loss_weight': 0.4},
         {'type': 'OhemCrossEntropy', 'thres': 0.3, 'min_kept': 20, 'class_weight': [0.5, 1.0, 2.0, 1.25]},
@@ -133,7 +133,7 @@ def test_pid_head():
     ]
     heads = [Head(head_with(given, **PID)) for given in (losses, ours(losses))]
     for head in heads:
-        torch.nn.init.constant_(head.head.d_cls_seg.bias, 1.5)  # about half of them are sure
+        torch.nn.init.constant_(head.head.d_cls_seg.bias, 1.5)  # about half of them are certain
     features = real(2, 4, 5, 7), real(2, 8, 5, 7), real(2, 4, 5, 7)
     samples = samples_of(*labels(2, 10, 14))
     for sample in samples:
@@ -142,7 +142,7 @@ def test_pid_head():
         assert_same_step(*heads, features, samples)
 
 
-# Calls that the specs' inputs do not draw
+# Inputs that the specs do not draw
 
 
 @pytest.mark.parametrize('avg_non_ignore', [False, True])
@@ -169,7 +169,7 @@ def test_cross_entropy_with_class_weights(avg_non_ignore):
     pair = pair_of('SegCrossEntropyLoss', 'pixels', **options)
     assert_call_agrees(pair, real(2, 4, 3, 5), labels(2, 3, 5))
     assert_call_agrees(pair, real(2, 4, 3, 5), labels(2, 3, 5), real(2, 3, 5).abs())
-    # an ignored class has a weight, which counts unless only those not ignored do
+    # an ignored class has a weight, which counts unless avg_non_ignore is set
     assert_call_agrees(pair, real(2, 4, 3, 5), labels(2, 3, 5), ignore_index=2)
     # masks of queries
     assert_call_agrees(pair, real(6, 4), labels(6))
@@ -180,7 +180,7 @@ def test_cross_entropy_with_class_weights(avg_non_ignore):
 
 
 def test_cross_entropy_of_mask_points():
-    """SAN's head averages by a tensor of one element, and gets one back."""
+    """SAN's head gives a tensor of one element as average factor, and gets one back."""
     pair = pair_of('SegCrossEntropyLoss', 'dense', use_sigmoid=True, loss_weight=5.0)
     call = {'cls_score': real(3, 8).float(), 'label': (real(3, 8) > 0).float(), 'avg_factor': torch.tensor([24.0])}
     torch.testing.assert_close(pair.ours.loss(**call), pair.host(**call))
@@ -223,18 +223,18 @@ def test_class_weights_from_a_file(loss, name, tmp_path):
 
 
 def test_dice_of_what_has_no_class():
-    """Labels of C and of 255 are 0 in every class, and a class may be left out."""
+    """Labels C and 255 are 0 in every class, and a class may be ignored."""
     for options in ({}, {'naive_dice': True, 'ignore_index': 1}, {'use_sigmoid': False}):
         target = labels(3, 4, 5, classes=5, ignored=255)
         assert_call_agrees(pair_of('SegDiceLoss', 'pixels', **options), real(3, 4, 4, 5), target, ignore_index=255)
-    # one class: of label 0, and without softmax
+    # one class, with label 0 and without softmax
     for sigmoid in (False, True):
         pair = pair_of('SegDiceLoss', 'pixels', use_sigmoid=sigmoid)
         assert_call_agrees(pair, real(3, 1, 4, 5), labels(3, 4, 5, classes=2), real(3).abs())
 
 
 def one_hot(target: torch.Tensor, classes: int) -> torch.Tensor:
-    """Targets of every class, (N, C, ...); none of an index that is no class."""
+    """One-hot targets (N, C, ...), zeros for an index that is not a class."""
     return torch.stack([(target == k).double() for k in range(classes)], 1)
 
 
@@ -244,7 +244,7 @@ def one_hot(target: torch.Tensor, classes: int) -> torch.Tensor:
 )
 @pytest.mark.parametrize('shape', [(7,), (2, 3, 5)])
 def test_focal_loss_of_class_indices(shape, options):
-    """mmseg's numbers for the same targets one-hot, with weights of 0 where they are ignored."""
+    """mmseg's numbers for the same targets one-hot, with weight 0 where they are ignored."""
     pair = pair_of('SegFocalLoss', 'pixels' if len(shape) > 1 else 'labels', **options)
     target = labels(*shape, classes=5, ignored=255)  # 4 is background
     dense = {'pred': real(shape[0], 4, *shape[1:]).requires_grad_(), 'target': one_hot(target, 4)}
@@ -272,7 +272,7 @@ def test_focal_loss_of_dense_targets_of_an_ignored_class():
 def test_lovasz_of_ignored_pixels(ignore_index, per_image):
     options = {'per_image': per_image, 'reduction': 'none'}
     target, binary = labels(3, 4, 5, ignored=ignore_index), labels(3, 4, 5, classes=2, ignored=ignore_index)
-    # the constructor's, which mmseg's call names: one that the call names replaces it
+    # the call's value replaces the constructor's
     ours = build_loss({'type': 'LovaszLoss', **options, 'ignore_index': ignore_index})
     hinge = build_loss({'type': 'LovaszLoss', 'loss_type': 'binary', **options, 'ignore_index': ignore_index})
     host = host_class('mmseg.LovaszLoss')
@@ -291,7 +291,7 @@ def test_lovasz_of_ignored_pixels(ignore_index, per_image):
 
 
 def test_lovasz_of_voxels():
-    """Cylinder3D's head: scores of voxels, without an image."""
+    """Cylinder3D's head gives scores of voxels, without an image."""
     pair = pair_of('Det3DLovaszLoss', 'points', reduction='none')
     assert_call_agrees(pair, real(9, 4), labels(9, ignored=0), ignore_index=0)
 
@@ -326,7 +326,7 @@ def test_depths_that_are_not_valid():
 
 
 def test_distances_of_masks():
-    """Objects of many shapes; and one that covers its image, from which SciPy measures to a point outside."""
+    """Objects of many shapes, and one that covers its image, for which SciPy measures to a point outside."""
     pair = pair_of('HuasdorffDisstanceLoss', 'pixels')
     for probability in (0.5, 0.9, 0.99, 1.0):
         target = torch.where(torch.rand(3, 9, 13) < probability, labels(3, 9, 13, classes=3) + 1, 0)
@@ -358,7 +358,7 @@ def test_class_weight_of_images(ours, host):
     plain = host(**options)(scores, target)
     positive = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
     of_classes, of_columns = torch.tensor([0.5, 2.0]).view(2, 1, 1), torch.tensor([0.5, 2.0])
-    # here the positive of class k stands in column k, so another image tells them apart
+    # here the positive of class k is in column k, so another image is needed to tell them apart
     flipped = torch.tensor([[[1, 0]]])
     theirs = host(class_weight=weights, **options)(scores, flipped)
     mine = ours(class_weight=weights, **options)(scores, flipped)
@@ -493,7 +493,7 @@ def test_reduction_of_one_loss(ours, host):
 
 @shows('gradient of equal errors', 'LovaszLoss', 'Det3DLovaszLoss')
 def test_equal_errors(ours, host):
-    """With every error 1, the gradients are the steps of the Jaccard loss, whose sum is 1 in any order."""
+    """If every error is 1, the gradients are the steps of the Jaccard loss, which sum to 1 in any order."""
     call = {'cls_score': torch.zeros(1, 1, 60).double().requires_grad_(), 'label': torch.arange(60).view(1, 1, 60) % 2}
     got = evaluate(ours(loss_type='binary', reduction='none'), call)
     want = evaluate_host(host(loss_type='binary', reduction='none'), call)

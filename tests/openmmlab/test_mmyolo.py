@@ -1,4 +1,4 @@
-"""mmyolo: calls that the specs' inputs do not draw, and our differences from it."""
+"""mmyolo: inputs that the specs do not draw, and our differences from it."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_weights_of_boxes(mode, shape):
     weight = torch.rand(shape).double()
     assert_call_agrees(pair, boxes(6), boxes(6), weight)
     assert_call_agrees(pair, boxes(6), boxes(6), weight, weight.sum().clamp(min=1))
-    # mmyolo takes the mean of the weights before it looks for one above 0
+    # mmyolo averages the weights before it checks for one above 0
     weight[1] = 0
     assert_call_agrees(pair, boxes(6), boxes(6), weight, 2, 'none')
 
@@ -98,7 +98,7 @@ def test_odd_boxes(mode, name):
 
 
 def test_plain_iou():
-    """mmyolo's function has it, its class refuses it."""
+    """mmyolo's function supports it, but its class refuses it."""
     pred, target = boxes(8), boxes(8)
     target[0], target[1] = pred[0], pred[1] + 200
     theirs = losses_of('mmyolo').bbox_overlaps(pred, target, iou_mode='iou', bbox_format='xyxy')
@@ -119,7 +119,7 @@ def test_nan_without_weight(ours, host):
 
 @shows('NaN under a target weight of 0', 'YOLOIoULoss')
 def test_nan_in_boxes_without_weight(ours, host):
-    """The IoU of the other box, which has no weight either, is returned as it is."""
+    """The IoU of the other box, which has weight 0 too, is returned unchanged."""
     pred = torch.tensor([[4.0, 4.0, 2.0, 2.0], [torch.nan] * 4, [4.0, 4.0, 2.0, 2.0]], requires_grad=True)
     target, weight = torch.tensor([[4.0, 4.0, 2.0, 2.0]] * 3), torch.tensor([1.0, 0.0, 0.0])
     assert host()(pred, target, weight)[0].isnan()

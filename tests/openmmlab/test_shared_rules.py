@@ -1,4 +1,4 @@
-"""Differences from rules that several hosts share, by the real classes."""
+"""Differences from rules that several hosts share, shown with the real classes."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ pytest.importorskip('mmdet', reason='needs the real OpenMMLab packages: tests/op
 
 ZERO_FACTOR = 'avg_factor=0 gives 0;'
 SHARING = ('mmrotate', 'mmseg', 'mmdet3d')
-"""The hosts that have it from mmdet, whose own losses stand in its file."""
+"""The hosts that inherited the rule from mmdet, whose own losses are in its file."""
 DIVIDING = [
     name for name in load_losses() if any(d.host.partition('.')[0] in SHARING for d in declared(name, ZERO_FACTOR))
 ]

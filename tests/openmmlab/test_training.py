@@ -1,4 +1,4 @@
-"""mmengine's runner trains models of mmpose and mmdet with our losses in their configs, on data made on the spot."""
+"""mmengine's runner trains models of mmpose and mmdet with our losses in their configs, on synthetic data."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ IMAGES = 8
 
 
 class RandomPoses(Dataset):
-    """Noise with keypoints anywhere, a part of them out of sight, encoded as the model's codec does it."""
+    """Noise with random keypoints, some of them invisible, encoded by the model's codec."""
 
     def __init__(self, codec):
         from mmpose.registry import KEYPOINT_CODECS
@@ -46,7 +46,7 @@ class RandomPoses(Dataset):
 
 
 class RandomBoxes(Dataset):
-    """Noise with two boxes anywhere."""
+    """Noise with two random boxes."""
 
     def __len__(self):
         return IMAGES
@@ -64,7 +64,7 @@ class RandomBoxes(Dataset):
 
 
 def tiny_pose_model():
-    """RTMPose with few channels, and what its data are encoded with."""
+    """RTMPose with few channels, and its codec."""
     cfg = shipped_config('mmpose', 'body_2d_keypoint/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py')
     cfg.model.backbone.update(deepen_factor=0.1, widen_factor=0.03125, norm_cfg={'type': 'BN'}, init_cfg=None)
     cfg.model.head.update(in_channels=32)
@@ -72,7 +72,7 @@ def tiny_pose_model():
 
 
 def tiny_detector():
-    """FCOS with few channels; of 32, because its norms have so many groups."""
+    """FCOS with only 32 channels, the number of groups in its norms."""
     model = shipped_config('mmdet', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py').model
     model.backbone.update(depth=18, base_channels=4, frozen_stages=-1, norm_cfg={'type': 'BN'}, init_cfg=None)
     model.neck.update(in_channels=[4, 8, 16, 32], out_channels=32)
@@ -81,11 +81,11 @@ def tiny_detector():
 
 
 def trained(scope: str, model, dataset: type, options, folder: Path):
-    """The parameters after an epoch, and the losses logged meanwhile, by the names of a step."""
+    """The parameters after an epoch, and the losses logged in it, by name."""
     from mmengine.registry import DATASETS
 
     DATASETS.register_module(module=dataset, force=True)
-    # what the runner leaves as the default scope is undone
+    # restore the default scope, which the runner changes
     with in_double(), DefaultScope.overwrite_default_scope(scope):
         runner = Runner(
             model=copy.deepcopy(model),
@@ -101,7 +101,7 @@ def trained(scope: str, model, dataset: type, options, folder: Path):
             default_scope=scope,
             default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
             randomness={'seed': 0},
-            experiment_name=f'{scope}_{folder.name}',  # the logs go by it, and by the second
+            experiment_name=f'{scope}_{folder.name}',  # it names the log folder, with a resolution of a second
             log_level='WARNING',
         )
         runner.train()
@@ -118,9 +118,9 @@ def trained(scope: str, model, dataset: type, options, folder: Path):
     ids=['mmpose', 'mmdet'],
 )
 def test_same_training(scope, tiny, dataset, used, tmp_path):
-    """Same seed, same parameters at the end, whether the losses are the host's or ours.
+    """The same seed gives the same parameters with the host's losses and with ours.
 
-    In double precision: in float32, what steps add to small parameters is rounding at 1e-6 of them.
+    In double precision: in float32, rounding changes small parameters by 1e-6 in each step.
     """
     model, options = tiny()
     theirs, their_log = trained(scope, model, dataset, options, tmp_path / 'theirs')
@@ -134,7 +134,7 @@ def test_same_training(scope, tiny, dataset, used, tmp_path):
         assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-6)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
-        # a bias before a norm has no gradient, and moves by rounding alone
+        # a bias before a norm has no gradient, and changes only by rounding
         atol = max(1e-6 * value.abs().max().item(), 1e-12)
         torch.testing.assert_close(
             ours[name], value, rtol=1e-6, atol=atol, msg=lambda text, name=name: f'{name}: {text}'

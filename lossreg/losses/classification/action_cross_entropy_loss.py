@@ -52,7 +52,8 @@ def action_cross_entropy(cls_score: Tensor, label: Tensor, class_weight: Optiona
 class ActionCrossEntropyLoss(nn.Module):
     """Video classification: cross-entropy with class indices or class probabilities.
 
-    It has mmaction's call and numbers; see :func:`action_cross_entropy` for the formula.
+    Drop-in replacement for ``mmaction.CrossEntropyLoss`` (same call and numbers); see :func:`action_cross_entropy` for
+    the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -34,7 +34,7 @@ def action_nll_loss(cls_score: Tensor, label: Tensor) -> Tensor:
 class ActionNLLLoss(nn.Module):
     """Video classification: negative log-likelihood, given log-probabilities.
 
-    It has mmaction's call and numbers; see :func:`action_nll_loss` for the formula.
+    Drop-in replacement for ``mmaction.NLLLoss`` (same call and numbers); see :func:`action_nll_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -82,7 +82,8 @@ def adaptive_log_softmax(
 class AdaptiveLogSoftmaxWithLoss(nn.Module):
     """Softmax over very many classes, such as words: rare classes are grouped in clusters to save time.
 
-    It has torch.nn's call, numbers and parameters; see :func:`adaptive_log_softmax` for the formula.
+    Drop-in replacement for ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (same call, numbers and parameters); see
+    :func:`adaptive_log_softmax` for the formula.
 
     Labels are sorted by frequency: class 0 is the most frequent. The classes below the first cutoff are predicted
     directly, those between two cutoffs by a cluster of their own, which has fewer features the rarer its classes are.

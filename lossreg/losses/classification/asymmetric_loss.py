@@ -79,7 +79,8 @@ def asymmetric_loss(
 class AsymmetricLoss(nn.Module):
     """Multi-label classification with few positives: easy negatives count less than easy positives.
 
-    It has mmpretrain's call and numbers; see :func:`asymmetric_loss` for the formula.
+    Drop-in replacement for ``mmpretrain.AsymmetricLoss`` (same call and numbers); see :func:`asymmetric_loss` for the
+    formula.
 
     Args:
         gamma_pos: focusing exponent of positives, >= 0.

@@ -39,7 +39,7 @@ def bce_loss(input: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> 
 class BCELoss(nn.Module):
     """Multi-label classification: binary cross-entropy of probabilities.
 
-    It has torch.nn.BCELoss's call and numbers; see :func:`bce_loss` for the formula.
+    Drop-in replacement for ``torch.nn.BCELoss`` (same call and numbers); see :func:`bce_loss` for the formula.
 
     The input is the probability of each class on its own: the output of a sigmoid, not of a softmax. For logits use
     ``BCEWithLogitsLoss``, which is exact at any logit.

@@ -17,7 +17,7 @@ from lossreg.spec_parts.classifiers import class_weight_count
 class BCELossWithLogits(nn.Module):
     """Multi-label video classification: binary cross-entropy of logits.
 
-    It has mmaction's call and numbers.
+    Drop-in replacement for ``mmaction.BCELossWithLogits`` (same call and numbers).
 
     See :func:`lossreg.functional.multi_label_cross_entropy` for the formula. The mean is over all elements, regardless
     of weight.

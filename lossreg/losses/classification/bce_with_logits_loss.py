@@ -42,7 +42,7 @@ def bce_with_logits_loss(
 class BCEWithLogitsLoss(nn.Module):
     """Multi-label classification: binary cross-entropy of logits.
 
-    It has torch.nn.BCEWithLogitsLoss's call and numbers; see :func:`bce_with_logits_loss`.
+    Drop-in replacement for ``torch.nn.BCEWithLogitsLoss`` (same call and numbers); see :func:`bce_with_logits_loss`.
 
     Args:
         weight: weights, a tensor or list that broadcasts to the input, such as (C); kept as a buffer.

@@ -79,7 +79,7 @@ def class_balanced_weights(samples_per_cls: Sequence[int], beta: float) -> Tenso
 class CBFocalLoss(nn.Module):
     """Long-tailed classification: focal loss, weighted by each class's effective number of samples.
 
-    It has mmaction's call and numbers.
+    Drop-in replacement for ``mmaction.CBFocalLoss`` (same call and numbers).
 
     See :func:`class_balanced_focal_loss` and :func:`class_balanced_weights` for the formulas. The losses are summed
     over classes and averaged over samples.

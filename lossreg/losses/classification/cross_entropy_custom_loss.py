@@ -25,7 +25,7 @@ from lossreg.spec import IGNORE_INDEX_TOO, Difference, HostClass, LossSpec
 class CrossEntropyCustomLoss(nn.Module):
     """Detection of very many classes (V3Det): cross-entropy that tells the box head its classifier channels.
 
-    It has mmdet's call and numbers, and delegates to ``CrossEntropyLoss``.
+    Drop-in replacement for ``mmdet.CrossEntropyCustomLoss`` (same call and numbers); delegates to ``CrossEntropyLoss``.
 
     ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to call
     ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, all of which need ``num_classes``. With the softmax,

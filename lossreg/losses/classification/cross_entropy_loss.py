@@ -108,7 +108,7 @@ def mask_cross_entropy(mask_pred: Tensor, mask_target: Tensor, label: Tensor) ->
 class CrossEntropyLoss(nn.Module):
     """Detection: cross-entropy over classes (softmax), independent labels (sigmoid) or instance masks.
 
-    It has mmdet's call and numbers, in three modes.
+    Drop-in replacement for ``mmdet.CrossEntropyLoss`` (same call and numbers) with three modes.
 
     * softmax (default): :func:`cross_entropy`;
     * ``use_sigmoid``: :func:`binary_cross_entropy`;

@@ -79,7 +79,7 @@ def eqlv2_loss(
 class EQLV2Loss(nn.Module):
     """Long-tailed detection: balances the positive and negative gradients of each class.
 
-    It has mmdet's call and numbers; see :func:`eqlv2_loss` for the formula.
+    Drop-in replacement for ``mmdet.EQLV2Loss`` (same call and numbers); see :func:`eqlv2_loss` for the formula.
 
     The gradients of each class so far are kept in buffers: ``pos_grad``, ``neg_grad``, and their ratio ``pos_neg``,
     which starts at 100, so that all classes weigh the same at first. ``forward`` uses the ratio from before the batch,

@@ -130,7 +130,7 @@ def label_smooth_cross_entropy(
 class LabelSmoothLoss(nn.Module):
     """Classification with label smoothing, over classes (softmax) or independent labels (sigmoid).
 
-    It has mmpretrain's call and numbers.
+    Drop-in replacement for ``mmpretrain.LabelSmoothLoss`` (same call and numbers).
 
     See :func:`label_smooth_cross_entropy` and :func:`smooth_label` for the formulas.
 

@@ -75,7 +75,8 @@ def multi_label_margin_loss(input: Tensor, target: Tensor, margin: float = 1.0) 
 class MultiLabelMarginLoss(nn.Module):
     """Multi-label hinge loss: the score of every label should exceed all other scores by 1.
 
-    It has torch.nn's call and numbers; see :func:`multi_label_margin_loss` for the formula.
+    Drop-in replacement for ``torch.nn.MultiLabelMarginLoss`` (same call and numbers); see
+    :func:`multi_label_margin_loss` for the formula.
 
     Args:
         size_average: deprecated, see ``reduction``.

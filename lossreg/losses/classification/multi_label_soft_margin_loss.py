@@ -43,7 +43,8 @@ def multi_label_soft_margin_loss(input: Tensor, target: Tensor, weight: Optional
 class MultiLabelSoftMarginLoss(nn.Module):
     """Multi-label classification: binary cross-entropy of logits, averaged over the classes.
 
-    It has torch.nn's call and numbers; see :func:`multi_label_soft_margin_loss`.
+    Drop-in replacement for ``torch.nn.MultiLabelSoftMarginLoss`` (same call and numbers); see
+    :func:`multi_label_soft_margin_loss`.
 
     Args:
         weight: a weight for each class.

@@ -69,7 +69,8 @@ def multi_margin_loss(
 class MultiMarginLoss(nn.Module):
     """Multi-class hinge loss: the label's score should exceed every other by a margin.
 
-    It has torch.nn's call and numbers; see :func:`multi_margin_loss` for the formula.
+    Drop-in replacement for ``torch.nn.MultiMarginLoss`` (same call and numbers); see :func:`multi_margin_loss` for the
+    formula.
 
     Args:
         p: exponent, 1 or 2.

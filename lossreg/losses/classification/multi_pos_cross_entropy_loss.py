@@ -69,7 +69,8 @@ def multi_pos_cross_entropy_loss(cls_score: Tensor, label: Tensor, weight: Optio
 class MultiPosCrossEntropyLoss(nn.Module):
     """Matching of tracked objects (QDTrack): cross-entropy with several positives per sample.
 
-    It has mmdet's call and numbers; see :func:`multi_pos_cross_entropy_loss` for the formula.
+    Drop-in replacement for ``mmdet.MultiPosCrossEntropyLoss`` (same call and numbers); see
+    :func:`multi_pos_cross_entropy_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over the N samples, or by ``avg_factor``) or ``sum``.

@@ -39,7 +39,7 @@ def nll_loss(
 class NLLLoss(nn.Module):
     """Classification: negative log-likelihood, given log-probabilities.
 
-    It has torch.nn's call and numbers; see :func:`nll_loss` for the formula.
+    Drop-in replacement for ``torch.nn.NLLLoss`` (same call and numbers); see :func:`nll_loss` for the formula.
 
     The mean is weighted: the sum of the losses over the sum of the weights of the labels that are not ignored.
 

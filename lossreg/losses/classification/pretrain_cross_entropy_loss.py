@@ -77,7 +77,7 @@ def multi_label_cross_entropy(
 class PretrainCrossEntropyLoss(nn.Module):
     """Image classification: cross-entropy with class indices, class probabilities or independent labels.
 
-    It has mmpretrain's call and numbers, in three modes.
+    Drop-in replacement for ``mmpretrain.CrossEntropyLoss`` (same call and numbers) with three modes.
 
     * softmax (default): :func:`lossreg.functional.cross_entropy` of class indices, ignoring -100, or
       :func:`soft_cross_entropy` of class probabilities, which are floats of the shape of the scores;

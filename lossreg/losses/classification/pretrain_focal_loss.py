@@ -43,7 +43,8 @@ def pretrain_focal_loss(
 class PretrainFocalLoss(nn.Module):
     """Multi-label classification with many easy negatives: focal loss of each label.
 
-    It has mmpretrain's call and numbers; see :func:`pretrain_focal_loss` for the shapes.
+    Drop-in replacement for ``mmpretrain.FocalLoss`` (same call and numbers); see :func:`pretrain_focal_loss` for the
+    shapes.
 
     Args:
         gamma: focusing exponent, >= 0.

@@ -19,7 +19,8 @@ from lossreg.spec_parts.detectors import AVG_FACTOR
 class PretrainSeesawLoss(nn.Module):
     """Long-tailed classification: samples of frequent classes suppress rare classes less.
 
-    It has mmpretrain's call and numbers; see :func:`~lossreg.functional.seesaw_loss` for the formula.
+    Drop-in replacement for ``mmpretrain.SeesawLoss`` (same call and numbers); see
+    :func:`~lossreg.functional.seesaw_loss` for the formula.
 
     ``cum_samples``, a buffer, counts the samples of each class, regardless of weight. ``forward`` always includes the
     batch in the counts it uses, but stores them in training mode only. Artefacts take ``cum_samples`` and return

@@ -108,7 +108,7 @@ def check_seesaw_options(use_sigmoid: bool, eps: float) -> None:
 class SeesawLoss(nn.Module):
     """Long-tailed detection: samples of frequent classes suppress rare classes less.
 
-    It has mmdet's call and numbers; see :func:`seesaw_loss` for the formula.
+    Drop-in replacement for ``mmdet.SeesawLoss`` (same call and numbers); see :func:`seesaw_loss` for the formula.
 
     Besides the classes, the classifier has two channels, object and background, whose softmax cross-entropy is the
     objectness loss. The seesaw loss is taken over the classes, for samples that are not background.

@@ -38,7 +38,8 @@ def soft_margin_loss(input: Tensor, target: Tensor) -> Tensor:
 class SoftMarginLoss(nn.Module):
     """Binary classification with labels -1 and 1: logistic loss.
 
-    It has torch.nn.SoftMarginLoss's call and numbers; see :func:`soft_margin_loss` for the formula.
+    Drop-in replacement for ``torch.nn.SoftMarginLoss`` (same call and numbers); see :func:`soft_margin_loss` for the
+    formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -75,7 +75,8 @@ def torch_cross_entropy(
 class TorchCrossEntropyLoss(nn.Module):
     """Classification: softmax cross-entropy with class indices or class probabilities.
 
-    It has torch.nn's call and numbers; see :func:`torch_cross_entropy` for the formula.
+    Drop-in replacement for ``torch.nn.CrossEntropyLoss`` (same call and numbers); see :func:`torch_cross_entropy` for
+    the formula.
 
     With class indices the mean is weighted: the sum of the losses over the sum of the weights of the labels that are
     not ignored. With class probabilities it is over all samples. Smoothing mixes in the uniform distribution over all C

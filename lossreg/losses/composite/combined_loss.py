@@ -15,7 +15,7 @@ from lossreg.spec import Call, HostClass, Input, LossSpec, calls_of, spec_of
 class CombinedLoss(nn.Module):
     """Multi-task heads: several named losses, which the head calls one by one.
 
-    It has mmpose's interface: each loss is an attribute, called on its own::
+    As in mmpose, each loss is an attribute and is called on its own::
 
         combined = CombinedLoss(losses=dict(keypoint_loss=dict(type='lossreg.PoseBCELoss'), tag_loss=...))
         combined.keypoint_loss(output, target)

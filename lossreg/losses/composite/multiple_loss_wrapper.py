@@ -19,7 +19,7 @@ WEIGHTS = 'keypoint_weights'
 class MultipleLossWrapper(nn.Module):
     """Heads with several outputs: one loss for each output.
 
-    It has mmpose's call::
+    Called as in mmpose::
 
         losses = wrapper([output, heatmap], [target, target_heatmap], keypoint_weights)
 

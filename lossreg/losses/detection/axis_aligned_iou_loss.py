@@ -59,7 +59,8 @@ def _overlap(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
 class AxisAlignedIoULoss(nn.Module):
     """Regression of 3-D boxes without a heading: 1 - IoU.
 
-    It has mmdet3d's call and numbers; see :func:`axis_aligned_iou_loss` for the formula.
+    Drop-in replacement for ``mmdet3d.AxisAlignedIoULoss`` (same call and numbers); see :func:`axis_aligned_iou_loss`
+    for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over boxes, or by ``avg_factor``) or ``sum``.

@@ -76,7 +76,7 @@ def _aspect(x: Tensor, y: Tensor) -> Tensor:
 class BCConvexGIoULoss(nn.Module):
     """Oriented detection with point sets (SASM): GIoU of convex hulls, mixed with distances of centres and corners.
 
-    It has mmrotate's call and numbers; see :func:`bc_convex_giou_loss`.
+    Drop-in replacement for ``mmrotate.BCConvexGIoULoss`` (same call and numbers); see :func:`bc_convex_giou_loss`.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

@@ -75,7 +75,8 @@ def bounded_iou_loss(
 class BoundedIoULoss(nn.Module):
     """Box regression: the best IoU that each coordinate on its own still permits.
 
-    It has mmdet's call and numbers; see :func:`bounded_iou_loss` for the formula.
+    Drop-in replacement for ``mmdet.BoundedIoULoss`` (same call and numbers); see :func:`bounded_iou_loss` for the
+    formula.
 
     Args:
         beta: where the loss turns from quadratic to linear; 0 for linear throughout.

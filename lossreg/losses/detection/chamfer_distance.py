@@ -106,7 +106,8 @@ def _to_nearest(
 class ChamferDistance(nn.Module):
     """Distance between two point sets: from each point to the nearest one of the other set.
 
-    It has mmdet3d's call and numbers; see :func:`chamfer_distance` for the formula.
+    Drop-in replacement for ``mmdet3d.ChamferDistance`` (same call and numbers); see :func:`chamfer_distance` for the
+    formula.
 
     Args:
         mode: ``l2``, ``l1`` or ``smooth_l1``.

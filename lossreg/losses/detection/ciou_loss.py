@@ -72,7 +72,7 @@ def ciou_loss(
 class CIoULoss(nn.Module):
     """Box regression: IoU, centre distance and aspect ratio difference.
 
-    It has mmdet's call and numbers; see :func:`ciou_loss` for the formula.
+    Drop-in replacement for ``mmdet.CIoULoss`` (same call and numbers); see :func:`ciou_loss` for the formula.
 
     Args:
         eps: added to the denominators.

@@ -41,7 +41,8 @@ def convex_giou_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
 class ConvexGIoULoss(nn.Module):
     """Oriented detection with point sets: GIoU of their convex hull and a quadrilateral.
 
-    It has mmrotate's call and numbers; see :func:`convex_giou_loss` for the formula.
+    Drop-in replacement for ``mmrotate.ConvexGIoULoss`` (same call and numbers); see :func:`convex_giou_loss` for the
+    formula.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

@@ -65,7 +65,7 @@ def diou_loss(
 class DIoULoss(nn.Module):
     """Box regression: IoU and centre distance.
 
-    It has mmdet's call and numbers; see :func:`diou_loss` for the formula.
+    Drop-in replacement for ``mmdet.DIoULoss`` (same call and numbers); see :func:`diou_loss` for the formula.
 
     Args:
         eps: added to the denominators.

@@ -69,7 +69,8 @@ def distribution_focal_loss(pred: Tensor, target: Tensor, weight: Optional[Tenso
 class DistributionFocalLoss(nn.Module):
     """Box regression by distributions (GFL): cross-entropy of the two bins next to each distance.
 
-    It has mmdet's call and numbers; see :func:`distribution_focal_loss` for the formula.
+    Drop-in replacement for ``mmdet.DistributionFocalLoss`` (same call and numbers); see :func:`distribution_focal_loss`
+    for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over the N distances, or by ``avg_factor``) or ``sum``.

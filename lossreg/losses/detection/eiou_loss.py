@@ -74,7 +74,7 @@ def eiou_loss(
 class EIoULoss(nn.Module):
     """Box regression: IoU extended to boxes that do not overlap, smoothed near its optimum.
 
-    It has mmdet's call and numbers; see :func:`eiou_loss` for the formula.
+    Drop-in replacement for ``mmdet.EIoULoss`` (same call and numbers); see :func:`eiou_loss` for the formula.
 
     Args:
         eps: added to the union.

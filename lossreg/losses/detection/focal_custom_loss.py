@@ -19,7 +19,8 @@ from lossreg.spec_parts.detectors import AVG_FACTOR, zero_avg_factor
 class FocalCustomLoss(nn.Module):
     """Detection of very many classes (V3Det): focal loss that tells the box head its classifier channels.
 
-    It has mmdet's call and numbers; see :func:`~lossreg.functional.sigmoid_focal_loss`.
+    Drop-in replacement for ``mmdet.FocalCustomLoss`` (same call and numbers); see
+    :func:`~lossreg.functional.sigmoid_focal_loss`.
 
     ``custom_cls_channels``, ``custom_activation`` and ``custom_accuracy`` tell mmdet's box head to call
     ``get_cls_channels``, ``get_activation`` and ``get_accuracy``, all of which need ``num_classes``.

@@ -57,7 +57,8 @@ def sigmoid_focal_loss(
 class FocalLoss(nn.Module):
     """Dense detection: binary cross-entropy of each class, with easy samples down-weighted.
 
-    It has mmdet's call and numbers; see :func:`sigmoid_focal_loss` for the formula and shapes.
+    Drop-in replacement for ``mmdet.FocalLoss`` (same call and numbers); see :func:`sigmoid_focal_loss` for the formula
+    and shapes.
 
     Args:
         use_sigmoid: must be True, as in mmdet.

@@ -96,7 +96,8 @@ def gaussian_focal_loss_at(
 class GaussianFocalLoss(nn.Module):
     """Detection by heatmaps (CornerNet, CenterNet): focal loss around Gaussian peaks.
 
-    It has mmdet's two calls and numbers; see :func:`gaussian_focal_loss` for the formula.
+    Drop-in replacement for ``mmdet.GaussianFocalLoss`` (same two calls, same numbers); see :func:`gaussian_focal_loss`
+    for the formula.
 
     CenterNet's, CornerNet's and CenterPoint's heads pass heatmaps. CenterNet2's passes flat predictions and the index
     of each positive: the loss is then ``pos_weight`` times the mean of the positives plus ``neg_weight`` times the mean

@@ -121,7 +121,7 @@ def _root(x: Tensor, wanted: bool) -> Tensor:
 class GDLoss(nn.Module):
     """Regression of rotated boxes as Gaussians: Wasserstein and Kullback-Leibler distances.
 
-    It has mmrotate's call and numbers; see :func:`gd_loss` for the formula.
+    Drop-in replacement for ``mmrotate.GDLoss`` (same call and numbers); see :func:`gd_loss` for the formula.
 
     Args:
         loss_type: ``gwd``, ``kld``, ``jd``, ``kld_symmax`` or ``kld_symmin``.

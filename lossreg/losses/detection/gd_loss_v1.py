@@ -91,7 +91,7 @@ def check_options(loss_type: str, fun: str) -> None:
 class GDLoss_v1(nn.Module):  # noqa: N801 - the host's name
     """Regression of rotated boxes as Gaussians, with the formulas of mmrotate's first version.
 
-    It has mmrotate's call and formulas; see :func:`gd_loss_v1`.
+    Called like ``mmrotate.GDLoss_v1``, with the same formulas; see :func:`gd_loss_v1`.
 
     mmrotate's class ignores ``reduction``, ``avg_factor`` and the magnitude of weights: it returns one number for each
     box whose weight is above 0, and the trainer takes their mean. Here they have the documented effect.

@@ -83,7 +83,7 @@ def ghmc_loss(
 class GHMC(nn.Module):
     """Dense detection: binary cross-entropy in which elements with common gradient lengths count less.
 
-    It has mmdet's call and numbers; see :func:`ghmc_loss` for the formula.
+    Drop-in replacement for ``mmdet.GHMC`` (same call and numbers); see :func:`ghmc_loss` for the formula.
 
     The bins are [i / B, (i + 1) / B), with the bounds in the buffer ``edges``. With ``momentum``, the gradient
     densities are kept in the buffer ``acc_sum``. ``forward`` always computes with the updated densities, but stores

@@ -70,7 +70,7 @@ def giou_loss(
 class GIoULoss(nn.Module):
     """Box regression: IoU that has a gradient even where boxes do not overlap.
 
-    It has mmdet's call and numbers; see :func:`giou_loss` for the formula.
+    Drop-in replacement for ``mmdet.GIoULoss`` (same call and numbers); see :func:`giou_loss` for the formula.
 
     Args:
         eps: lower bound of the areas of the union and the enclosing box.

@@ -78,7 +78,7 @@ def iou_loss(
 class IoULoss(nn.Module):
     """Box regression: the IoU, linear, squared or as a logarithm.
 
-    It has mmdet's call and numbers; see :func:`iou_loss` for the formula.
+    Drop-in replacement for ``mmdet.IoULoss`` (same call and numbers); see :func:`iou_loss` for the formula.
 
     Args:
         linear: deprecated; means ``mode='linear'``.

@@ -90,7 +90,7 @@ def _smooth(x: Tensor, beta: float) -> Tensor:
 class KFLoss(nn.Module):
     """Regression of rotated boxes as Gaussians: distance of the centres and Kalman-filter IoU.
 
-    It has mmrotate's call and numbers; see :func:`kf_loss` for the formula.
+    Drop-in replacement for ``mmrotate.KFLoss`` (same call and numbers); see :func:`kf_loss` for the formula.
 
     Args:
         fun: applied to the overlap: ``none``, ``ln`` or ``exp``.

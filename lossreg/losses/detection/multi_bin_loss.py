@@ -57,7 +57,7 @@ def multi_bin_loss(pred: Tensor, target: Tensor, num_dir_bins: int = 4) -> Tenso
 class MultiBinLoss(nn.Module):
     """Heading of 3-D boxes: classifies which bins contain the angle, and regresses it within them.
 
-    It has mmdet3d's call; see :func:`multi_bin_loss` for the formula.
+    Called like ``mmdet3d.MultiBinLoss``; see :func:`multi_bin_loss` for the formula.
 
     All bins count. mmdet3d's class returns after the first one, and its head does not pass the number of bins.
 

@@ -18,7 +18,8 @@ from lossreg.spec_parts.differences import nan_without_weight
 class PoseIoULoss(nn.Module):
     """Box regression in pose estimation: the IoU, linear, squared or as a logarithm.
 
-    It has mmpose.IoULoss's call and numbers; see :func:`lossreg.functional.iou_loss` for the formula.
+    Drop-in replacement for ``mmpose.IoULoss`` (same call and numbers); see :func:`lossreg.functional.iou_loss` for the
+    formula.
 
     Args:
         reduction: ``none``, ``mean`` (over boxes, regardless of weight) or ``sum``.

@@ -129,7 +129,8 @@ def _quality_focal(x: Tensor, t: Tensor, beta: float, activated: bool) -> Tensor
 class QualityFocalLoss(nn.Module):
     """Dense detection (GFL): class scores learn the quality of their box.
 
-    It has mmdet's two calls and numbers; see :func:`quality_focal_loss` for the formula.
+    Drop-in replacement for ``mmdet.QualityFocalLoss`` (same two calls, same numbers); see :func:`quality_focal_loss`
+    for the formula.
 
     The target is a pair ``(label, score)``, as GFL's and RTMDet's heads pass it, or a tensor of the shape of the
     predictions (:func:`dense_quality_focal_loss`).

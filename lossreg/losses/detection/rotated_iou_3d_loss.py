@@ -61,7 +61,7 @@ def rotated_iou_3d_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] =
 class RotatedIoU3DLoss(nn.Module):
     """Regression of upright 3-D boxes with a heading: 1 - IoU.
 
-    It has mmdet3d's call and numbers; see :func:`rotated_iou_3d_loss`.
+    Drop-in replacement for ``mmdet3d.RotatedIoU3DLoss`` (same call and numbers); see :func:`rotated_iou_3d_loss`.
 
     It runs on every device; mmdet3d's needs compiled CUDA code.
 

@@ -62,7 +62,8 @@ def rotated_iou_loss(
 class RotatedIoULoss(nn.Module):
     """Regression of rotated boxes: the exact IoU of the two rectangles.
 
-    It has mmrotate's call and numbers; see :func:`rotated_iou_loss` for the formula.
+    Drop-in replacement for ``mmrotate.RotatedIoULoss`` (same call and numbers); see :func:`rotated_iou_loss` for the
+    formula.
 
     It runs on every device; mmrotate's needs compiled CUDA code.
 

@@ -56,7 +56,7 @@ def siou_loss(
 class SIoULoss(nn.Module):
     """Box regression: IoU with costs of direction, distance and shape.
 
-    It has mmdet's call and numbers; see :func:`siou_loss` for the formula.
+    Drop-in replacement for ``mmdet.SIoULoss`` (same call and numbers); see :func:`siou_loss` for the formula.
 
     Args:
         eps: keeps quotients finite.

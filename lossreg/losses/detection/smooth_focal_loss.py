@@ -43,7 +43,7 @@ def smooth_focal_loss(
 class SmoothFocalLoss(nn.Module):
     """Angle classification (circular smooth labels): focal loss against soft targets.
 
-    It has mmrotate's call and numbers; see :func:`smooth_focal_loss`.
+    Drop-in replacement for ``mmrotate.SmoothFocalLoss`` (same call and numbers); see :func:`smooth_focal_loss`.
 
     Args:
         gamma: focusing exponent, >= 0.

@@ -59,7 +59,7 @@ def spatial_border_loss(pts: Tensor, gt_bboxes: Tensor) -> Tensor:
 class SpatialBorderLoss(nn.Module):
     """Oriented detection with point sets: pulls points that left their box back into it.
 
-    It has mmrotate's call and numbers; see :func:`spatial_border_loss`.
+    Drop-in replacement for ``mmrotate.SpatialBorderLoss`` (same call and numbers); see :func:`spatial_border_loss`.
 
     Args:
         loss_weight: factor of the result.

@@ -41,7 +41,8 @@ def uncertain_l1_loss(
 class UncertainL1Loss(nn.Module):
     """Regression with a predicted uncertainty, such as of depth: absolute error.
 
-    It has mmdet3d's call and numbers; see :func:`uncertain_l1_loss` for the formula.
+    Drop-in replacement for ``mmdet3d.UncertainL1Loss`` (same call and numbers); see :func:`uncertain_l1_loss` for the
+    formula.
 
     Args:
         alpha: weight of the uncertainty.

@@ -51,7 +51,8 @@ def uncertain_smooth_l1_loss(
 class UncertainSmoothL1Loss(nn.Module):
     """Regression with a predicted uncertainty, such as of depth: smooth L1 loss.
 
-    It has mmdet3d's call and numbers; see :func:`uncertain_smooth_l1_loss`.
+    Drop-in replacement for ``mmdet3d.UncertainSmoothL1Loss`` (same call and numbers); see
+    :func:`uncertain_smooth_l1_loss`.
 
     Args:
         alpha: weight of the uncertainty.

@@ -57,7 +57,7 @@ def varifocal_loss(
 class VarifocalLoss(nn.Module):
     """Dense detection: class scores learn the IoU of their box; easy negatives are down-weighted.
 
-    It has mmdet's call and numbers; see :func:`varifocal_loss` for the formula.
+    Drop-in replacement for ``mmdet.VarifocalLoss`` (same call and numbers); see :func:`varifocal_loss` for the formula.
 
     Args:
         use_sigmoid: must be True, as in mmdet.

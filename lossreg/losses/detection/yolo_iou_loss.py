@@ -101,7 +101,7 @@ def check_iou_options(iou_mode: str, bbox_format: str) -> None:
 class YOLOIoULoss(nn.Module):
     """Box regression in YOLO heads: the IoU or one of its refinements.
 
-    It has mmyolo.IoULoss's call and numbers; see :func:`yolo_iou` for the formulas.
+    Drop-in replacement for ``mmyolo.IoULoss`` (same call and numbers); see :func:`yolo_iou` for the formulas.
 
     Args:
         iou_mode: ``ciou``, ``giou`` or ``siou``, or plain ``iou``.

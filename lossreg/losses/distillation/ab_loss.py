@@ -42,7 +42,7 @@ def ab_loss(s_feature: Tensor, t_feature: Tensor, margin: float = 1.0) -> Tensor
 class ABLoss(nn.Module):
     """Distillation of features: a student's neurons should be active where the teacher's are.
 
-    It has mmrazor's call and numbers; see :func:`ab_loss` for the formula.
+    Drop-in replacement for ``mmrazor.ABLoss`` (same call and numbers); see :func:`ab_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -34,7 +34,8 @@ def activation_loss(feat_T: Tensor, norm_type: str = 'abs') -> Tensor:
 class ActivationLoss(nn.Module):
     """Data-free distillation: generated images should activate the teacher's features.
 
-    It has mmrazor's call and numbers; see :func:`activation_loss` for the formula.
+    Drop-in replacement for ``mmrazor.ActivationLoss`` (same call and numbers); see :func:`activation_loss` for the
+    formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

@@ -55,7 +55,8 @@ def _angles(x: Tensor, with_l2_norm: bool) -> Tensor:
 class AngleWiseRKD(nn.Module):
     """Relational distillation: angles between samples should be equal.
 
-    It has mmrazor's call and numbers; see :func:`angle_wise_rkd` for the formula.
+    Drop-in replacement for ``mmrazor.AngleWiseRKD`` (same call and numbers); see :func:`angle_wise_rkd` for the
+    formula.
 
     Args:
         loss_weight: factor of the result.

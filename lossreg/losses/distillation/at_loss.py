@@ -45,7 +45,7 @@ def attention(x: Tensor) -> Tensor:
 class ATLoss(nn.Module):
     """Distillation of features: attention maps of student and teacher should be equal.
 
-    It has mmrazor's call and numbers; see :func:`at_loss` for the formula.
+    Drop-in replacement for ``mmrazor.ATLoss`` (same call and numbers); see :func:`at_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

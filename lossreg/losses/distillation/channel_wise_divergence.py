@@ -49,7 +49,8 @@ def _log_shares(x: Tensor, tau: float) -> Tensor:
 class ChannelWiseDivergence(nn.Module):
     """Distillation of dense predictions: KL divergence of channels, each a distribution over the map.
 
-    It has mmrazor's call and numbers; see :func:`channel_wise_divergence` for the formula.
+    Drop-in replacement for ``mmrazor.ChannelWiseDivergence`` (same call and numbers); see
+    :func:`channel_wise_divergence` for the formula.
 
     Args:
         tau: temperature, > 0.

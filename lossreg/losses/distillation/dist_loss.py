@@ -71,7 +71,7 @@ def correlation(a: Tensor, b: Tensor, dim: int, eps: float = 1e-8) -> Tensor:
 class DISTLoss(nn.Module):
     """Distillation from stronger teachers: predictions should correlate, over classes and over samples.
 
-    It has mmrazor's call and numbers; see :func:`dist_loss` for the formula.
+    Drop-in replacement for ``mmrazor.DISTLoss`` (same call and numbers); see :func:`dist_loss` for the formula.
 
     Args:
         inter_loss_weight: weight of the correlations over the classes, one per sample.

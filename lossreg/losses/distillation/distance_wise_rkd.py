@@ -72,7 +72,7 @@ def _gradient_only(x: Tensor, squared: Tensor, u: Tensor, mean: Tensor, slope: T
 class DistanceWiseRKD(nn.Module):
     """Relational distillation: distances between samples should be proportional.
 
-    It has mmrazor's call and numbers; see :func:`distance_wise_rkd`.
+    Drop-in replacement for ``mmrazor.DistanceWiseRKD`` (same call and numbers); see :func:`distance_wise_rkd`.
 
     Args:
         loss_weight: factor of the result.

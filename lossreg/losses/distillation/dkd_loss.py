@@ -74,7 +74,7 @@ def _without(x: Tensor, own: Tensor) -> Tensor:
 class DKDLoss(nn.Module):
     """Distillation of logits, with separate weights for the labelled class and for the other classes.
 
-    It has mmrazor's call and numbers; see :func:`dkd_loss` for the formula.
+    Drop-in replacement for ``mmrazor.DKDLoss`` (same call and numbers); see :func:`dkd_loss` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -79,7 +79,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 class FBKDLoss(nn.Module):
     """Distillation of detectors' features, guided by attention and by relations between pixels.
 
-    It has mmrazor's call and numbers; see :func:`fbkd_loss` for the formula.
+    Drop-in replacement for ``mmrazor.FBKDLoss`` (same call and numbers); see :func:`fbkd_loss` for the formula.
 
     Args:
         mask_l2_weight: weight of the masked features' distance.

@@ -58,7 +58,7 @@ def fea_loss(
 class FeaLoss(nn.Module):
     """Distillation of pose estimators' features (DWPose): squared distance of feature maps.
 
-    It has mmpose's call and numbers; see :func:`fea_loss` for the formula.
+    Drop-in replacement for ``mmpose.FeaLoss`` (same call and numbers); see :func:`fea_loss` for the formula.
 
     Where the numbers of channels differ, the loss holds the convolution ``align``, with mmpose's names and
     initialisation. ``forward`` can take other parameters in its place.

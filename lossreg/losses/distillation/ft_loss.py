@@ -45,7 +45,7 @@ def _factor(x: Tensor) -> Tensor:
 class FTLoss(nn.Module):
     """Distillation of features (factor transfer): compressed features of unit length should be equal.
 
-    It has mmrazor's call and numbers; see :func:`ft_loss` for the formula.
+    Drop-in replacement for ``mmrazor.FTLoss`` (same call and numbers); see :func:`ft_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -40,7 +40,8 @@ def information_entropy_loss(preds_T: Tensor) -> Tensor:
 class InformationEntropyLoss(nn.Module):
     """Data-free distillation: generated images should be spread evenly over the classes.
 
-    It has mmrazor's call and numbers; see :func:`information_entropy_loss` for the formula.
+    Drop-in replacement for ``mmrazor.InformationEntropyLoss`` (same call and numbers); see
+    :func:`information_entropy_loss` for the formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

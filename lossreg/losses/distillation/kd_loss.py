@@ -56,7 +56,7 @@ def _scaled(x: Tensor, beta: Union[float, Tensor]) -> Tensor:
 class KDLoss(nn.Module):
     r"""Distillation of SimCC pose heads (DWPose): divergence of both coordinate axes.
 
-    It has mmpose's call::
+    Called as in mmpose::
 
         loss((pred_x, pred_y), (pred_t_x, pred_t_y), beta, target_weight)
 

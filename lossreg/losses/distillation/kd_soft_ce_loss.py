@@ -57,7 +57,7 @@ def kd_soft_cross_entropy(
 class KDSoftCELoss(nn.Module):
     """Distillation of logits: cross-entropy against the teacher's softened classes.
 
-    It has mmrazor's call; see :func:`kd_soft_cross_entropy` for the formula.
+    Called like ``mmrazor.KDSoftCELoss``; see :func:`kd_soft_cross_entropy` for the formula.
 
     mmrazor's class needs mmcls, the old name of mmpretrain, and fails without it. The numbers here are those it gives
     with mmpretrain's ``soft_cross_entropy`` in place of mmcls's.

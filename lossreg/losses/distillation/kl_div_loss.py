@@ -39,7 +39,7 @@ def kl_div_loss(input: Tensor, target: Tensor, log_target: bool = False) -> Tens
 class KLDivLoss(nn.Module):
     """Kullback-Leibler divergence of log-probabilities from a target distribution.
 
-    It has torch.nn.KLDivLoss's call and numbers; see :func:`kl_div_loss`.
+    Drop-in replacement for ``torch.nn.KLDivLoss`` (same call and numbers); see :func:`kl_div_loss`.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

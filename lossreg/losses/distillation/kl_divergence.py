@@ -44,7 +44,7 @@ def kl_divergence(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0) -> Tensor:
 class KLDivergence(nn.Module):
     """Distillation of logits (Hinton et al.): Kullback-Leibler divergence of softened predictions.
 
-    It has mmrazor's call and numbers; see :func:`kl_divergence` for the formula.
+    Drop-in replacement for ``mmrazor.KLDivergence`` (same call and numbers); see :func:`kl_divergence` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -63,7 +63,8 @@ def knowledge_distillation_kl_div_loss(
 class KnowledgeDistillationKLDivLoss(nn.Module):
     """Distillation of detectors (LD): Kullback-Leibler divergence of softened predictions.
 
-    It has mmdet's call and numbers; see :func:`knowledge_distillation_kl_div_loss`.
+    Drop-in replacement for ``mmdet.KnowledgeDistillationKLDivLoss`` (same call and numbers); see
+    :func:`knowledge_distillation_kl_div_loss`.
 
     Args:
         reduction: ``none``, ``mean`` (over the N samples, or by ``avg_factor``) or ``sum``.

@@ -33,7 +33,7 @@ def mgd_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
 class MGDLoss(nn.Module):
     """Masked generative distillation: squared error of the features generated from masked ones.
 
-    It has mmrazor's call and numbers; see :func:`mgd_loss` for the formula.
+    Drop-in replacement for ``mmrazor.MGDLoss`` (same call and numbers); see :func:`mgd_loss` for the formula.
 
     Masking and generation are the connector's work (mmrazor's ``MGDConnector``).
 

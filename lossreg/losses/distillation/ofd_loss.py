@@ -38,7 +38,7 @@ def ofd_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 class OFDLoss(nn.Module):
     """Distillation of features: squared error, except where the student stays below an inactive teacher.
 
-    It has mmrazor's call and numbers; see :func:`ofd_loss` for the formula.
+    Drop-in replacement for ``mmrazor.OFDLoss`` (same call and numbers); see :func:`ofd_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -27,7 +27,8 @@ def onehot_like_loss(preds_T: Tensor) -> Tensor:
 class OnehotLikeLoss(nn.Module):
     """Data-free distillation: generated images should be classified with high confidence.
 
-    It has mmrazor's call and numbers; see :func:`onehot_like_loss` for the formula.
+    Drop-in replacement for ``mmrazor.OnehotLikeLoss`` (same call and numbers); see :func:`onehot_like_loss` for the
+    formula.
 
     Its gradient goes to the teacher's output, and through it to a generator of images.
 

@@ -54,7 +54,7 @@ def pkd_loss(preds_S: Tensor, preds_T: Tensor, resize_stu: bool = True) -> Tenso
 class PKDLoss(nn.Module):
     """Distillation of detectors' features: squared error of standardised feature maps.
 
-    It has mmrazor's call and numbers; see :func:`pkd_loss` for the formula.
+    Drop-in replacement for ``mmrazor.PKDLoss`` (same call and numbers); see :func:`pkd_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -36,7 +36,7 @@ def decision_cross_entropy(preds_S: Tensor, preds_T: Tensor) -> Tensor:
 class RazorCrossEntropyLoss(nn.Module):
     """Distillation of logits: cross-entropy against the teacher's most probable class.
 
-    It has the call and numbers of mmrazor's CrossEntropyLoss.
+    Drop-in replacement for ``mmrazor.CrossEntropyLoss`` (same call and numbers).
 
     See :func:`decision_cross_entropy` for the formula.
 

@@ -34,7 +34,7 @@ def razor_l1_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
 class RazorL1Loss(nn.Module):
     """Distillation of features: absolute error.
 
-    It has the call and numbers of mmrazor's L1Loss.
+    Drop-in replacement for ``mmrazor.L1Loss`` (same call and numbers).
 
     Args:
         loss_weight: factor of the result.

@@ -44,7 +44,7 @@ def razor_l2_loss(s_feature: Tensor, t_feature: Tensor, normalize: bool = True, 
 class RazorL2Loss(nn.Module):
     """Distillation of features: squared error or distance.
 
-    It has the call and numbers of mmrazor's L2Loss; see :func:`razor_l2_loss`.
+    Drop-in replacement for ``mmrazor.L2Loss`` (same call and numbers); see :func:`razor_l2_loss`.
 
     Args:
         loss_weight: factor of the result.

@@ -44,7 +44,8 @@ def seg_kl_div_loss(input: Tensor, target: Tensor, temperature: float = 1.0) -> 
 class SegKLDivLoss(nn.Module):
     """Distillation of segmentation networks, by what mmseg calls the Kullback-Leibler divergence.
 
-    It has mmseg's call and numbers; see :func:`seg_kl_div_loss`, which is not the divergence.
+    Drop-in replacement for ``mmseg.KLDivLoss`` (same call and numbers); see :func:`seg_kl_div_loss`, which is not the
+    divergence.
 
     For the divergence, use :class:`KLDivLoss` on log-probabilities.
 

@@ -56,7 +56,7 @@ def wsld(student: Tensor, teacher: Tensor, gt_labels: Tensor, tau: float = 1.0) 
 class WSLD(nn.Module):
     """Distillation of logits, with more weight on samples that the student predicts worse than the teacher.
 
-    It has mmrazor's call and numbers; see :func:`wsld` for the formula.
+    Drop-in replacement for ``mmrazor.WSLD`` (same call and numbers); see :func:`wsld` for the formula.
 
     Args:
         tau: temperature, > 0.

@@ -90,7 +90,7 @@ def padded_matches(match: List[List[List[List[int]]]], like: Tensor) -> Tensor:
 class AssociativeEmbeddingLoss(nn.Module):
     """Grouping of corners (CornerNet): embeddings of one object attract each other, those of two repel.
 
-    It has mmdet's call and numbers.
+    Drop-in replacement for ``mmdet.AssociativeEmbeddingLoss`` (same call and numbers).
 
     It sums :func:`associative_embedding_loss` over the images.
 

@@ -63,7 +63,8 @@ def _length(x: Tensor, eps: float = 9.999999960041972e-13) -> Tensor:
 class CosineEmbeddingLoss(nn.Module):
     """Embeddings of labelled pairs: cosine 1 if similar, below a margin if not.
 
-    It has torch's call and numbers; see :func:`cosine_embedding_loss` for the formula.
+    Drop-in replacement for ``torch.nn.CosineEmbeddingLoss`` (same call and numbers); see :func:`cosine_embedding_loss`
+    for the formula.
 
     Args:
         margin: the cosine up to which dissimilar vectors contribute 0; from -1 to 1, best from 0 to 0.5.

@@ -53,7 +53,7 @@ def cosine_similarity_loss(
 class CosineSimilarityLoss(nn.Module):
     """Self-supervised learning (SimSiam, BYOL): negative cosine of predicted and target features.
 
-    It has mmpretrain's call and numbers.
+    Drop-in replacement for ``mmpretrain.CosineSimilarityLoss`` (same call and numbers).
 
     See :func:`cosine_similarity_loss` for the formula.
 

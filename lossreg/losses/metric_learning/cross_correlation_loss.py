@@ -42,7 +42,8 @@ def cross_correlation_loss(cross_correlation_matrix: Tensor, lambd: float = 0.00
 class CrossCorrelationLoss(nn.Module):
     """Self-supervised learning (Barlow Twins): pulls the cross-correlation matrix towards the identity.
 
-    It has mmpretrain's call and numbers; see :func:`cross_correlation_loss` for the formula.
+    Drop-in replacement for ``mmpretrain.CrossCorrelationLoss`` (same call and numbers); see
+    :func:`cross_correlation_loss` for the formula.
 
     Args:
         lambd: weight of the elements off the diagonal.

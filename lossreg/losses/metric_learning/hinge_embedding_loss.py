@@ -42,7 +42,8 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0) -> 
 class HingeEmbeddingLoss(nn.Module):
     """Distances of labelled pairs: small if similar, above a margin if not.
 
-    It has torch's call and numbers; see :func:`hinge_embedding_loss` for the formula.
+    Drop-in replacement for ``torch.nn.HingeEmbeddingLoss`` (same call and numbers); see :func:`hinge_embedding_loss`
+    for the formula.
 
     Args:
         margin: how far apart dissimilar samples should be.

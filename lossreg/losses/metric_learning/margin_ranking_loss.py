@@ -44,7 +44,8 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 class MarginRankingLoss(nn.Module):
     """Ranking: of two scores, the better one should exceed the other by a margin.
 
-    It has torch's call and numbers; see :func:`margin_ranking_loss` for the formula.
+    Drop-in replacement for ``torch.nn.MarginRankingLoss`` (same call and numbers); see :func:`margin_ranking_loss` for
+    the formula.
 
     Args:
         margin: by how much the higher score should exceed the other.

@@ -119,7 +119,7 @@ def sinkhorn(scores: Tensor, counted: Optional[Tensor], iterations: int, epsilon
 class SwAVLoss(nn.Module):
     """Self-supervised learning (SwAV): each view of an image predicts the cluster assignments of other views.
 
-    It has mmpretrain's call and numbers; see :func:`swav_loss` for the formula.
+    Drop-in replacement for ``mmpretrain.SwAVLoss`` (same call and numbers); see :func:`swav_loss` for the formula.
 
     The loss holds the prototypes: ``prototypes.weight``, a parameter of shape (num_prototypes, feat_dim). In training
     mode ``forward`` writes them back normalised, as mmpretrain does. It also keeps the queue in the buffer ``queue``,

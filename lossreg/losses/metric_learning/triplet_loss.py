@@ -58,7 +58,8 @@ def batch_hard_triplet_loss(
 class TripletLoss(nn.Module):
     """Embeddings: triplet loss with the farthest positive and the nearest negative of the batch.
 
-    It has mmdet's call and numbers; see :func:`batch_hard_triplet_loss` for the formula.
+    Drop-in replacement for ``mmdet.TripletLoss`` (same call and numbers); see :func:`batch_hard_triplet_loss` for the
+    formula.
 
     One of the tutorials from which these losses were first collected describes it with the farthest negative. Here it
     is the nearest, which is the hardest, as in that tutorial's own code.

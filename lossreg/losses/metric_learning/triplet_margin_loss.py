@@ -58,7 +58,8 @@ def triplet_margin_loss(
 class TripletMarginLoss(nn.Module):
     """Embeddings: triplet loss of given triplets, with a p-norm.
 
-    It has torch's call and numbers; see :func:`triplet_margin_loss` for the formula.
+    Drop-in replacement for ``torch.nn.TripletMarginLoss`` (same call and numbers); see :func:`triplet_margin_loss` for
+    the formula.
 
     Args:
         margin: by how much the negative must be farther than the positive, > 0.

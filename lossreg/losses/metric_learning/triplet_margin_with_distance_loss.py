@@ -102,7 +102,7 @@ def _check_shapes(anchor: Tensor, positive: Tensor, negative: Tensor) -> None:
 class TripletMarginWithDistanceLoss(nn.Module):
     """Embeddings: triplet loss of given triplets, with any distance.
 
-    It has torch's call and numbers, with any distance.
+    Drop-in replacement for ``torch.nn.TripletMarginWithDistanceLoss`` (same call and numbers), for any distance.
 
     See :func:`triplet_margin_with_distance_loss` for the formula.
 

@@ -78,7 +78,8 @@ def adaptive_wing_loss(
 class AdaptiveWingLoss(nn.Module):
     """Regression of heatmaps: small errors count at keypoints, but not in the background.
 
-    It has mmpose's call and numbers; see :func:`adaptive_wing_loss` for the formula.
+    Drop-in replacement for ``mmpose.AdaptiveWingLoss`` (same call and numbers); see :func:`adaptive_wing_loss` for the
+    formula.
 
     Args:
         alpha: the exponent where the target is 0; at a target of 1 it is one less.

@@ -61,7 +61,7 @@ def bone_loss(
 class BoneLoss(nn.Module):
     """3-D poses: difference of the mean bone lengths.
 
-    It has mmpose's call and numbers; see :func:`bone_loss` for the formula.
+    Drop-in replacement for ``mmpose.BoneLoss`` (same call and numbers); see :func:`bone_loss` for the formula.
 
     Args:
         joint_parents: the parent of each joint; a root is its own parent.
@@ -74,7 +74,7 @@ class BoneLoss(nn.Module):
         all weights 0, give 0.
 
     Raises:
-        ValueError: ``joint_parents`` names a joint that is not there, shapes do not match, ``target_weight`` is
+        ValueError: ``joint_parents`` names a joint that does not exist, shapes do not match, ``target_weight`` is
             missing.
 
     Reference:

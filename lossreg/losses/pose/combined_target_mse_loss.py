@@ -53,7 +53,8 @@ def combined_target_mse_loss(output: Tensor, target: Tensor, target_weights: Opt
 class CombinedTargetMSELoss(nn.Module):
     """Heatmaps with two offset maps per keypoint (UDP): squared error.
 
-    It has mmpose's call and numbers; see :func:`combined_target_mse_loss`.
+    Drop-in replacement for ``mmpose.CombinedTargetMSELoss`` (same call and numbers); see
+    :func:`combined_target_mse_loss`.
 
     Args:
         use_target_weight: whether ``target_weights`` count; they are required then, and ignored otherwise.

@@ -71,7 +71,8 @@ def focal_heatmap_loss(
 class FocalHeatmapLoss(nn.Module):
     """Heatmaps of keypoints: focal loss around Gaussian peaks.
 
-    It has mmpose's call and numbers; see :func:`focal_heatmap_loss` for the formula.
+    Drop-in replacement for ``mmpose.FocalHeatmapLoss`` (same call and numbers); see :func:`focal_heatmap_loss` for the
+    formula.
 
     Args:
         alpha: focusing exponent, >= 0.

@@ -39,7 +39,8 @@ def info_nce_loss(features: Tensor, temperature: float = 1.0) -> Tensor:
 class InfoNCELoss(nn.Module):
     """Features of different instances should differ: cross-entropy of identifying each among all.
 
-    It has mmpose's call and numbers: the sum over the batch; see :func:`info_nce_loss` for the formula.
+    Drop-in replacement for ``mmpose.InfoNCELoss`` (same call and numbers): the sum over the batch. See
+    :func:`info_nce_loss` for the formula.
 
     Args:
         temperature: > 0.

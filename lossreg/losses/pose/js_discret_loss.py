@@ -54,7 +54,7 @@ def _share(p: Tensor, log_m: Tensor) -> Tensor:
 class JSDiscretLoss(nn.Module):
     """Heatmaps as distributions (DSNT): Jensen-Shannon divergence.
 
-    It has mmpose's call and numbers; see :func:`js_discret_loss`.
+    Drop-in replacement for ``mmpose.JSDiscretLoss`` (same call and numbers); see :func:`js_discret_loss`.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.

@@ -57,7 +57,8 @@ def keypoint_mse_loss(
 class KeypointMSELoss(nn.Module):
     """Heatmaps of keypoints: squared error.
 
-    It has mmpose's call and numbers; see :func:`keypoint_mse_loss` for the formula.
+    Drop-in replacement for ``mmpose.KeypointMSELoss`` (same call and numbers); see :func:`keypoint_mse_loss` for the
+    formula.
 
     Args:
         use_target_weight: changes nothing, as in mmpose: weights count where they are given.

@@ -54,7 +54,7 @@ def keypoint_ohkm_mse_loss(
 class KeypointOHKMMSELoss(nn.Module):
     """Heatmaps of the hardest keypoints (online hard keypoint mining): squared error.
 
-    It has mmpose's call and numbers; see :func:`keypoint_ohkm_mse_loss`.
+    Drop-in replacement for ``mmpose.KeypointOHKMMSELoss`` (same call and numbers); see :func:`keypoint_ohkm_mse_loss`.
 
     Args:
         use_target_weight: whether ``target_weights`` count; they are required then, and ignored otherwise.

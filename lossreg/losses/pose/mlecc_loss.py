@@ -80,7 +80,7 @@ def check_mode(mode: str) -> None:
 class MLECCLoss(nn.Module):
     """Distributions of coordinates (RTMO): likelihood of each keypoint.
 
-    It has mmpose's call and numbers; see :func:`mlecc_loss` for the formula.
+    Drop-in replacement for ``mmpose.MLECCLoss`` (same call and numbers); see :func:`mlecc_loss` for the formula.
 
     Args:
         reduction: over the keypoints of each sample: ``none``, ``mean`` or ``sum``; samples are never reduced.

@@ -43,7 +43,7 @@ def mpjpe_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor] =
 class MPJPELoss(nn.Module):
     """3-D poses: mean per joint position error.
 
-    It has mmpose's call and numbers; see :func:`mpjpe_loss` for the formula.
+    Drop-in replacement for ``mmpose.MPJPELoss`` (same call and numbers); see :func:`mpjpe_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.

@@ -75,7 +75,8 @@ def mpjpe_velocity_joint_loss(
 class MPJPEVelocityJointLoss(nn.Module):
     """Sequences of 3-D poses (MotionBERT): MPJPE, scale-normalised MPJPE and velocity error.
 
-    It has mmpose's call and numbers; see :func:`mpjpe_velocity_joint_loss`.
+    Drop-in replacement for ``mmpose.MPJPEVelocityJointLoss`` (same call and numbers); see
+    :func:`mpjpe_velocity_joint_loss`.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.

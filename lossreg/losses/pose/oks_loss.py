@@ -104,7 +104,7 @@ def _negative_log(half: Tensor, weight: Tensor, counted: Tensor, divisor: Tensor
 class OKSLoss(nn.Module):
     """Regression of keypoints: object keypoint similarity, as in mmpose's RTMO.
 
-    It has mmpose's call and numbers; see :func:`oks_loss` for the formula.
+    Drop-in replacement for ``mmpose.OKSLoss`` (same call and numbers); see :func:`oks_loss` for the formula.
 
     Args:
         metainfo: where the sigmas come from: the path of a data set's metainfo file, as in mmpose's configs,

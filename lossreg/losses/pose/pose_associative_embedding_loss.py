@@ -88,7 +88,8 @@ def pose_associative_embedding_loss(tags: Tensor, keypoint_indices: Tensor) -> T
 class PoseAssociativeEmbeddingLoss(nn.Module):
     """Grouping of keypoints: tags of one person attract each other, tags of different persons repel.
 
-    It has mmpose's call and numbers: the sums over the batch of pull and push.
+    Drop-in replacement for ``mmpose.AssociativeEmbeddingLoss`` (same call and numbers): the sums over the batch of pull
+    and push.
 
     See :func:`pose_associative_embedding_loss` for the formula. mmdet's AssociativeEmbeddingLoss is a different loss:
     it pairs corners. Artefacts take one number for each keypoint's tag (L = 1), as in all of mmpose's configs, and

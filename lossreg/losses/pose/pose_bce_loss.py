@@ -49,7 +49,7 @@ def pose_bce_loss(
 class PoseBCELoss(nn.Module):
     """Binary cross-entropy of keypoints: visibility, or scores of classes.
 
-    It has mmpose.BCELoss's call and numbers; see :func:`pose_bce_loss` for the formula.
+    Drop-in replacement for ``mmpose.BCELoss`` (same call and numbers); see :func:`pose_bce_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then.

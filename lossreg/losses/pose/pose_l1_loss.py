@@ -38,7 +38,7 @@ def pose_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor]
 class PoseL1Loss(nn.Module):
     """Regression of coordinates: absolute error.
 
-    It has mmpose's call and numbers; see :func:`pose_l1_loss` for the formula.
+    Drop-in replacement for ``mmpose.L1Loss`` (same call and numbers); see :func:`pose_l1_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, those of weight 0 included) or ``sum``.

@@ -39,7 +39,7 @@ def pose_mse_loss(output: Tensor, target: Tensor, target_weight: Optional[Tensor
 class PoseMSELoss(nn.Module):
     """Regression of coordinates: squared error.
 
-    It has mmpose's call and numbers; see :func:`pose_mse_loss` for the formula.
+    Drop-in replacement for ``mmpose.MSELoss`` (same call and numbers); see :func:`pose_mse_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.

@@ -41,7 +41,8 @@ def pose_smooth_l1_loss(output: Tensor, target: Tensor, target_weight: Optional[
 class PoseSmoothL1Loss(nn.Module):
     """Regression of coordinates: smooth L1 loss of the weighted error.
 
-    It has mmpose's call and numbers; see :func:`pose_smooth_l1_loss` for the formula.
+    Drop-in replacement for ``mmpose.SmoothL1Loss`` (same call and numbers); see :func:`pose_smooth_l1_loss` for the
+    formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.

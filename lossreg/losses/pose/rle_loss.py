@@ -157,7 +157,7 @@ def _apply(x: Tensor, parameters: List[Tensor]) -> Tensor:
 class RLELoss(nn.Module):
     """Regression of coordinates: negative log-likelihood under a learned density of the error (RLE).
 
-    It has mmpose's call and numbers; see :func:`rle_loss` for the formula.
+    Drop-in replacement for ``mmpose.RLELoss`` (same call and numbers); see :func:`rle_loss` for the formula.
 
     The loss holds the flow: ``flow_model``, with mmpose's names. Artefacts hold it frozen and return no gradient for
     it: the flow itself is trained in PyTorch.

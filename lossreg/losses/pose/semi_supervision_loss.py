@@ -87,7 +87,7 @@ def unpaired_bone_loss(output: Tensor, target: Tensor, joints: Tensor, parents: 
 class SemiSupervisionLoss(nn.Module):
     """3-D poses without labels: error of their projection, and of their bone lengths.
 
-    It has mmpose's call and numbers.
+    Drop-in replacement for ``mmpose.SemiSupervisionLoss`` (same call and numbers).
 
     ``forward`` takes two dicts and returns one::
 
@@ -108,7 +108,7 @@ class SemiSupervisionLoss(nn.Module):
         See above; (N, K, 3) for the trajectory too. Both losses are scalars; an empty batch gives 0.
 
     Raises:
-        ValueError: ``joint_parents`` names a joint that is not there, shapes do not match.
+        ValueError: ``joint_parents`` names a joint that does not exist, shapes do not match.
 
     Reference:
         Pavllo et al., 3D Human Pose Estimation in Video with Temporal Convolutions and Semi-supervised Training,

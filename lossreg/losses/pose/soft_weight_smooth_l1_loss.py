@@ -52,7 +52,8 @@ def soft_weight_smooth_l1_loss(
 class SoftWeightSmoothL1Loss(nn.Module):
     """Regression of coordinates or maps: smooth L1 loss, averaged over the elements with a weight above 0.
 
-    It has mmpose's call and numbers; see :func:`soft_weight_smooth_l1_loss` for the formula.
+    Drop-in replacement for ``mmpose.SoftWeightSmoothL1Loss`` (same call and numbers); see
+    :func:`soft_weight_smooth_l1_loss` for the formula.
 
     Args:
         use_target_weight: whether ``target_weight`` counts; it is required then, and ignored otherwise.

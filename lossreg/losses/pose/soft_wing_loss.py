@@ -57,7 +57,7 @@ def soft_wing_loss(
 class SoftWingLoss(nn.Module):
     """Regression of coordinates: linear for small errors, logarithmic for large ones.
 
-    It has mmpose's call and numbers; see :func:`soft_wing_loss` for the formula.
+    Drop-in replacement for ``mmpose.SoftWingLoss`` (same call and numbers); see :func:`soft_wing_loss` for the formula.
 
     Args:
         omega1: the error at which the logarithm begins, > 0.

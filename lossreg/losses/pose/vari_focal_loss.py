@@ -60,7 +60,8 @@ def vari_focal_loss(
 class VariFocalLoss(nn.Module):
     """Classification scores that predict the quality of a pose: easy negatives count less.
 
-    It has mmpose's call and numbers; see :func:`vari_focal_loss` for the formula.
+    Drop-in replacement for ``mmpose.VariFocalLoss`` (same call and numbers); see :func:`vari_focal_loss` for the
+    formula.
 
     mmdet's VarifocalLoss is a different loss: it weights negatives by the distance to the target and does not clamp the
     logits.

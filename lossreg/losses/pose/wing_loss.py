@@ -59,7 +59,7 @@ def wing_loss(
 class WingLoss(nn.Module):
     """Regression of coordinates: logarithmic for small errors, linear for large ones.
 
-    It has mmpose's call and numbers; see :func:`wing_loss` for the formula.
+    Drop-in replacement for ``mmpose.WingLoss`` (same call and numbers); see :func:`wing_loss` for the formula.
 
     Args:
         omega: the error at which the logarithm ends, > 0.

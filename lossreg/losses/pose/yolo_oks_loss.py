@@ -102,7 +102,8 @@ def _weights_and_distances(
 class OksLoss(nn.Module):
     """Regression of keypoints: object keypoint similarity, as in mmyolo.
 
-    It has mmyolo's call and numbers: 1 - s of each instance; see :func:`box_keypoint_similarity`.
+    Drop-in replacement for ``mmyolo.OksLoss`` (same call and numbers): 1 - s of each instance. See
+    :func:`box_keypoint_similarity`.
 
     mmpose's OKSLoss is a different loss: it divides by the root of the area and by 2 sigma, and reduces.
 

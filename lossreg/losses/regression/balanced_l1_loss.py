@@ -63,7 +63,8 @@ def balanced_l1_loss(
 class BalancedL1Loss(nn.Module):
     """Box regression (Libra R-CNN): smooth L1 loss in which small errors have larger gradients.
 
-    It has mmdet's call and numbers; see :func:`balanced_l1_loss` for the formula.
+    Drop-in replacement for ``mmdet.BalancedL1Loss`` (same call and numbers); see :func:`balanced_l1_loss` for the
+    formula.
 
     Args:
         alpha: how much small errors count, > 0.

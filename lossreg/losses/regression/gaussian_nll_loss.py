@@ -60,7 +60,7 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor, full: bool = F
 class GaussianNLLLoss(nn.Module):
     """Regression with a predicted variance: negative log-likelihood of a Gaussian.
 
-    It has torch.nn.GaussianNLLLoss's call and numbers; see :func:`gaussian_nll_loss`.
+    Drop-in replacement for ``torch.nn.GaussianNLLLoss`` (same call and numbers); see :func:`gaussian_nll_loss`.
 
     Args:
         full: whether to include the constant log(2 pi) / 2.

@@ -63,7 +63,7 @@ def ghmr_loss(
 class GHMR(nn.Module):
     """Box regression: smooth L1 loss in which elements with common gradient lengths count less.
 
-    It has mmdet's call and numbers; see :func:`ghmr_loss` for the formula.
+    Drop-in replacement for ``mmdet.GHMR`` (same call and numbers); see :func:`ghmr_loss` for the formula.
 
     The bins are [i / B, (i + 1) / B), with the bounds in the buffer ``edges``. With ``momentum``, the gradient
     densities are kept in the buffer ``acc_sum``. ``forward`` always computes with the updated densities, but stores

@@ -46,7 +46,7 @@ def huber_loss(input: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
 class HuberLoss(nn.Module):
     """Robust regression: squared error near 0, absolute error beyond.
 
-    It has torch.nn.HuberLoss's call and numbers; see :func:`huber_loss` for the formula.
+    Drop-in replacement for ``torch.nn.HuberLoss`` (same call and numbers); see :func:`huber_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements) or ``sum``.

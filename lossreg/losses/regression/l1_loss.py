@@ -37,7 +37,7 @@ def l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Te
 class L1Loss(nn.Module):
     """Regression: absolute error.
 
-    It has mmdet's call and numbers; see :func:`l1_loss` for the formula.
+    Drop-in replacement for ``mmdet.L1Loss`` (same call and numbers); see :func:`l1_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.

@@ -21,7 +21,7 @@ from lossreg.spec import HostClass, LossSpec
 class L2Loss(nn.Module):
     """Similarities in tracking: squared error with margins and mined negatives, ``MarginL2Loss`` under another name.
 
-    It has mmdet's call and numbers, the same as ``MarginL2Loss``.
+    Drop-in replacement for ``mmdet.L2Loss`` (same call and numbers), and the same as ``MarginL2Loss``.
 
     See :func:`~lossreg.functional.margin_l2_loss` for the formula. The mean is over the elements that count;
     ``avg_factor`` is ignored, as in mmdet.

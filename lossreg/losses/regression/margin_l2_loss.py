@@ -90,7 +90,7 @@ def check_mined_reduction(reduction: str) -> None:
 class MarginL2Loss(nn.Module):
     """Similarities in tracking (QDTrack): squared error, with margins and mined negatives.
 
-    It has mmdet's call and numbers; see :func:`margin_l2_loss` for the formula.
+    Drop-in replacement for ``mmdet.MarginL2Loss`` (same call and numbers); see :func:`margin_l2_loss` for the formula.
 
     The mean is over the elements that count; ``avg_factor`` is ignored, as in mmdet.
 

@@ -37,7 +37,7 @@ def mse_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> T
 class MSELoss(nn.Module):
     """Regression: squared error.
 
-    It has mmdet's call and numbers; see :func:`mse_loss` for the formula.
+    Drop-in replacement for ``mmdet.MSELoss`` (same call and numbers); see :func:`mse_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over all elements, or by ``avg_factor``) or ``sum``.

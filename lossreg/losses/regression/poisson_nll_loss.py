@@ -56,7 +56,7 @@ def poisson_nll_loss(
 class PoissonNLLLoss(nn.Module):
     """Regression of counts: negative log-likelihood of a Poisson distribution.
 
-    It has torch.nn.PoissonNLLLoss's call and numbers; see :func:`poisson_nll_loss`.
+    Drop-in replacement for ``torch.nn.PoissonNLLLoss`` (same call and numbers); see :func:`poisson_nll_loss`.
 
     Args:
         log_input: whether inputs are logarithms of rates.

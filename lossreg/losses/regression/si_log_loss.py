@@ -57,7 +57,7 @@ def si_log_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None, e
 class SiLogLoss(nn.Module):
     """Depth estimation: logarithmic error that discounts a common scale factor.
 
-    It has mmseg's call and numbers; see :func:`si_log_loss` for the formula.
+    Drop-in replacement for ``mmseg.SiLogLoss`` (same call and numbers); see :func:`si_log_loss` for the formula.
 
     Args:
         reduction: ``none``, ``mean`` (over samples, or by ``avg_factor``) or ``sum``.

@@ -43,7 +43,7 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = None
 class SmoothL1Loss(nn.Module):
     """Robust regression: squared error near 0, absolute error beyond.
 
-    It has mmdet's call and numbers; see :func:`smooth_l1_loss` for the formula.
+    Drop-in replacement for ``mmdet.SmoothL1Loss`` (same call and numbers); see :func:`smooth_l1_loss` for the formula.
 
     Args:
         beta: where the quadratic part ends, > 0.

@@ -18,7 +18,7 @@ from lossreg.spec_parts.torch_nn import torch_calls
 class TorchL1Loss(nn.Module):
     """Regression: absolute error.
 
-    It has torch.nn.L1Loss's call and numbers; see :func:`l1_loss` for the formula.
+    Drop-in replacement for ``torch.nn.L1Loss`` (same call and numbers); see :func:`l1_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

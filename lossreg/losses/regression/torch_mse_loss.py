@@ -18,7 +18,7 @@ from lossreg.spec_parts.torch_nn import torch_calls
 class TorchMSELoss(nn.Module):
     """Regression: squared error.
 
-    It has torch.nn.MSELoss's call and numbers; see :func:`mse_loss` for the formula.
+    Drop-in replacement for ``torch.nn.MSELoss`` (same call and numbers); see :func:`mse_loss` for the formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -18,7 +18,8 @@ from lossreg.spec_parts.torch_nn import torch_calls
 class TorchSmoothL1Loss(nn.Module):
     """Robust regression: squared error near 0, absolute error beyond.
 
-    It has torch.nn.SmoothL1Loss's call and numbers; see :func:`smooth_l1_loss` for the formula.
+    Drop-in replacement for ``torch.nn.SmoothL1Loss`` (same call and numbers); see :func:`smooth_l1_loss` for the
+    formula.
 
     Args:
         size_average: deprecated; False means ``reduction='sum'``.

@@ -45,7 +45,7 @@ def cae_loss(
 class CAELoss(nn.Module):
     """Masked image modelling (context autoencoder): tokens of masked patches, and their latent features.
 
-    It has mmpretrain's call and numbers; see :func:`cae_loss` for the formulas.
+    Drop-in replacement for ``mmpretrain.CAELoss`` (same call and numbers); see :func:`cae_loss` for the formulas.
 
     Args:
         lambd: weight of the second loss.

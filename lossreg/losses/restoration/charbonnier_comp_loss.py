@@ -48,7 +48,7 @@ def charbonnier_comp_loss(
 class CharbonnierCompLoss(nn.Module):
     """Image matting: smooth absolute error of the image composed with the predicted matte.
 
-    It has mmagic's call and numbers; see :func:`charbonnier_comp_loss`.
+    Drop-in replacement for ``mmagic.CharbonnierCompLoss`` (same call and numbers); see :func:`charbonnier_comp_loss`.
 
     Args:
         loss_weight: factor of the result.

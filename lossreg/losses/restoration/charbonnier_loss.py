@@ -43,7 +43,8 @@ def charbonnier_loss(pred: Tensor, target: Tensor, weight: Optional[Tensor] = No
 class CharbonnierLoss(nn.Module):
     """Restoration: absolute error that is smooth at 0.
 
-    It has mmagic's call and numbers; see :func:`charbonnier_loss` for the formula.
+    Drop-in replacement for ``mmagic.CharbonnierLoss`` (same call and numbers); see :func:`charbonnier_loss` for the
+    formula.
 
     Args:
         loss_weight: factor of the result.

@@ -30,7 +30,8 @@ def disc_shift_loss(x: Tensor) -> Tensor:
 class DiscShiftLoss(nn.Module):
     """Adversarial training: penalty that keeps the scores of a discriminator near 0.
 
-    It has mmagic's call and numbers; see :func:`disc_shift_loss` for the formula.
+    Drop-in replacement for ``mmagic.DiscShiftLoss`` (same call and numbers); see :func:`disc_shift_loss` for the
+    formula.
 
     Args:
         loss_weight: factor of the result.

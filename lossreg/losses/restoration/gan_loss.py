@@ -109,7 +109,7 @@ def check_type(gan_type: str) -> None:
 class GANLoss(nn.Module):
     """Adversarial training of generators and discriminators: vanilla, least squares, hinge, Wasserstein and others.
 
-    It has mmagic's call and numbers; see :func:`gan_loss` for the formulas.
+    Drop-in replacement for ``mmagic.GANLoss`` (same call and numbers); see :func:`gan_loss` for the formulas.
 
     Args:
         gan_type: ``vanilla``, ``lsgan``, ``wgan``, ``hinge``, ``l1`` or ``smgan``.

@@ -57,7 +57,7 @@ def _sobel(x: Tensor) -> Tuple[Tensor, Tensor]:
 class GradientLoss(nn.Module):
     """Restoration: absolute error of the gradients of an image.
 
-    It has mmagic's call and numbers; see :func:`gradient_loss` for the formula.
+    Drop-in replacement for ``mmagic.GradientLoss`` (same call and numbers); see :func:`gradient_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

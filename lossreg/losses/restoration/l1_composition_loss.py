@@ -42,7 +42,7 @@ def l1_composition_loss(
 class L1CompositionLoss(nn.Module):
     """Image matting: absolute error of the image composed with the predicted matte.
 
-    It has mmagic's call and numbers; see :func:`l1_composition_loss`.
+    Drop-in replacement for ``mmagic.L1CompositionLoss`` (same call and numbers); see :func:`l1_composition_loss`.
 
     Args:
         loss_weight: factor of the result.

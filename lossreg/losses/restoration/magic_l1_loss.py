@@ -17,7 +17,7 @@ from lossreg.spec_parts.images import IMAGE_CALLS
 class MagicL1Loss(nn.Module):
     """Restoration: absolute error of images, weighted by a mask.
 
-    It has mmagic's call and numbers; see :func:`l1_loss` for the formula.
+    Drop-in replacement for ``mmagic.L1Loss`` (same call and numbers); see :func:`l1_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

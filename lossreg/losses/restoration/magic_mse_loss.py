@@ -17,7 +17,7 @@ from lossreg.spec_parts.images import IMAGE_CALLS
 class MagicMSELoss(nn.Module):
     """Restoration: squared error of images, weighted by a mask.
 
-    It has mmagic's call and numbers; see :func:`mse_loss` for the formula.
+    Drop-in replacement for ``mmagic.MSELoss`` (same call and numbers); see :func:`mse_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -52,7 +52,7 @@ def _mean_difference(x: Tensor, weight: Tensor) -> Tensor:
 class MaskedTVLoss(nn.Module):
     """Restoration: total variation of an image inside a mask.
 
-    It has mmagic's call and numbers; see :func:`masked_tv_loss` for the formula.
+    Drop-in replacement for ``mmagic.MaskedTVLoss`` (same call and numbers); see :func:`masked_tv_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

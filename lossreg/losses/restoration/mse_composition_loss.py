@@ -42,7 +42,7 @@ def mse_composition_loss(
 class MSECompositionLoss(nn.Module):
     """Image matting: squared error of the image composed with the predicted matte.
 
-    It has mmagic's call and numbers; see :func:`mse_composition_loss`.
+    Drop-in replacement for ``mmagic.MSECompositionLoss`` (same call and numbers); see :func:`mse_composition_loss`.
 
     Args:
         loss_weight: factor of the result.

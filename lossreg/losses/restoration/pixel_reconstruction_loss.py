@@ -64,7 +64,7 @@ def pixel_reconstruction_loss(
 class PixelReconstructionLoss(nn.Module):
     """Masked image modelling (MAE): error of the masked patches or pixels.
 
-    It has mmpretrain's call and numbers.
+    Drop-in replacement for ``mmpretrain.PixelReconstructionLoss`` (same call and numbers).
 
     See :func:`pixel_reconstruction_loss` for the formula.
 

@@ -44,7 +44,7 @@ def psnr_loss(pred: Tensor, target: Tensor) -> Tensor:
 class PSNRLoss(nn.Module):
     """Restoration: the negative peak signal-to-noise ratio.
 
-    It has mmagic's call and numbers; see :func:`psnr_loss` for the formula.
+    Drop-in replacement for ``mmagic.PSNRLoss`` (same call and numbers); see :func:`psnr_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

@@ -91,7 +91,8 @@ def _enlarged(x: Tensor, factor: int, like: Tensor) -> Tensor:
 class TransferalPerceptualLoss(nn.Module):
     """Super-resolution from a reference image (TTSR): error of features against transferred textures.
 
-    It has mmagic's call and numbers; see :func:`transferal_perceptual_loss`.
+    Drop-in replacement for ``mmagic.TransferalPerceptualLoss`` (same call and numbers); see
+    :func:`transferal_perceptual_loss`.
 
     Args:
         loss_weight: factor of the result.

@@ -48,7 +48,7 @@ def boundary_loss(bd_pre: Tensor, bd_gt: Tensor) -> Tensor:
 class BoundaryLoss(nn.Module):
     """Boundaries of segments (PIDNet): binary cross-entropy in which boundary and background have equal weight.
 
-    It has mmseg's call and numbers; see :func:`boundary_loss` for the formula.
+    Drop-in replacement for ``mmseg.BoundaryLoss`` (same call and numbers); see :func:`boundary_loss` for the formula.
 
     Args:
         loss_weight: factor of the result.

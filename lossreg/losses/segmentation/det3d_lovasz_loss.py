@@ -25,7 +25,7 @@ from lossreg.spec_parts.classifiers import class_weight_count
 class Det3DLovaszLoss(nn.Module):
     """Segmentation of point clouds: a convex surrogate of the Jaccard index.
 
-    It has mmdet3d's call and numbers.
+    Drop-in replacement for ``mmdet3d.LovaszLoss`` (same call and numbers).
 
     * ``multi_class`` (default): :func:`lossreg.functional.lovasz_softmax`;
     * ``binary``: :func:`lossreg.functional.lovasz_hinge`.

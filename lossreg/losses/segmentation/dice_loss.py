@@ -52,7 +52,7 @@ def dice_loss(
 class DiceLoss(nn.Module):
     """Masks: 1 - Dice coefficient, which does not depend on the size of the background.
 
-    It has mmdet's call and numbers; see :func:`dice_loss` for the formula.
+    Drop-in replacement for ``mmdet.DiceLoss`` (same call and numbers); see :func:`dice_loss` for the formula.
 
     Args:
         use_sigmoid: the activation; only the sigmoid is implemented, so False needs ``activate=False``.

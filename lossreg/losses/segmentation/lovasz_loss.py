@@ -182,7 +182,7 @@ def check_loss_type(loss_type: str) -> None:
 class LovaszLoss(nn.Module):
     """Segmentation: a convex surrogate of the Jaccard index, over classes (softmax) or for one (hinge).
 
-    It has mmseg's call and numbers.
+    Drop-in replacement for ``mmseg.LovaszLoss`` (same call and numbers).
 
     * ``multi_class`` (default): :func:`lovasz_softmax`;
     * ``binary``: :func:`lovasz_hinge`.

@@ -57,7 +57,8 @@ def masked_balanced_bce_loss(
 class MaskedBalancedBCELoss(nn.Module):
     """Text detection: binary cross-entropy of probabilities, over the positives and hard negatives inside a mask.
 
-    It has mmocr's call and numbers; see :func:`masked_balanced_bce_loss`.
+    Drop-in replacement for ``mmocr.MaskedBalancedBCELoss`` (same call and numbers); see
+    :func:`masked_balanced_bce_loss`.
 
     Args:
         reduction: must be ``none``, because balancing needs the loss of each element; the result is a scalar.

@@ -62,7 +62,7 @@ def masked_balanced_bce_with_logits_loss(
 class MaskedBalancedBCEWithLogitsLoss(nn.Module):
     """Text detection: binary cross-entropy of logits, over the positives and hard negatives inside a mask.
 
-    It has mmocr's call and numbers.
+    Drop-in replacement for ``mmocr.MaskedBalancedBCEWithLogitsLoss`` (same call and numbers).
 
     See :func:`masked_balanced_bce_with_logits_loss` for the formula.
 

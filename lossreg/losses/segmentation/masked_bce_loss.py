@@ -38,7 +38,8 @@ def masked_bce_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, eps
 class MaskedBCELoss(nn.Module):
     """Text detection: binary cross-entropy of probabilities inside a mask.
 
-    It has mmocr's call and numbers; see :func:`masked_bce_loss` for the formula.
+    Drop-in replacement for ``mmocr.MaskedBCELoss`` (same call and numbers); see :func:`masked_bce_loss` for the
+    formula.
 
     Args:
         eps: keeps the quotient finite.

@@ -38,7 +38,8 @@ def masked_bce_with_logits_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor]
 class MaskedBCEWithLogitsLoss(nn.Module):
     """Text detection: binary cross-entropy of logits inside a mask.
 
-    It has mmocr's call and numbers; see :func:`masked_bce_with_logits_loss`.
+    Drop-in replacement for ``mmocr.MaskedBCEWithLogitsLoss`` (same call and numbers); see
+    :func:`masked_bce_with_logits_loss`.
 
     Args:
         eps: keeps the quotient finite.

@@ -41,7 +41,8 @@ def masked_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = None, ep
 class MaskedDiceLoss(nn.Module):
     """Text detection: Dice loss of a whole batch inside a mask.
 
-    It has mmocr's call and numbers; see :func:`masked_dice_loss` for the formula.
+    Drop-in replacement for ``mmocr.MaskedDiceLoss`` (same call and numbers); see :func:`masked_dice_loss` for the
+    formula.
 
     Args:
         eps: keeps the quotient finite.

@@ -48,7 +48,8 @@ def masked_smooth_l1_loss(
 class MaskedSmoothL1Loss(nn.Module):
     """Text detection: smooth L1 loss inside a mask.
 
-    It has mmocr's call and numbers; see :func:`masked_smooth_l1_loss` for the formula.
+    Drop-in replacement for ``mmocr.MaskedSmoothL1Loss`` (same call and numbers); see :func:`masked_smooth_l1_loss` for
+    the formula.
 
     Args:
         beta: the error at which the square ends, >= 0; 0 means ``eps``.

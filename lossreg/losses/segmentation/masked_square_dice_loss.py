@@ -39,7 +39,8 @@ def masked_square_dice_loss(pred: Tensor, gt: Tensor, mask: Optional[Tensor] = N
 class MaskedSquareDiceLoss(nn.Module):
     """Text detection: Dice loss of each map inside a mask, with squares in the denominator.
 
-    It has mmocr's call and numbers; see :func:`masked_square_dice_loss` for the formula.
+    Drop-in replacement for ``mmocr.MaskedSquareDiceLoss`` (same call and numbers); see :func:`masked_square_dice_loss`
+    for the formula.
 
     Args:
         eps: keeps empty maps finite.

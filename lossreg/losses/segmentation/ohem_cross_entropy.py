@@ -72,7 +72,8 @@ def ohem_cross_entropy(
 class OhemCrossEntropy(nn.Module):
     """Segmentation: cross-entropy of the pixels predicted worst (OHEM).
 
-    It has mmseg's call and numbers; see :func:`ohem_cross_entropy` for the formula.
+    Drop-in replacement for ``mmseg.OhemCrossEntropy`` (same call and numbers); see :func:`ohem_cross_entropy` for the
+    formula.
 
     Args:
         ignore_label: pixels with this label do not count.

@@ -140,7 +140,7 @@ def _pairwise_distances(x: Tensor) -> Tensor:
 class PANEmbLossV1(nn.Module):
     """Text detection (PAN): pixels of one text attract each other, texts repel each other.
 
-    It has mmocr's call and numbers; see :func:`pan_emb_loss_v1` for the formula.
+    Drop-in replacement for ``mmocr.PANEmbLossV1`` (same call and numbers); see :func:`pan_emb_loss_v1` for the formula.
 
     Args:
         feature_dim: D, the size of an embedding.

@@ -93,7 +93,7 @@ def counted_weight(
 class SegCrossEntropyLoss(nn.Module):
     """Segmentation: cross-entropy of pixels, over classes (softmax) or for each class (sigmoid).
 
-    It has mmseg's call and numbers, in three modes.
+    Drop-in replacement for ``mmseg.CrossEntropyLoss`` (same call and numbers) with three modes.
 
     * softmax (default): :func:`lossreg.functional.cross_entropy`;
     * ``use_sigmoid``: :func:`pixel_binary_cross_entropy`, or, with targets of the shape of the scores,

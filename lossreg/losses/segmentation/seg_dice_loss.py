@@ -112,7 +112,7 @@ def seg_dice_loss(
 class SegDiceLoss(nn.Module):
     """Segmentation: Dice loss over all classes and pixels of a sample.
 
-    It has mmseg's call and numbers; see :func:`seg_dice_loss` for the formula.
+    Drop-in replacement for ``mmseg.DiceLoss`` (same call and numbers); see :func:`seg_dice_loss` for the formula.
 
     Args:
         use_sigmoid: whether the activation is the sigmoid, not the softmax.

@@ -120,7 +120,7 @@ def seg_focal_loss(
 class SegFocalLoss(nn.Module):
     """Segmentation with many easy pixels: focal loss of each class.
 
-    It has mmseg's call and numbers; see :func:`seg_focal_loss` for the formula.
+    Drop-in replacement for ``mmseg.FocalLoss`` (same call and numbers); see :func:`seg_focal_loss` for the formula.
 
     Args:
         use_sigmoid: must be True, as in mmseg.

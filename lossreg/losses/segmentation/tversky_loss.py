@@ -75,7 +75,7 @@ def tversky_loss(
 class TverskyLoss(nn.Module):
     """Segmentation: Dice loss with weights for false positives and false negatives.
 
-    It has mmseg's call and numbers; see :func:`tversky_loss` for the formula.
+    Drop-in replacement for ``mmseg.TverskyLoss`` (same call and numbers); see :func:`tversky_loss` for the formula.
 
     Args:
         smooth: keeps the quotient of empty classes finite, >= 0.

@@ -46,7 +46,7 @@ def binary_logistic_regression_loss(
 class BinaryLogisticRegressionLoss(nn.Module):
     """Temporal proposals: binary cross-entropy in which positives and negatives have equal weight.
 
-    It has mmaction's call and numbers.
+    Drop-in replacement for ``mmaction.BinaryLogisticRegressionLoss`` (same call and numbers).
 
     See :func:`binary_logistic_regression_loss` for the formula. The constructor takes the options that mmaction takes
     in ``forward``, so that an artefact can hold them.

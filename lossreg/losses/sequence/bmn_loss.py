@@ -112,7 +112,7 @@ def _regression(p: Tensor, g: Tensor, mask: Tensor, u: Tensor, v: Tensor) -> Ten
 class BMNLoss(nn.Module):
     """Temporal proposals (BMN): boundary classification, and regression and classification of overlaps.
 
-    It has mmaction's call and numbers; see :func:`bmn_loss` for the formula.
+    Drop-in replacement for ``mmaction.BMNLoss`` (same call and numbers); see :func:`bmn_loss` for the formula.
 
     The constructor takes the options that mmaction takes in ``forward``, so that an artefact can hold them.
 

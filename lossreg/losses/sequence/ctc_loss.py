@@ -115,7 +115,7 @@ def _losses_of_samples(
 class CTCLoss(nn.Module):
     """Unaligned sequences, such as speech or text: negative log-likelihood over all alignments.
 
-    It has torch's call and numbers; see :func:`ctc_loss` for the formula.
+    Drop-in replacement for ``torch.nn.CTCLoss`` (same call and numbers); see :func:`ctc_loss` for the formula.
 
     Args:
         blank: the class that stands for no label.

@@ -106,7 +106,7 @@ def category_losses(
 class HVULoss(nn.Module):
     """Tags of videos in several categories (HVU): binary cross-entropy.
 
-    It has mmaction's call and numbers.
+    Drop-in replacement for ``mmaction.HVULoss`` (same call and numbers).
 
     See :func:`tag_loss` for the type ``all``, and :func:`category_losses` for ``individual``, where the loss is their
     mean, weighted by ``category_loss_weights``, over the categories that have one.

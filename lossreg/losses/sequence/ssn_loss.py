@@ -149,7 +149,7 @@ def _class_index(labels: Tensor, counted: Tensor, classes: int) -> Tuple[Tensor,
 class SSNLoss(nn.Module):
     """Temporal proposals (structured segment networks): activity, completeness and location.
 
-    It has mmaction's call and numbers.
+    Drop-in replacement for ``mmaction.SSNLoss`` (same call and numbers).
 
     See :func:`activity_loss`, :func:`completeness_loss` and :func:`location_loss` for the formulas. The constructor
     takes the options that mmaction takes as ``train_cfg`` in ``forward``, so that an artefact can hold them. Their

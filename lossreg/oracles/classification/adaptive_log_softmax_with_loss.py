@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 
 @np.errstate(all='ignore')
 def adaptive_log_softmax_with_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """output_n = log p(y_n), loss = -1/N Σ_n output_n.
+    """loss = -1/N Σ_n output_n, with output_n = log p(y_n).
 
     h = softmax(W x + b) has an entry for each class of the short list, followed by one for each cluster.
     p(y) = h_y in the short list; in cluster i, p(y) = h_(i) · softmax(V_i U_i x)_(y - its first class).

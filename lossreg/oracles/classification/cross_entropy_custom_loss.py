@@ -5,5 +5,5 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def cross_entropy_custom_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """The cross-entropy without label smoothing."""
+    """loss = the cross-entropy without label smoothing."""
     return cross_entropy_loss(call, inputs, {**options, 'label_smoothing': 0.0})

@@ -10,7 +10,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def pretrain_seesaw_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """Reduction of w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)); a mean is over ``avg_factor`` itself.
+    """loss = reduction of w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)); a mean is over ``avg_factor`` itself.
 
     The counts N include the samples of this batch.
     """

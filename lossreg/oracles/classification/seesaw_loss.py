@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def seesaw_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """Loss of the classes and of objectness; N counts the samples of each class, including this batch.
+    """The losses of classes and of objectness; N counts the samples of each class, including this batch.
 
     Classes, over samples that are not background: w_i · -log(exp(x_iy) / Σ_j M_yj C_ij exp(x_ij)). Objectness: w_i ·
     -log softmax of the last two channels, at the first of them, or at the second for background.

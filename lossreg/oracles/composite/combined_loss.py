@@ -6,7 +6,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def combined_loss(call: str, inputs: Inputs, options: Options) -> Array | Mapping[str, Array]:
-    """The result of the loss named in the call, ``<loss>.<its own call>``, by that loss's oracle."""
+    """loss = that of the loss named in the call, ``<loss>.<its own call>``, by its own oracle."""
     name, _, own_call = call.partition('.')
     loss = options['losses'][name]
     found: Array | Mapping[str, Array] = loss['oracle'](

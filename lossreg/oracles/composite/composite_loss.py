@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def composite_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """L = Σ_i w_i ℓ_i + Σ_j v_j Σ_x Φ_j(x), and each term before its weight, by its own oracle."""
+    """loss = Σ_i w_i ℓ_i + Σ_j v_j Σ_x Φ_j(x); also each unweighted term. Each is computed by its own oracle."""
     parts: dict[str, Array] = {}
     total: Any = 0.0
     for name, term in {**options['losses'], **(options['penalties'] or {})}.items():

@@ -16,7 +16,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def alpha_iou_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """1 - IoU^α + Σ penalty^α; denominators are at least eps.
+    """loss = reduction of w · (1 - IoU^α + Σ penalty^α); denominators are at least eps.
 
     Penalties: (E - U)/E for 'giou', ρ²/c² for 'diou', ρ²/c² and β v for 'ciou', none for 'iou'.
     """

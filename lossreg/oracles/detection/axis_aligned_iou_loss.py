@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def axis_aligned_iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - I / U, of the volumes of the intersection and of the union, which is at least 1e-6."""
+    """loss = reduction of w · (1 - I / U), with the volumes of the intersection and of the union, at least 1e-6."""
     pred, target, weight = inputs['pred'], inputs['target'], inputs.get('weight')
     losses = np.zeros(pred.shape[:-1])
     for n in np.ndindex(losses.shape):

@@ -8,7 +8,7 @@ from lossreg.oracles.rotated import convex_giou
 
 @np.errstate(all='ignore')
 def bc_convex_giou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """w · (1 - (1 - 2 s) GIoU + s D), s = exp(-a / 4), a the ratio of the first two edges.
+    """loss = reduction of w · (1 - (1 - 2 s) GIoU + s D), s = exp(-a / 4), a the ratio of the first two edges.
 
     D is the mean over the batch of the smooth L1 distances of landmarks: the mean of the points, and the first points
     with the smallest x, the smallest y, the largest x and the largest y.

@@ -15,7 +15,7 @@ RHO: dict[str, Callable[[Array], Array]] = {
 
 @np.errstate(all='ignore')
 def chamfer_distance(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """Reduction of w_i · min_j Σ_c ρ(a_ic - b_jc), from the source to the target and back; w is per point."""
+    """loss = reduction of w_i · min_j Σ_c ρ(a_ic - b_jc), from the source to the target and back; w is per point."""
     sets = {'source': inputs['source'], 'target': inputs['target']}
     found = {}
     for (here, there), weight, factor in (

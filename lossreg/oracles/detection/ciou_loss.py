@@ -16,7 +16,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def ciou_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """1 - CIoU, CIoU = IoU - ρ²/(c² + eps) - α v, from -1 to 1; IoU = I / (U + eps)."""
+    """loss = reduction of w · (1 - CIoU), CIoU = IoU - ρ²/(c² + eps) - α v, from -1 to 1; IoU = I / (U + eps)."""
     eps = options['eps']
 
     def iou(a: Array, b: Array) -> float:

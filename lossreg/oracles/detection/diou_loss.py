@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def diou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - I / (U + eps) + ρ² / (c² + eps): ρ between the centres, c the diagonal of the hull."""
+    """loss = reduction of w · (1 - I / (U + eps) + ρ² / (c² + eps)): ρ between the centres, c the hull's diagonal."""
     eps = options['eps']
 
     def loss(a: Array, b: Array) -> float:

@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def eiou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """x²/(2s) below s, x - s/2 from there on, where x = 1 - I / (U + eps) and I is negative for boxes apart."""
+    """loss = reduction of w · (x²/(2s) if x < s, else x - s/2), x = 1 - I / (U + eps); I < 0 for boxes apart."""
     eps, s = options['eps'], options['smooth_point']
 
     def loss(a: Array, b: Array) -> float:

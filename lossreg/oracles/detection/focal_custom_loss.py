@@ -5,5 +5,5 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 
 def focal_custom_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """The focal loss of class indices."""
+    """loss = the focal loss of class indices."""
     return focal_loss('labels', inputs, options)

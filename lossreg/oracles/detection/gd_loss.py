@@ -10,7 +10,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def gd_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """f(D), or 1 - 1 / (tau + f(D)) for tau of at least 1.
+    """loss = reduction of w · f(D), or of w · (1 - 1 / (tau + f(D))) for tau of at least 1.
 
     D is the Wasserstein distance, divided by twice the geometric mean of the four standard deviations if normalised; or
     a divergence: KL(t || p), the mean of both directions, the larger or the smaller. Arguments of roots are at least

@@ -10,10 +10,10 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def gd_loss_v1(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - 1 / (tau + f(D)), with D at least 1e-6; for 'gwd' without a named f, it is log(1 + sqrt(D) / scale).
+    """loss = reduction of w · (1 - 1 / (tau + f(D))); for 'gwd' without a named f, of w · log(1 + sqrt(D) / scale).
 
-    D is the squared Wasserstein distance, twice KL(p || t), or the Bhattacharyya distance. The scale is twice the
-    geometric mean of the four standard deviations, each at least 1e-7.
+    D, at least 1e-6, is the squared Wasserstein distance, twice KL(p || t), or the Bhattacharyya distance. The scale is
+    twice the geometric mean of the four standard deviations, each at least 1e-7.
     """
     kind, fun = options['loss_type'], options['fun']
 

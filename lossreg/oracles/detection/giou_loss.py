@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def giou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - GIoU, GIoU = I/U - (E - U)/E, with the union U and the area E of the hull at least eps."""
+    """loss = reduction of w · (1 - GIoU), GIoU = I/U - (E - U)/E; the union U and the hull's area E at least eps."""
     eps = options['eps']
 
     def loss(a: Array, b: Array) -> float:

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def h2rbox_consistency_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """L_c(centres) + min(L_s(w x h) + L_a(sin Δ), L_s(h x w) + L_a(cos Δ)), each loss by its own oracle."""
+    """loss = L_c(centres) + min(L_s(w x h) + L_a(sin Δ), L_s(h x w) + L_a(cos Δ)), each L by its own oracle."""
     pred, target, weight = inputs['pred'], inputs['target'], inputs['weight']
 
     def part(name: str, a: Array, b: Array) -> float:

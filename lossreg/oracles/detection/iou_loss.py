@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """-log IoU, 1 - IoU or 1 - IoU², with IoU at least eps and the union at least 1e-6."""
+    """loss = reduction of w · ℓ, ℓ = -log IoU, 1 - IoU or 1 - IoU²; IoU is at least eps, the union at least 1e-6."""
     mode = 'linear' if options['linear'] else options['mode']
 
     def loss(a: Array, b: Array) -> float:

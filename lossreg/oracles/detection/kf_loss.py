@@ -12,7 +12,7 @@ EPSILON = 1e-6
 
 @np.errstate(all='ignore')
 def kf_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """max(Σ over x and y of the smooth L1 loss + f(K), 0), K = V / (V_p + V_t - V + eps).
+    """loss = reduction of w · max(Σ_xy smooth L1 loss + f(K), 0), with K = V / (V_p + V_t - V + eps).
 
     V = 4 sqrt(det S), with det S = det S_p det S_t / det (S_p + S_t), at least eps. f(K) is 1 - K, exp(1 - K) - 1,
     or -log(max(K + eps, eps)).

@@ -9,7 +9,7 @@ BINS = 4
 
 @np.errstate(all='ignore')
 def multi_bin_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """Mean of -log p of the class of each bin, plus the mean of |v / |v| - (sin a, cos a)|_1 over bins of class 1.
+    """loss = mean of -log p of each bin's class + mean of |v / |v| - (sin a, cos a)|_1 over the bins of class 1.
 
     The softmax of two logits is a sigmoid: p = σ(x_y - x_other).
     """

@@ -9,7 +9,7 @@ from lossreg.oracles.rotated import common_area, corners
 
 @np.errstate(all='ignore')
 def rotated_iou_3d_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - I / U, of the volumes of the intersection and of the union; 0 / 0 is 0."""
+    """loss = reduction of w · (1 - I / U), with the volumes of the intersection and of the union; 0 / 0 is 0."""
 
     def loss(a: Array, b: Array) -> float:
         if np.isnan(a).any() or np.isnan(b).any():

@@ -9,7 +9,7 @@ from lossreg.oracles.rotated import common_area, corners
 
 @np.errstate(all='ignore')
 def rotated_iou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """-log IoU, 1 - IoU or 1 - IoU², with IoU at least eps; 0 / 0 is 0."""
+    """loss = reduction of w · ℓ, ℓ = -log IoU, 1 - IoU or 1 - IoU², with IoU at least eps; 0 / 0 is 0."""
     mode = 'linear' if options['linear'] else options['mode']
 
     def loss(a: Array, b: Array) -> float:

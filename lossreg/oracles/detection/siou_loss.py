@@ -10,7 +10,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def siou_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """1 - SIoU, SIoU = IoU - (Δ + Ω) / 2, from -1 to 1; IoU = I / (U + eps).
+    """loss = reduction of w · (1 - SIoU), SIoU = IoU - (Δ + Ω) / 2, from -1 to 1; IoU = I / (U + eps).
 
     Δ = Σ (1 - exp(±(2 - Λ) ρ²)) over x and y, with ρ = (distance of the centres + eps) / size of the hull, at least
     eps. Λ = cos(2 asin(s) - π/2), with s the sine of the smaller angle between the line through the centres and an

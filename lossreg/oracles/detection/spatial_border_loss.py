@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def spatial_border_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """Mean of 0.2 · distance from the centre, over the points outside, by the factor or the number of weights > 0."""
+    """loss = mean of 0.2 · distance from the centre over points outside, / avg_factor or the number of weights > 0."""
     distances = []
     for points, corners in zip(inputs['pts'].reshape(-1, 9, 2), inputs['gt_bboxes'].reshape(-1, 4, 2), strict=True):
         centre = (corners[0] + corners[2]) / 2

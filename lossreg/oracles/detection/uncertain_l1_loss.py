@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def uncertain_l1_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """w · (exp(-σ) · |x - t| + α σ)."""
+    """loss = reduction of w · (exp(-σ) · |x - t| + α σ)."""
     weight = inputs.get('weight')
     losses = np.zeros(inputs['pred'].shape)
     for n in np.ndindex(losses.shape):

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, reduce
 
 @np.errstate(all='ignore')
 def uncertain_smooth_l1_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """w · (exp(-σ) · ρ(|x - t|) + α σ), with ρ(d) = d² / 2β below β, and d - β / 2 from there on."""
+    """loss = reduction of w · (exp(-σ) · ρ(|x - t|) + α σ), with ρ(d) = d² / 2β where d < β, else d - β / 2."""
     weight, beta = inputs.get('weight'), options['beta']
     losses = np.zeros(inputs['pred'].shape)
     for n in np.ndindex(losses.shape):

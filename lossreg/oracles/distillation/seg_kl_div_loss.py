@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, times
 
 @np.errstate(all='ignore')
 def seg_kl_div_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """ℓ = T² t (log t - p), p = softmax(x / T), t = softmax(y / T); the mean or sum over each sample's elements."""
+    """loss = mean or sum over each sample of T² t (log t - p), with p = softmax(x / T) and t = softmax(y / T)."""
     x, y, temperature = inputs['input'], inputs['target'], options['temperature']
     losses = np.zeros(x.shape)
     for n, *at in np.ndindex((x.shape[0], *x.shape[2:])):

@@ -12,7 +12,7 @@ EPS = 1e-3
 
 @np.errstate(all='ignore')
 def ada_face_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """ℓ_i = -log softmax_j(s z_ij) at j = y_i.
+    """loss = reduction of -log softmax_j(s z_ij) at j = y_i.
 
     z_ij = cos θ_ij in [-0.999, 0.999], but z_iy = cos(θ_iy - m q_i) - (m + m q_i), with the angle clamped to [0.001, π
     - 0.001]. The quality q_i = h (|x_i| - μ')/(σ' + 0.001) is clamped to [-1, 1], without gradient; its norm |x_i| is

@@ -26,7 +26,7 @@ def arc_target(cos: float, options: Options) -> float:
 
 @np.errstate(all='ignore')
 def arc_face_loss(call: str, inputs: Inputs, options: Options) -> Any:
-    """ℓ_i = -log softmax_j(z_ij) at j = y_i, with z_ij = s cos(θ_ij + m [j = y_i])."""
+    """loss = reduction of -log softmax_j(z_ij) at j = y_i, with z_ij = s cos(θ_ij + m [j = y_i])."""
     features, labels, weight = inputs['features'], inputs['label'], inputs['weight']
     logits, losses = np.zeros((len(features), len(weight))), np.zeros(len(features))
     for i, (x, y) in enumerate(zip(features, labels, strict=True)):

@@ -10,7 +10,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax
 
 @np.errstate(all='ignore')
 def center_softmax_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """logits z_ij = x_i · w_j; loss = -1/N Σ_i log softmax(z_i)_{y_i} + lamda · center loss of x."""
+    """loss = -1/N Σ_i log softmax(z_i)_{y_i} + lamda · center loss of x, with the logits z_ij = x_i · w_j."""
     features, labels, weight = inputs['features'], inputs['label'], inputs['weight']
     logits = np.zeros((len(features), len(weight)))
     for i, j in np.ndindex(logits.shape):

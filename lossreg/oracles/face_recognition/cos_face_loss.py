@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def cos_face_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """ℓ_i = -log softmax_j(s (cos θ_ij - m [j = y_i])) at j = y_i."""
+    """loss = reduction of -log softmax_j(s (cos θ_ij - m [j = y_i])) at j = y_i."""
     features, labels, weight = inputs['features'], inputs['label'], inputs['weight']
     losses = np.zeros(len(features))
     for i, (x, y) in enumerate(zip(features, labels, strict=True)):

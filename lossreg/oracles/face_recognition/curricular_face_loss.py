@@ -11,10 +11,11 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def curricular_face_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """ℓ_i = -log softmax_j(s z_ij) at j = y_i, with T = cos(θ_iy + m), or cos θ_iy - m sin(π - m) where θ_iy + m ≥ π.
+    """loss = reduction of -log softmax_j(s z_ij) at j = y_i.
 
-    z_iy = T. Otherwise z_ij = cos θ_ij, or cos θ_ij (t' + cos θ_ij) where cos θ_ij exceeds cos(θ_iy + m).
-    t' = momentum · t + (1 - momentum) · mean_i cos θ_iy, without gradient; an empty batch does not change t.
+    z_iy = cos(θ_iy + m), or cos θ_iy - m sin(π - m) where θ_iy + m ≥ π. For other j, z_ij = cos θ_ij, or
+    cos θ_ij (t' + cos θ_ij) where cos θ_ij exceeds cos(θ_iy + m). t' = momentum · t + (1 - momentum) · mean_i cos θ_iy,
+    without gradient; an empty batch does not change t.
     """
     features, labels, weight, m = inputs['features'], inputs['label'], inputs['weight'], options['m']
     cosines = np.array([[cosine(x, w) for w in weight] for x in features]).reshape(len(features), len(weight))

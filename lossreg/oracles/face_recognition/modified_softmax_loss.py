@@ -18,7 +18,7 @@ def cosine(x: Array, w: Array) -> float:
 
 @np.errstate(all='ignore')
 def modified_softmax_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """ℓ_i = -log softmax_j(x_i · w_j/|w_j|) at j = y_i."""
+    """loss = reduction of -log softmax_j(x_i · w_j/|w_j|) at j = y_i."""
     features, labels, weight = inputs['features'], inputs['label'], inputs['weight']
     losses = np.zeros(len(features))
     for i, (x, y) in enumerate(zip(features, labels, strict=True)):

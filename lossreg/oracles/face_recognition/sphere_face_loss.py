@@ -8,7 +8,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def sphere_face_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """ℓ_i = -log softmax_j(z_ij) at j = y_i, with z_ij = |x_i| ψ(θ_ij) at j = y_i, else |x_i| cos θ_ij.
+    """loss = reduction of -log softmax_j(z_ij) at j = y_i, z_ij = |x_i| ψ(θ_ij) at j = y_i, else |x_i| cos θ_ij.
 
     ψ(θ) = (-1)^k cos(m θ) - 2k, where kπ/m ≤ θ ≤ (k + 1)π/m.
     """

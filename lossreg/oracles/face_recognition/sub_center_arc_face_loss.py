@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_softmax, reduc
 
 @np.errstate(all='ignore')
 def sub_center_arc_face_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """ArcFace with cos θ_ij = max_k cos(x_i, w_jk)."""
+    """loss = ArcFace's, with cos θ_ij = max_k cos(x_i, w_jk)."""
     features, labels, weight = inputs['features'], inputs['label'], inputs['weight']
     losses = np.zeros(len(features))
     for i, (x, y) in enumerate(zip(features, labels, strict=True)):

@@ -9,9 +9,10 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def associative_embedding_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """Sums over images of Σ_k ((a_k - c_k)² + (b_k - c_k)²) / n and of Σ_{j≠k} max(0, 1 - |c_j - c_k|) / (n (n - 1)).
+    """Pull and push, sums over images.
 
-    a and b are the embeddings of an object's corners, c their mean; every channel has its own objects.
+    Pull is Σ_k ((a_k - c_k)² + (b_k - c_k)²) / n, push is Σ_{j≠k} max(0, 1 - |c_j - c_k|) / (n (n - 1)), where a and b
+    are the embeddings of an object's corners, c their mean; every channel has its own objects.
     """
     pull = push = 0.0
     for first, second, matches in zip(inputs['pred'], inputs['target'], inputs['match'], strict=True):

@@ -7,9 +7,8 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def pose_associative_embedding_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """Sums over the pictures of pull and push.
+    """Pull and push: sums over images of Σ_n mean_kl (h_nkl - m_nl)² / (M + 1e-6) and Σ_ijl exp(-(m_il - m_jl)²) / D.
 
-    They are Σ_n mean_kl (h_nkl - m_nl)² / (M + 1e-6) and Σ_ijl exp(-(m_il - m_jl)²) / D.
     h_nkl is the tag at the place of visible keypoint k of instance n; m is the mean over k; M instances have a visible
     keypoint. D = M (M - 1) + 1e-6; push is 0 for M = 1.
     """

@@ -5,5 +5,5 @@ from lossreg.oracles.regression.margin_l2_loss import margin_l2_loss
 
 
 def l2_loss(call: str, inputs: Inputs, options: Options) -> Array:
-    """The same as the loss with margins."""
+    """loss = that of ``MarginL2Loss``."""
     return margin_l2_loss(call, inputs, options)

@@ -7,7 +7,7 @@ from lossreg.oracles.reference import Array, Inputs, Options
 
 @np.errstate(all='ignore')
 def pan_emb_loss_v1(call: str, inputs: Inputs, options: Options) -> Array:
-    """The loss of each image."""
+    """loss_n = the loss of image n."""
     count = len(inputs['emb'])
     return np.array([_loss_of_image({name: array[n] for name, array in inputs.items()}, options) for n in range(count)])
 

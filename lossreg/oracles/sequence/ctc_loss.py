@@ -37,7 +37,7 @@ def _normaliser(log_p: Array) -> float:
 
 
 def ctc_loss(call: str, inputs: Inputs, options: Options) -> dict[str, Array]:
-    """Each sample's loss from its own frames and labels; 'mean' divides by the number of labels, then by N.
+    """loss_n from the frames and labels of sample n; 'mean' divides by the number of labels, then by N.
 
     As in torch, the derivative is that of the normalised sequence: the change of the normaliser, 0 at the point itself,
     is added.

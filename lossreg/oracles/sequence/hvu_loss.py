@@ -9,7 +9,7 @@ from lossreg.oracles.reference import Array, Inputs, Options, log_sigmoid, times
 
 @np.errstate(all='ignore')
 def hvu_loss(call: str, inputs: Inputs, options: Options) -> Mapping[str, Array]:
-    """BCE = -t log σ(x) - (1 - t) log σ(-x).
+    """The losses of tags, with BCE = -t log σ(x) - (1 - t) log σ(-x).
 
     ``tags``: loss_cls = loss_weight · mean over samples of Σ_k m_k BCE_k / Σ_k m_k, undivided with 'sum'; m = 1 without
     mask. ``categories``: loss_j = Σ_n m_nj Σ_{k∈j} BCE_nk / (C_j Σ_n m_nj), without C_j for 'sum', and 0 where

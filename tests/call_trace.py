@@ -1,8 +1,8 @@
-"""The way from a config to a file, or to rows: which modules of lossreg a command enters, and where it climbs.
+"""Traces the calls of a command from a config to a file or to rows: the modules of lossreg it enters, and its climbs.
 
-Run ``python tests/the_way.py export`` or ``python tests/the_way.py check``. It prints the modules in the order in which
-their code is first called, and the climbs: calls into a module that imports the caller's, so that a reader comes back
-to where they were. What runs while a module is imported is left out; all that belongs to losses is one place.
+Run ``python tests/call_trace.py export`` or ``python tests/call_trace.py check``. It prints the modules in the order of
+their first call, and the climbs: calls into a module that imports the caller's, which send a reader back up. Code that
+runs at import is left out, and all modules of losses count as one place.
 """
 
 import argparse
@@ -40,8 +40,8 @@ COMMANDS = {
 }
 
 
-class Way:
-    """Notes the modules entered, and the first function called from each module in each other one."""
+class CallTrace:
+    """Records the modules entered, and the first function called from each module in each other one."""
 
     def __init__(self):
         self.modules = []
@@ -67,13 +67,13 @@ class Way:
 
 
 def callers(frame):
-    """The frames around this one, the nearest first."""
+    """The callers of this frame, the nearest first."""
     while (frame := frame.f_back) is not None:
         yield frame
 
 
 def place_of(frame):
-    """The module whose code this is; empty if it is not lossreg's."""
+    """The module that the code belongs to; '' if it is not lossreg's."""
     return place_named(frame.f_globals.get('__name__', ''))
 
 
@@ -86,7 +86,7 @@ def place_named(module):
 
 @cache
 def imported_by(place):
-    """The places that one imports, in whatever function."""
+    """The places that one imports, at module level or in a function."""
     names = OF_LOSSES if place == LOSS else ['/'.join(place.split('.')[1:])]
     files = [file for name in names for file in files_of(PACKAGE / name, with_inner=place == LOSS)]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
@@ -106,14 +106,14 @@ def files_of(path, with_inner):
     return [path.with_suffix('.py')] if path.with_suffix('.py').exists() else []
 
 
-def way_of(command):
-    """The way of a command that checks or exports the config."""
-    way = Way()
+def trace_of(command):
+    """The call trace of a command on the config."""
+    trace = CallTrace()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / 'rtmpose.py'
         config.write_text(CONFIG)
         out = ['--out', folder] if command == 'export' else []
-        sys.setprofile(way.observe)
+        sys.setprofile(trace.observe)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 code = run_command([command, str(config), *COMMANDS[command], *out])
@@ -121,19 +121,19 @@ def way_of(command):
             sys.setprofile(None)
     if code:
         sys.exit(f'lossreg {command} ended with exit code {code}')
-    return way
+    return trace
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('command', choices=COMMANDS)
     command = parser.parse_args().command
-    way = way_of(command)
-    for number, place in enumerate(way.modules, 1):
+    trace = trace_of(command)
+    for number, place in enumerate(trace.modules, 1):
         print(f'{number:3} {place}')
-    for (caller, place), function in way.climbs().items():
+    for (caller, place), function in trace.climbs().items():
         print(f'climb from {caller} to {place}: {function}')
-    print(f'{command}: {len(way.modules)} modules, {len(way.climbs())} climbs, {len(way.calls)} pairs that call')
+    print(f'{command}: {len(trace.modules)} modules, {len(trace.climbs())} climbs, {len(trace.calls)} pairs that call')
 
 
 if __name__ == '__main__':
