@@ -99,9 +99,12 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def negative_log(p: Tensor) -> Tensor:
-    """-log(p), at most 100 as in torch's binary cross-entropy; NaN outside [0, 1]; gradient 0 at p = 0."""
-    nll = -torch.log(torch.where(p == 0, 1.0, p)).clamp(min=-100.0)
-    return torch.where(p == 0, 100.0, torch.where(p > 1, torch.nan, nll))
+    """-log(p), at most 100 as in torch's binary cross-entropy; NaN outside [0, 1].
+
+    Below the smallest normal number, at 0 too, it has no gradient: 1 / p overflows.
+    """
+    nll = -torch.log(torch.where(p < 1.1754943508222875e-38, p.detach(), p)).clamp(min=-100.0)
+    return torch.where(p > 1, torch.nan, nll)
 
 
 def log_of_rest(p: Tensor, eps: float = 0.0) -> Tensor:

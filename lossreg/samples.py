@@ -27,7 +27,11 @@ class Kind(str, Enum):
 
     ORDINARY = 'ordinary'  # as in training, with some weights 0 and some labels ignored
     COUNTED = 'counted'  # ordinary, but every element counts
+    WIDE = 'wide'  # ordinary and unusual, but nothing where a loss has no derivative
     EXTREME = 'extreme'  # huge, tiny, zero, degenerate, duplicate
+
+
+_WITH_IGNORED = (Kind.ORDINARY, Kind.WIDE)
 
 
 class Expect(str, Enum):
@@ -64,12 +68,18 @@ def draw(
         if declared.role in _INDEX_DRAWS:
             values: Array = _INDEX_DRAWS[declared.role](rng, shape, declared, unit, _classes(declared, sizes), kind)
         else:
-            values = _DRAWS[declared.role](rng, shape, kind).clip(-declared.limit, declared.limit)
-            if declared.role is Role.TARGETS and declared.ignores_negative and kind is Kind.ORDINARY:
+            drawn_as = Kind.ORDINARY if kind is Kind.WIDE and not _may_be_wide(declared) else kind
+            values = _DRAWS[declared.role](rng, shape, drawn_as).clip(-declared.limit, declared.limit)
+            if declared.role is Role.TARGETS and declared.ignores_negative and kind in _WITH_IGNORED:
                 values = np.where(rng.random(shape) < 0.15, -1.0, values)
         dtype = torch.int64 if declared.role.is_integer else torch.float32
         drawn[declared.name] = torch.tensor(values, dtype=dtype)
     return {**drawn, **unit.call.consistent(unit.as_called, drawn)}
+
+
+def _may_be_wide(declared: Input) -> bool:
+    """Whether finite differences keep their digits: not where large numbers overflow, nor of two boxes inside out."""
+    return declared.limit == math.inf and (declared.differentiable or declared.role is not Role.BOXES)
 
 
 def _classes(declared: Input, sizes: Mapping[str, int]) -> int:
@@ -123,14 +133,18 @@ def _real(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.floa
     values = 2.0 * rng.standard_normal(shape)
     if kind is Kind.EXTREME:
         return np.where(
-            rng.random(shape) < 0.7, _mix(rng, shape, [1e4, -1e4, 88.0, -88.0, 20.0, -20.0, 0.0, 1e-6]), values
+            rng.random(shape) < 0.7,
+            _mix(rng, shape, [1e4, -1e4, 88.0, -88.0, 20.0, -20.0, 14.0, -14.0, 9.0, -9.0, 0.0, 1e-6]),
+            values,
         )
+    if kind is Kind.WIDE:
+        return np.where(rng.random(shape) < 0.3, np.sign(values) * rng.uniform(8.0, 12.0, shape), values)
     return values
 
 
 def _probabilities(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _mix(rng, shape, [0.0, 1.0, 1e-9, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30])
+        return _mix(rng, shape, [0.0, 1.0, 1e-9, 1e-7, 1.0 - 2.0**-23, 0.5, 1e-30, 1e-40, 1e-44])
     return rng.uniform(0.02, 0.98, shape)
 
 
@@ -138,7 +152,7 @@ def _distribution(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray
     values = rng.random(shape) + 1e-3
     if kind is Kind.EXTREME:
         values = _mix(rng, shape, [0.0, 0.0, 1e-30, 1.0, 1e3])
-    elif kind is Kind.ORDINARY:
+    elif kind in _WITH_IGNORED:
         values = np.where(rng.random(shape) < 0.2, 0.0, values)
     normalised: NDArray[np.float64] = values / np.maximum(values.sum(-1, keepdims=True), 1e-30)
     return normalised
@@ -146,8 +160,10 @@ def _distribution(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray
 
 def _targets(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     if kind is Kind.EXTREME:
-        return _mix(rng, shape, [0.0, 1.0, 0.5, 1e-7])
-    return np.where(rng.random(shape) < 0.4, _mix(rng, shape, [0.0, 1.0]), rng.random(shape))
+        values = _mix(rng, shape, [0.0, 1.0, 0.5, 1e-7, 1.5])
+        return values if rng.random() > 0.7 else np.where(rng.random(shape) < 0.05, values, 0.0)
+    values = np.where(rng.random(shape) < 0.4, _mix(rng, shape, [0.0, 1.0]), rng.random(shape))
+    return np.where(rng.random(shape) < 0.2, 1.5, values) if kind is Kind.WIDE else values
 
 
 def _binary(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
@@ -203,7 +219,9 @@ _ODD_BOXES = np.array(
         [5.0, 5.0, 5.0, 50.0],  # no width
         [0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4],
-        [0.0, 0.0, 1e-40, 1e-40],  # so small that the reciprocal overflows
+        [0.0, 0.0, 1e-40, 1e-40],  # too small for its reciprocal
+        [30.0, 40.0, 12.0, 15.0],  # the second corner before the first
+        [40.0, 5.0, 15.0, 25.0],  # in x alone
     ]
 )
 
@@ -213,7 +231,14 @@ def _boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.flo
         odd = _ODD_BOXES[rng.integers(0, len(_ODD_BOXES), shape[:-1])]
         return odd if shape[-1] == 4 else odd[..., [0, 1, 1, 2, 3, 3]]
     corner = rng.uniform(0.0, 60.0, (*shape[:-1], shape[-1] // 2))
-    return np.concatenate([corner, corner + rng.uniform(5.0, 60.0, corner.shape)], -1)
+    boxes = np.concatenate([corner, corner + rng.uniform(5.0, 60.0, corner.shape)], -1)
+    # every other one near a common box, so that those of two inputs overlap by more than half
+    near = np.resize([20.0, 25.0], corner.shape[-1]), np.resize([55.0, 70.0], corner.shape[-1])
+    common = np.concatenate(near) + rng.normal(0.0, 1.0, boxes.shape)
+    row = np.arange(shape[-2])[:, None]
+    boxes = np.where(row % 2 == 0, common, boxes)
+    # the second corner before the first
+    return np.where(row % 3 == 2, boxes[..., ::-1], boxes) if kind is Kind.WIDE else boxes
 
 
 _ODD_ROTATED_BOXES = np.array(
@@ -226,6 +251,7 @@ _ODD_ROTATED_BOXES = np.array(
         [5.0, 5.0, 0.0, 45.0, 0.0],  # no width
         [0.0, 0.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 1e-4, 1e-4, 0.3],
+        [10.0, 10.0, 3e7, 30.0, 0.2],
     ]
 )
 
@@ -243,10 +269,12 @@ def _rotated_boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArra
 def _features(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     values = rng.standard_normal(shape)
     if kind is Kind.EXTREME:
-        base = np.broadcast_to(rng.standard_normal(shape[1:]), shape)
+        # the same in all inputs of such rows, so that a feature meets its duplicate, or its opposite, in another one
+        base = np.broadcast_to(np.random.default_rng(0).standard_normal(shape[1:]), shape)
         near = base + 1e-3 * values  # near-duplicates
-        rows = rng.integers(0, 4, (shape[0], *[1] * (len(shape) - 1)))
-        return np.select([rows == 0, rows == 1, rows == 2], [np.zeros(shape), base, near], 1e4 * values)
+        rows = rng.integers(0, 6, (shape[0], *[1] * (len(shape) - 1)))
+        rows.flat[:2] = 0, 3
+        return np.select([rows == i for i in range(4)], [base, -base, near, np.zeros(shape)], 1e4 * values)
     return values
 
 
@@ -254,7 +282,7 @@ def _weights(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.f
     if kind is Kind.EXTREME:
         return _mix(rng, shape, [0.0, 1e-6, 1.0, 1e3])
     values = rng.uniform(0.1, 2.0, shape)
-    return np.where(rng.random(shape) < 0.25, 0.0, values) if kind is Kind.ORDINARY else values
+    return np.where(rng.random(shape) < 0.25, 0.0, values) if kind in _WITH_IGNORED else values
 
 
 def _avg_factor(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
@@ -301,6 +329,10 @@ _MEASURED = frozenset(
 """The roles of numbers from a network or a data set, in which a NaN must reach the loss."""
 
 
+_IMPOSSIBLE = {Role.LOGITS: -math.inf, Role.LOG_PROBABILITIES: -math.inf, Role.DISTRIBUTION: 0.0, Role.TARGETS: 0.0}
+"""What says, in a role, that something does not happen at all."""
+
+
 def numeric_cases(unit: Unit) -> Iterator[Case]:
     """Ordinary and extreme inputs, at the traced sizes and at others."""
     other = unit.sizes(OTHER_SIZES)
@@ -335,6 +367,9 @@ def edge_cases(unit: Unit) -> Iterator[Case]:
             yield Case('one identity', {**counted, name: torch.ones_like(counted[name])}, nothing)
         if role is Role.WEIGHTS:
             yield from _switched_off(unit, name, counted, 0.0, 'weight 0')
+    impossible = {name: _with(counted[name], _IMPOSSIBLE[role]) for name, role in roles.items() if role in _IMPOSSIBLE}
+    if len(impossible) > 1:
+        yield Case('impossible by all inputs', {**counted, **impossible}, Expect.VALUE)
     for declared in unit.inputs:
         ignored = declared.ignore(unit.as_called)
         if declared.ignores_negative:
@@ -401,7 +436,7 @@ def _bad_labels(unit: Unit, declared: Input, counted: Mapping[str, Tensor], clas
     # the lowest and the highest legal value
     low = {Role.LABEL_SETS: -1}.get(declared.role, 0)
     high = classes - (declared.role is not Role.LENGTHS) + declared.background
-    illegal = [high + 1] if declared.ignores_negative else [high + 1, low - 1]
+    illegal = [high + 1, 10**6] if declared.ignores_negative else [high + 1, low - 1, 10**6, -(10**6)]
     for value in illegal:
         if value == declared.ignore(unit.as_called):
             continue

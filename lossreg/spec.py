@@ -33,7 +33,7 @@ class Role(str, Enum):
     LOGITS = 'logits'  # any real number
     PROBABILITIES = 'probabilities'  # each in [0, 1]
     DISTRIBUTION = 'distribution'  # each >= 0
-    TARGETS = 'targets'  # each in [0, 1]; below 0 may mean ignored
+    TARGETS = 'targets'  # mostly in [0, 1]; below 0 may mean ignored
     BINARY = 'binary'  # 0 or 1, as floats
     SIGNS = 'signs'  # -1 or 1, as floats
     COUNTS = 'counts'  # 0, 1, 2, ..., as floats
@@ -82,7 +82,7 @@ class Input:
             it.
         when: whether an instance takes this input at all.
         aliases: further names that an error may use for it: those in the losses it is passed on to.
-        limit: the largest magnitude drawn, where the formula itself overflows beyond it.
+        limit: the largest magnitude drawn, where the formula overflows, or has no meaning, beyond it.
         state: whether the loss keeps it between calls: an artefact also returns ``next_<name>``. In eager mode it is a
             buffer of that name.
     """

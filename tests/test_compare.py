@@ -97,6 +97,36 @@ def test_shapes_and_names_are_compared():
     assert agreement([], [])
 
 
+@pytest.mark.parametrize('got', [np.int64, np.float64])
+@pytest.mark.parametrize('want', [np.int64, np.float64])
+def test_counts_are_equal_or_wrong(got, want):
+    """No tolerance applies once one side is an integer."""
+    wide = Tolerance(1.0, 100.0)
+    assert agreement(got(7), want(7), wide)
+    is_count = np.int64 in (got, want)
+    assert bool(agreement(got(8), want(7), wide)) is not is_count
+    assert (agreement(got(8), want(7), wide).share == INF) is is_count
+
+
+def test_errors_are_measured_against_the_largest_number():
+    found = agreement([1000.0, 1.0 + 2.0**-12], [1000.0, 1.0])
+    assert (found.max_abs, found.max_rel) == (2.0**-12, 2.0**-12 / 1000.0)
+    # of nothing but 0, against atol
+    assert agreement([2.0**-13, 0.0], [0.0, 0.0]).max_rel == 0.5
+
+
+def test_of_several_agreements_the_worst_remains_and_the_first_fault_is_said():
+    good, bad, worse = (
+        Agreement(3.0, 0.1, share=0.5),
+        Agreement(1.0, 0.2, 'bad', 4.0),
+        Agreement(2.0, 0.3, 'worse', 2.0),
+    )
+    for first, second in ((good, bad), (bad, good)):
+        assert first.joined(second, cases=7) == Agreement(3.0, 0.2, 'bad', 4.0, 7)
+    assert bad.joined(worse, cases=2) == Agreement(2.0, 0.3, 'bad', 4.0, 2)
+    assert worse.joined(bad, cases=2).detail == 'worse'
+
+
 def test_scaled_tolerance_grows_with_the_largest_number_expected():
     want = [1024.0, 0.0]
     assert not agreement([1024.0, 2.0**-3], want)
@@ -116,27 +146,199 @@ def unit():
     return next(request.units())
 
 
-def off_by(unit, factor, dtype):
-    """The unit of a loss whose value in ``dtype`` is off by a factor."""
+def changed(unit, change, **options):
+    """The unit of a loss that is changed after it is computed: ``change(loss, cls_score)``."""
 
-    class Off(type(unit.loss)):
-        def forward(self, cls_score, label, **options):
-            loss = super().forward(cls_score, label, **options)
-            return loss * factor if cls_score.dtype is dtype else loss
+    class Changed(type(unit.loss)):
+        def forward(self, cls_score, label, **given):
+            return change(super().forward(cls_score, label, **given), cls_score)
 
-    healthy = type(unit.loss)
-    Off.__module__ = healthy.__module__
-    return replace(unit, loss=Off())
+    Changed.__module__ = type(unit.loss).__module__
+    return replace(unit, loss=Changed(**options), config={**unit.config, **options})
 
 
-@pytest.mark.parametrize(('dtype', 'bound'), [(torch.float32, 1e-5), (torch.float64, 1e-7)], ids=['float32', 'float64'])
-def test_eager_is_as_exact_as_it_says(unit, dtype, bound):
-    """For a value near 2, an error of three times the tolerance is found, one of a third is not."""
-    for factor, is_found in ((1.0 + 3 * bound, True), (1.0 + bound / 3, False)):
-        rows = [row for row in eager.eager_rows(off_by(unit, factor, dtype), 'cpu') if row.check == 'ordinary']
-        failed = {row.dtype for row in rows if row.status is Status.FAIL}
-        assert failed == ({str(dtype).removeprefix('torch.')} if is_found else set())
-        assert all((row.share > 1.0) == (row.status is Status.FAIL) for row in rows)
+def failures(unit, check):
+    """The dtypes in which an eager check fails."""
+    rows = [row for row in eager.eager_rows(unit, 'cpu') if row.check == check]
+    assert rows
+    assert all((row.share > 1.0) == (row.status is Status.FAIL) for row in rows)
+    return {row.dtype for row in rows if row.status is Status.FAIL}
+
+
+BOUNDS = {torch.float32: Tolerance(1e-5, 1e-6), torch.float64: Tolerance(1e-7, 1e-9)}
+"""What eager is allowed where a spec says nothing else."""
+
+
+@pytest.mark.parametrize('dtype', BOUNDS, ids=str)
+def test_eager_is_as_exact_as_it_says(unit, dtype):
+    """Three times the error allowed is found, a third of it is not: of a value near 2, and of one near 0."""
+
+    def off(factor, offset):
+        return lambda loss, x: loss * factor + offset if x.dtype is dtype else loss
+
+    for times, found in ((3.0, {str(dtype).removeprefix('torch.')}), (1 / 3, set())):
+        relative = changed(unit, off(1.0 + times * BOUNDS[dtype].rtol, 0.0))
+        assert failures(relative, 'ordinary') == found
+        absolute = changed(unit, off(1.0, times * BOUNDS[dtype].atol), loss_weight=1e-6)
+        assert failures(absolute, 'ordinary') == found
+
+
+def test_finite_differences_are_as_exact_as_they_say(unit):
+    def off(factor):
+        return lambda loss, x: loss.detach() + factor * (loss - loss.detach())
+
+    for times, found in ((5.0, {'float64'}), (0.2, set())):
+        assert failures(changed(unit, off(1.0 + times * 1e-5), loss_weight=100.0), 'finite differences') == found
+        # gradients up to 1e-6, so that atol decides
+        assert failures(changed(unit, off(1.0 + times * 0.1), loss_weight=3e-6), 'finite differences') == found
+
+
+def test_only_extreme_inputs_are_held_to_their_largest_number(unit):
+    """An ignored sample's loss of 3e-6 beside thousands."""
+
+    def off(loss, x):
+        return torch.where(loss == 0, 3e-6, loss)
+
+    planted = changed(unit, off, reduction='none', loss_weight=1000.0)
+    assert 'float32' in failures(planted, 'ordinary')
+    assert failures(planted, 'extreme 1') == set()
+
+
+def fixed(outputs):
+    """A runtime that always returns, or raises, the same."""
+
+    def run(values=None):
+        if isinstance(outputs, Exception):
+            raise outputs
+        return {name: np.array(value) for name, value in outputs.items()}
+
+    return run
+
+
+def case_of(expect, **options):
+    return Case('x', {'cls_score': torch.zeros(2), 'label': torch.zeros(1, dtype=torch.int64)}, expect, **options)
+
+
+GOOD = {'loss': 1.0, 'grad_cls_score': [0.5, -0.5]}
+NO_LOSS, NO_GRADIENT = {**GOOD, 'loss': NAN}, {**GOOD, 'grad_cls_score': [0.5, NAN]}
+ZERO = {'loss': 0.0, 'grad_cls_score': [0.0, 0.0]}
+
+VALUES = {
+    'the number': (Expect.NUMBERS, GOOD, GOOD, True),
+    'another number': (Expect.NUMBERS, {**GOOD, 'loss': 1.1}, GOOD, False),
+    'NaN': (Expect.NUMBERS, NO_LOSS, GOOD, False),
+    'NaN in the gradient': (Expect.NUMBERS, NO_GRADIENT, GOOD, False),
+    'NaN, as expected': (Expect.NUMBERS, NO_LOSS, NO_LOSS, False),
+    'infinity in the gradient': (Expect.NUMBERS, {**GOOD, 'grad_cls_score': [INF, 0.0]}, GOOD, False),
+    'NaN for NaN': (Expect.VALUE, NO_LOSS, NO_LOSS, True),
+    'a number for NaN': (Expect.VALUE, GOOD, NO_LOSS, False),
+    'NaN for a number': (Expect.VALUE, NO_LOSS, GOOD, False),
+    'any gradient of a value': (Expect.VALUE, NO_GRADIENT, GOOD, True),
+    'zero': (Expect.ZERO, ZERO, ZERO, True),
+    'a number for zero': (Expect.ZERO, {**ZERO, 'loss': 1e-30}, ZERO, False),
+    'a gradient of zero': (Expect.ZERO, {**ZERO, 'grad_cls_score': [0.0, 1e-30]}, ZERO, False),
+}
+
+
+@pytest.mark.parametrize(('expect', 'found', 'expected', 'agrees'), VALUES.values(), ids=VALUES)
+def test_what_each_expectation_takes(unit, expect, found, expected, agrees):
+    """In eager, whose gradient the oracle does not know, and in artefacts, which are compared with eager."""
+    case = case_of(expect)
+    loss = {'loss': np.array(expected['loss'])}
+    assert bool(eager._values(unit, case, fixed(found), lambda: loss, ALLOWED)) is agrees
+    of_artefact = backends._agree(unit, case, fixed(found), fixed(expected))
+    # NaN where eager has it is as good as a number: what eager returns is judged in its own row
+    assert bool(of_artefact) is (agrees or found is expected)
+
+
+def test_an_artefact_has_eagers_gradient(unit):
+    other = {**GOOD, 'grad_cls_score': [0.5, -0.6]}
+    for expect, agrees in ((Expect.NUMBERS, False), (Expect.VALUE, True)):
+        assert bool(backends._agree(unit, case_of(expect), fixed(other), fixed(GOOD))) is agrees
+
+
+@pytest.mark.parametrize('smooth', [True, False])
+def test_artefacts_too_are_held_to_their_largest_number_on_extreme_inputs_alone(unit, smooth):
+    expected = {'loss': [1e4, 0.0], 'grad_cls_score': [0.0, 0.0]}
+    found = {**expected, 'loss': [1e4, 1e-3]}
+    case = case_of(Expect.NUMBERS, smooth=smooth)
+    assert bool(backends._agree(unit, case, fixed(found), fixed(expected))) is not smooth
+    assert bool(eager._values(unit, case, fixed(found), fixed(expected), Tolerance())) is not smooth
+
+
+DEFINED = {
+    'the number': (GOOD, GOOD, True),
+    'another': ({**GOOD, 'loss': 2.0}, GOOD, False),
+    'NaN': (NO_LOSS, GOOD, False),
+    'NaN in the gradient': (NO_GRADIENT, GOOD, False),
+    'NaN, as in NumPy': (NO_LOSS, NO_LOSS, False),
+    'a number, NaN in NumPy': (GOOD, NO_LOSS, True),
+    'a number, an error in NumPy': (GOOD, ValueError('zero-size array'), True),
+    'NaN, an error in NumPy': (NO_LOSS, ValueError('zero-size array'), False),
+    'an error that names an input': (ValueError('label has shape [0]'), GOOD, True),
+    'an error that names none': (ValueError('zero-size array'), GOOD, False),
+}
+
+
+@pytest.mark.parametrize(('found', 'expected', 'agrees'), DEFINED.values(), ids=DEFINED)
+def test_without_elements_eager_gives_a_number_or_names_an_input(unit, found, expected, agrees):
+    case = case_of(Expect.DEFINED)
+    assert bool(eager._values(unit, case, fixed(found), fixed(expected), ALLOWED)) is agrees
+
+
+OF_ARTEFACTS = {
+    'the same': (GOOD, GOOD, True),
+    'another number': ({**GOOD, 'loss': 2.0}, GOOD, False),
+    'anything where eager refuses': (NO_LOSS, ValueError('label has shape [0]'), True),
+}
+
+
+@pytest.mark.parametrize(('found', 'expected', 'agrees'), OF_ARTEFACTS.values(), ids=OF_ARTEFACTS)
+def test_without_elements_an_artefact_gives_what_eager_gives(unit, found, expected, agrees):
+    assert bool(backends._agree(unit, case_of(Expect.DEFINED), fixed(found), fixed(expected))) is agrees
+
+
+def test_no_other_error_of_eager_or_of_the_artefact_agrees(unit):
+    error = RuntimeError('broken')
+    for found, expected in ((error, GOOD), (GOOD, error)):
+        with pytest.raises(RuntimeError, match='broken'):
+            backends._agree(unit, case_of(Expect.DEFINED), fixed(found), fixed(expected))
+
+
+EAGER_REFUSALS = {
+    'label': (Expect.BAD_LABEL, IndexError('label holds 9'), True),
+    'label by the wrong error': (Expect.BAD_LABEL, ValueError('label holds 9'), False),
+    'label, unnamed': (Expect.BAD_LABEL, IndexError('index 9 is out of range'), False),
+    'shapes': (Expect.BAD_SHAPE, ValueError('label has shape [2] and cls_score has shape [3, 4]'), True),
+    'shapes by the wrong error': (Expect.BAD_SHAPE, IndexError('label, cls_score'), False),
+    'shapes, one unnamed': (Expect.BAD_SHAPE, ValueError('label has shape [2]'), False),
+    'NaN': (Expect.BAD_LABEL, NO_LOSS, False),
+    'a number': (Expect.BAD_SHAPE, GOOD, False),
+}
+
+
+@pytest.mark.parametrize(('expect', 'found', 'agrees'), EAGER_REFUSALS.values(), ids=EAGER_REFUSALS)
+def test_eager_refuses_by_the_right_error_and_names_the_inputs(monkeypatch, unit, expect, found, agrees):
+    monkeypatch.setattr(eager, 'Eager', lambda unit, device: fixed(found))
+    culprits = ('label',) if expect is Expect.BAD_LABEL else ('label', 'cls_score')
+    assert bool(eager._refused(unit, case_of(expect, culprits=culprits), 'cpu')) is agrees
+
+
+@pytest.mark.parametrize(
+    ('expect', 'found', 'is_sum', 'agrees'),
+    [
+        (Expect.BAD_LABEL, {'loss_a': NAN, 'loss_b': [NAN, 1.0]}, False, True),
+        (Expect.BAD_LABEL, {'loss_a': NAN, 'loss_b': 1.0}, False, False),
+        (Expect.BAD_LABEL, {'loss_a': NAN, 'loss_b': 1.0}, True, True),
+        (Expect.BAD_LABEL, {'loss_a': INF, 'loss_b': 1.0}, True, False),
+        (Expect.BAD_SHAPE, {'loss_a': NAN, 'loss_b': NAN}, True, False),
+    ],
+)
+def test_on_cuda_an_illegal_label_gives_nan(monkeypatch, unit, expect, found, is_sum, agrees):
+    """In every loss, or of a sum in one."""
+    call = replace(unit.call, outputs=('loss_a', 'loss_b'), is_sum=is_sum)
+    monkeypatch.setattr(eager, 'Eager', lambda unit, device: fixed(found))
+    assert bool(eager._refused(replace(unit, call=call), case_of(expect), 'cuda')) is agrees
 
 
 REFUSALS = {
@@ -158,6 +360,28 @@ def test_an_artefact_refuses_by_an_error_or_by_nan_everywhere(unit, outputs, is_
 
     case = Case('bad', {}, Expect.BAD_LABEL)
     assert bool(backends._refused(unit, case, run)) is is_refused
+
+
+@pytest.mark.parametrize(
+    ('expect', 'losses', 'gradients', 'is_refused'),
+    [
+        (Expect.BAD_LABEL, (NAN, 1.0), (NAN, 1.0), True),
+        (Expect.BAD_LABEL, (1.0, 1.0), (NAN, NAN), False),
+        (Expect.BAD_LABEL, (NAN, NAN), (1.0, 1.0), False),
+        (Expect.BAD_SHAPE, (NAN, NAN), (NAN, NAN), True),
+        (Expect.BAD_SHAPE, (NAN, 1.0), (NAN, NAN), False),
+        (Expect.BAD_SHAPE, (NAN, NAN), (NAN, 1.0), False),
+    ],
+)
+def test_of_a_sum_an_illegal_label_spoils_one_term_and_a_wrong_shape_all(unit, expect, losses, gradients, is_refused):
+    outputs = dict(zip(('loss_a', 'loss_b', 'grad_a', 'grad_b'), (*losses, *gradients), strict=True))
+    unit = replace(unit, call=replace(unit.call, outputs=('loss_a', 'loss_b'), is_sum=True))
+    assert bool(backends._refused(unit, case_of(expect), fixed(outputs))) is is_refused
+
+
+def test_an_output_without_elements_need_not_be_nan(unit):
+    outputs = {'loss': NAN, 'grad_cls_score': np.zeros((0, 3))}
+    assert backends._refused(unit, case_of(Expect.BAD_LABEL), fixed(outputs))
 
 
 def test_zero_means_every_output_that_is_expected(unit):

@@ -226,7 +226,7 @@ def test_a_refused_batch_is_not_counted_among_the_accumulated(tmp_path):
     x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
     step = TrainStep(exported(tmp_path, nn.Linear(4, 3), example=VECTORS, accumulate=2))
     step(x, y)
-    for lr, scale in ((float('inf'), 1.0), (1e39, 1.0), (0.1, 1e30)):
+    for lr, scale in ((float('inf'), 1.0), (float('nan'), 1.0), (-1e39, 1.0), (1e39, 1.0), (0.1, 1e30)):
         with pytest.raises(NonFiniteError):
             step(scale * x, y, lr=lr)
     step(x, y)
@@ -324,6 +324,48 @@ def test_what_is_not_finite_changes_nothing(step, poison):
     assert np.isfinite(step(VECTORS[0].numpy(), y))
 
 
+class Rooted(nn.Module):
+    """Finite everywhere, but without a derivative where the first number of a sample is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return y + (x[:, :1] * y).abs().sqrt()
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(accumulate, tmp_path):
+    x, y = VECTORS[0].numpy().copy(), VECTORS[1][0].numpy()
+    step = TrainStep(exported(tmp_path, Rooted(), example=VECTORS, accumulate=accumulate))
+    step(x, y)
+    before = state_of(step)
+    x[2, 0] = 0.0
+    with pytest.raises(NonFiniteError, match=r'loss \d\.\d+'):
+        step(x, y)
+    assert np.isfinite(step.evaluate(x, y)['loss'])
+    assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
+
+
+def test_clipping_leaves_gradients_below_the_limit_alone(tmp_path):
+    """And cuts those above to the limit: both steps begin with the same gradient."""
+    x, y = VECTORS[0].numpy(), VECTORS[1][0].numpy()
+    plain = {'type': 'SGD', 'lr': 1.0}
+    moved, norms = {}, {}
+    for limit in (None, 1000.0, 0.01):
+        step = TrainStep(exported(tmp_path / str(limit), mlp(), example=VECTORS, optimizer_cfg=plain, clip_grad=limit))
+        before = step.parameters
+        step(x, y)
+        norms[limit] = step.results['grad_norm']
+        moved[limit] = np.concatenate([(step.parameters[name] - before[name]).ravel() for name in before])
+    assert 0.01 < norms[None] < 1000.0
+    np.testing.assert_array_equal(moved[1000.0], moved[None])
+    assert np.linalg.norm(moved[0.01]) == pytest.approx(0.01, rel=1e-3)
+    assert norms[0.01] == norms[1000.0] == norms[None], 'the norm is that before clipping'
+
+
 @pytest.mark.parametrize(
     ('arrays', 'message'),
     [
@@ -360,8 +402,11 @@ def test_a_state_is_saved_and_taken_up_again(step, tmp_path):
         step(x, y)
     step.save(tmp_path / 'saved.safetensors')
     other = TrainStep(tmp_path / 'step.onnx')
+    assert not np.array_equal(other.predict(x)['output'], step.predict(x)['output'])
     other.load(tmp_path / 'saved.safetensors')
     assert other.steps == 2
+    np.testing.assert_array_equal(other.predict(x)['output'], step.predict(x)['output'])
+    assert other.evaluate(x, y)['loss'] == step.evaluate(x, y)['loss']
     assert other(x, y) == step(x, y)
     for name, value in state_of(step).items():
         assert np.array_equal(state_of(other)[name], value), name
@@ -534,6 +579,35 @@ def test_a_step_with_wrong_numbers_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(lossreg.CheckError, match='does not give the numbers of PyTorch'):
         exported(tmp_path / 'new', mlp(), example=VECTORS, optimizer_cfg={**SGD, 'weight_decay': 0.1})
     assert not (tmp_path / 'new').exists()
+
+
+RULES = [
+    {'type': 'SGD', 'lr': 0.1},
+    {'type': 'SGD', 'lr': 0.1, 'weight_decay': 0.1},
+    {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'dampening': 0.5, 'weight_decay': 0.1},
+    {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'nesterov': True, 'weight_decay': 0.1},
+    {'type': 'Adam', 'lr': 0.1, 'betas': (0.8, 0.95), 'eps': 1e-2},
+    {'type': 'Adam', 'lr': 0.1, 'weight_decay': 0.1},
+    {'type': 'AdamW', 'lr': 0.1},
+    {'type': 'AdamW', 'lr': 0.1, 'betas': (0.8, 0.95), 'eps': 1e-2, 'weight_decay': 0.1},
+]
+
+
+@pytest.mark.parametrize('cfg', RULES, ids=str)
+def test_a_rule_moves_parameters_as_torch_optim(cfg):
+    rule, options = optimizer(cfg)
+    p = torch.linspace(-1.0, 2.0, 5, dtype=torch.float64)
+    leaf = nn.Parameter(p.clone())
+    torch_optimizer = getattr(torch.optim, cfg['type'])([leaf], **options)
+    slots = {name: torch.zeros_like(p) for name in rule.slots(options)}
+    for number in range(4):
+        lr = options['lr'] / (1 + number)
+        torch_optimizer.param_groups[0]['lr'] = lr
+        leaf.grad = torch.tensor([0.3, -2.0, 0.0, 1e-3, 5.0], dtype=torch.float64) * (number - 1.5)
+        given = torch.tensor(lr, dtype=torch.float64), options['weight_decay'], torch.tensor(number), options
+        p, slots = rule.update(p, leaf.grad.clone(), slots, *given)
+        torch_optimizer.step()
+        torch.testing.assert_close(p, leaf.detach(), rtol=1e-12, atol=1e-14)
 
 
 def test_the_first_step_of_momentum_is_torchs_without_dampening():

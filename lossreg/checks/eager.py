@@ -17,7 +17,7 @@ from lossreg.compare import AGREED, Agreement, Outputs, compare, disagreement
 from lossreg.errors import ConfigError, first_line
 from lossreg.fused.switch import portable_forms
 from lossreg.runtimes import Eager, Runtime
-from lossreg.samples import Case, Expect, draw, edge_cases, invalid_cases, numeric_cases
+from lossreg.samples import Case, Expect, Kind, draw, edge_cases, invalid_cases, numeric_cases
 from lossreg.spec import Tolerance
 from lossreg.unit import Unit
 
@@ -55,7 +55,7 @@ def eager_rows(unit: Unit, device: str, waived: Collection[str] = ()) -> Iterato
             yield maker.judge(case.name, _values, unit, case, runs[dtype], expected, tolerance)
     if oracle is not None and unit.differentiable:
         maker = RowMaker(with_gradient, 'eager', 'float64')
-        values = draw(unit, sizes=unit.sizes(FEW), seed=1)
+        values = draw(unit, Kind.WIDE, unit.sizes(FEW), seed=1)
         yield maker.judge('finite differences', _gradient, with_gradient, oracle, values)
     for case in invalid_cases(unit):
         yield makers[torch.float32].judge(case.name, _refused, unit, case, device)

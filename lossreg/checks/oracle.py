@@ -72,9 +72,16 @@ def run_oracle(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor]) -> dict
 
     Parameters of the loss are passed to the oracle like inputs.
     """
+    return _run(oracle, unit, _options(unit), values)
+
+
+def _options(unit: Unit) -> dict[str, Any]:
+    return {**_with_defaults(type(unit.loss), unit.config), **unit.spec.overridden(unit.constants)}
+
+
+def _run(oracle: Oracle, unit: Unit, options: Mapping[str, Any], values: Mapping[str, Tensor]) -> dict[str, Array]:
     tensors = {**{name: p.detach() for name, p in unit.loss.named_parameters()}, **values}
     arrays = {name: t.to(torch.float64).numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
-    options = {**_with_defaults(type(unit.loss), unit.config), **unit.spec.overridden(unit.constants)}
     with np.errstate(all='ignore'):
         value = oracle(unit.call.name, arrays, options)
     found = value if isinstance(value, Mapping) else {'loss': value}
@@ -102,7 +109,8 @@ def finite_differences(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor],
     Values that the oracle returns as ``held_<name>`` are held constant, because the loss has no gradient through them.
     """
     point = values[name].to(torch.float64)
-    held = {n: torch.tensor(a) for n, a in run_oracle(oracle, unit, values).items() if n.startswith(HELD_PREFIX)}
+    options = _options(unit)  # taken once, because it costs as much as a small oracle
+    held = {n: torch.tensor(a) for n, a in _run(oracle, unit, options, values).items() if n.startswith(HELD_PREFIX)}
     gradient = np.zeros(point.numel())
     for at in range(point.numel()):
         # balances truncation against rounding in float64
@@ -111,7 +119,7 @@ def finite_differences(oracle: Oracle, unit: Unit, values: Mapping[str, Tensor],
         for sign in (1.0, -1.0):
             moved = point.clone()
             moved.view(-1)[at] += sign * step
-            found = run_oracle(oracle, unit, {**values, **held, name: moved})
+            found = _run(oracle, unit, options, {**values, **held, name: moved})
             ends.append(sum(float(found[loss].sum()) for loss in unit.call.losses))
         gradient[at] = (ends[0] - ends[1]) / (2.0 * step)
     return gradient.reshape(tuple(point.shape))

@@ -151,7 +151,8 @@ def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: 
     angle = 2.0 * way_x * way_y / squared_length(way).clamp(min=1.1754943508222875e-38)
     rho = way / hull_size(p_size, t_size, inner).clamp(min=smallest_hull)
     gamma = angle - 2.0 if neg_gamma else 2.0 - angle
-    distance = (1.0 - torch.exp(gamma * (rho * rho))).sum(0)
+    # an infinite power would make the gradient NaN where SIoU is clamped; up to 80 it is clamped as well
+    distance = (1.0 - torch.exp((gamma * (rho * rho)).clamp(max=80.0))).sum(0)
     p_width, p_height = p_size.unbind(0)
     t_width, t_height = t_size.unbind(0)
     shape = _shape_cost(p_width, t_width) + _shape_cost(p_height + eps, t_height + eps)

@@ -19,7 +19,7 @@ MULTI_LABEL_CALLS = tuple(
         ),
     )
     for name, target in (
-        ('multi_label', Input('target', Role.TARGETS, 'N C')),
+        ('multi_label', Input('target', Role.TARGETS, 'N C', limit=1.0)),
         ('labels', Input('target', Role.LABELS, 'N', classes='C')),
     )
 )

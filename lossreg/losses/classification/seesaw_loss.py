@@ -19,7 +19,8 @@ from lossreg.arith import (
     poison,
     upcast,
 )
-from lossreg.ops.cross_entropy import accuracy, label_cross_entropy
+from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
+from lossreg.ops.cross_entropy import accuracy
 from lossreg.ops.reductions import average, reduce_loss, total
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -87,6 +88,16 @@ def seesaw_loss(
     # at the sample's own class both are exactly 0
     log_p = F.log_softmax(x + log_weight, dim=1)
     loss = keep(-log_p.gather(1, index.unsqueeze(1)).squeeze(1), counted)
+    return poison(loss if weight is None else loss * upcast(weight), legal)
+
+
+def objectness_loss(scores: Tensor, background: Tensor, legal: Tensor, weight: Optional[Tensor]) -> Tensor:
+    """Cross-entropy of object and background, the two columns of ``scores``; NaN where a label is not legal."""
+    x = upcast(scores)
+    if weight is not None:
+        x = keep(x, ((weight != 0) | ~legal).unsqueeze(1))
+    # unlike the logarithm of a softmax, exact where the loss is near 0
+    loss = binary_cross_entropy_with_logits(x[:, 1] - x[:, 0], background.to(x.dtype))
     return poison(loss if weight is None else loss * upcast(weight), legal)
 
 
@@ -211,11 +222,7 @@ class SeesawLoss(nn.Module):
         legal = check_labels(labels, self.num_classes + 1, None, 'labels')
         background = labels == self.num_classes
         next_cum_samples = count_samples(cum_samples, labels, legal)
-        # the two classes are object and background
-        # NaN as its weight too, or the gradient of an illegal label would stop at the mask
-        weights = None if label_weights is None else poison(upcast(label_weights), legal)
-        objectness, _ = label_cross_entropy(cls_score[:, -2:], background.long(), weights, None, -100)
-        objectness = poison(objectness, legal)
+        objectness = objectness_loss(cls_score[:, -2:], background, legal, label_weights)
         classes = seesaw_loss(
             cls_score[:, :-2],
             labels,

@@ -77,7 +77,8 @@ def alpha_iou_loss(
         # 1 - U / E, whose gradient subtracts no large numbers
         hull_area = area(hull)
         floored = hull_area.clamp(min=eps)
-        empty = empty_area(p_size, t_size, inner, intersection) / floored
+        # where the second corners lie before the first, E is 0
+        empty = torch.where(hull_area > 0, empty_area(p_size, t_size, inner, intersection), -union) / floored
         full = union / floored
         loss = loss + _power(torch.where((full < 0.5) & (hull_area >= eps), 1.0 - full, empty), alpha)
     if mode == 'diou' or mode == 'ciou':

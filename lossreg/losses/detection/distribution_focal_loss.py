@@ -123,7 +123,7 @@ DistributionFocalLoss.spec = LossSpec(
             'distances',
             (
                 Input('pred', Role.LOGITS, 'N B', differentiable=True),
-                Input('target', Role.TARGETS, 'N'),
+                Input('target', Role.TARGETS, 'N', limit=1.0),
                 Input('weight', Role.WEIGHTS, 'N', optional=True),
                 AVG_FACTOR,
             ),

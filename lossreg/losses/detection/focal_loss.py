@@ -133,7 +133,7 @@ def _call(name: str, role: Role, target: Input, weight_shape: str) -> Call:
 
 
 _INDICES = Input('target', Role.LABELS, 'N', classes='C', background=True)
-_DENSE = Input('target', Role.TARGETS, 'N C')
+_DENSE = Input('target', Role.TARGETS, 'N C', limit=1.0)
 
 FocalLoss.spec = LossSpec(
     functions=(sigmoid_focal_loss,),

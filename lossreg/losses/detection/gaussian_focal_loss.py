@@ -180,7 +180,7 @@ GaussianFocalLoss.spec = LossSpec(
             'heatmaps',
             (
                 Input('pred', Role.PROBABILITIES, 'N C H W', differentiable=True),
-                Input('target', Role.TARGETS, 'N C H W'),
+                Input('target', Role.TARGETS, 'N C H W', limit=1.0),
                 Input('weight', Role.WEIGHTS, 'N C H W', optional=True),
                 AVG_FACTOR,
             ),
@@ -189,7 +189,7 @@ GaussianFocalLoss.spec = LossSpec(
             'places',
             (
                 Input('pred', Role.PROBABILITIES, 'N C', differentiable=True),
-                Input('target', Role.TARGETS, 'N C'),
+                Input('target', Role.TARGETS, 'N C', limit=1.0),
                 Input('pos_inds', Role.LABELS, 'M', classes='N'),
                 Input('pos_labels', Role.LABELS, 'M', classes='C'),
                 AVG_FACTOR,

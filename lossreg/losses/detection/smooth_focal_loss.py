@@ -96,7 +96,7 @@ SmoothFocalLoss.spec = LossSpec(
             name,
             (
                 Input('pred', Role.LOGITS, 'N C', differentiable=True),
-                Input('target', Role.TARGETS, 'N C'),
+                Input('target', Role.TARGETS, 'N C', limit=1.0),
                 Input('weight', Role.WEIGHTS, shape, optional=optional, broadcasts=tuple(shape.split()[1:])),
                 AVG_FACTOR,
             ),

@@ -215,7 +215,7 @@ def _call(name: str, dims: str, dense: bool, weighted: bool = True) -> Call:
         name,
         (
             Input('pred', Role.LOGITS, f'N C {dims}', differentiable=True),
-            Input('target', Role.TARGETS, shape) if dense else labels,
+            Input('target', Role.TARGETS, shape, limit=1.0) if dense else labels,
             *((Input('weight', Role.WEIGHTS, shape, optional=True),) if weighted else ()),
             AVG_FACTOR,
         ),

@@ -33,5 +33,5 @@ def _bounds(a: Array, b: Array, eps: float) -> list[float]:
 
 
 def _smooth(x: float, beta: float) -> float:
-    """x²/(2 beta) below beta, x - beta/2 from there on."""
-    return x**2 / (2 * beta) if x < beta else x - beta / 2
+    """x²/(2 beta) below beta, x - beta/2 from there on and, for beta 0, throughout."""
+    return x**2 / (2 * beta) if x < beta and beta > 0 else x - beta / 2

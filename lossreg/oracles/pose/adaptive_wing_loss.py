@@ -19,8 +19,8 @@ def adaptive_wing_loss(call: str, inputs: Inputs, options: Options) -> Array:
         weight = inputs['target_weights'][n, k] if options['use_target_weight'] else None
         d = np.abs(weighted(output[n, k] - target[n, k], weight))
         a = alpha - weighted(target[n, k], weight)
-        at_theta = (theta / epsilon) ** a
-        slope = omega / (1 + at_theta) * a * (theta / epsilon) ** (a - 1) / epsilon
-        c = theta * slope - omega * np.log(1 + at_theta)
+        # (θ / ε)^a itself would overflow where a is far below 0
+        slope = omega * a / theta / (1 + (epsilon / theta) ** a)
+        c = theta * slope - omega * np.logaddexp(0.0, a * np.log(theta / epsilon))
         total += np.where(d < theta, omega * np.log(1 + (d / epsilon) ** a), slope * d - c).sum()
     return np.asarray(options['loss_weight'] * total / output.size if output.size else 0.0)

@@ -20,7 +20,7 @@ def kl_discret_loss(call: str, inputs: Inputs, options: Options) -> Array:
     total = 0.0
     for n, k in np.ndindex(samples, keypoints):
         factor = float(weight[n, k])  # w_nk m_k
-        if k in (options['mask'] or ()):
+        if k in (m % keypoints for m in options['mask'] or ()):
             factor *= options['mask_weight']
         if factor == 0:
             continue
