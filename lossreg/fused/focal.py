@@ -1,4 +1,4 @@
-"""Focal loss of class indices, with its gradient in closed form."""
+"""Focal losses where no element needs a mask."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lossreg.arith import power
+from lossreg.fused import binary_cross_entropy
 from lossreg.fused.closed_form import closed_form
+from lossreg.fused.switch import is_finite
 
 
 def of_labels(
@@ -32,6 +35,35 @@ def of_labels(
     return closed_form(_value_and_gradient, portable, x, index, weight, gamma, alpha)
 
 
+def of_targets(
+    cross_entropy: Callable[..., Tensor],
+    x: Tensor,
+    t: Tensor,
+    weight: Tensor | None,
+    gamma: float,
+    alpha: float,
+) -> Tensor | None:
+    """w (alpha t + (1 - alpha)(1 - t)) ((1 - p) t + p (1 - t))^gamma BCE(x, t); None where it is not finite.
+
+    Args:
+        cross_entropy: the binary cross-entropy of logits, in its portable form.
+        x: logits.
+        t: targets, of the same shape.
+        weight: w, which broadcasts to ``x``.
+        gamma: focusing exponent.
+        alpha: weight of positives; negatives have 1 - alpha.
+    """
+    nll = binary_cross_entropy.of_logits(cross_entropy, x, t)
+    if nll is None:
+        return None
+    p = torch.sigmoid(x)
+    # (1 - p) t + p (1 - t)
+    focus = power(p + t - 2.0 * (p * t), gamma)
+    factor = (1.0 - alpha) + (2.0 * alpha - 1.0) * t
+    loss = focus * nll * (factor if weight is None else factor * weight)
+    return loss if is_finite(loss) else None
+
+
 def _value_and_gradient(
     x: Tensor, index: Tensor, weight: Tensor | None, gamma: float, alpha: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -53,7 +85,7 @@ def _value_and_gradient(
 def _negatives(x: Tensor, gamma: float, factor: float, needs_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """factor sigmoid(x)^gamma softplus(x) of each element, and its derivative."""
     p, nll = torch.sigmoid(x), F.softplus(x)
-    focus = factor * (p * p if gamma == 2.0 else p.pow(gamma))
+    focus = factor * power(p, gamma)
     if not needs_gradient:
         return focus.mul_(nll), None
     # p^gamma (gamma (1 - p) nll + p)

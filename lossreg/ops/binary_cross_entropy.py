@@ -39,7 +39,7 @@ def binary_cross_entropy_with_logits(
         weight: w, which broadcasts to ``x``. Where it is 0, NaN is ignored.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        fast = fused.of_logits(x, t, pos_weight, weight)
+        fast = fused.of_logits(binary_cross_entropy_with_logits, x, t.expand_as(x), pos_weight, weight)
         if fast is not None:
             return fast
     if weight is None:
@@ -102,7 +102,7 @@ def one_against_rest_cross_entropy(
     """
     classes = logits.size(1)
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        fast = fused.of_labels(logits, index, counted, weight, pos_weight)
+        fast = fused.of_labels(binary_cross_entropy_with_logits, logits, index, counted, weight, pos_weight)
         if fast is not None:
             return fast
     positive = torch.arange(classes, device=index.device).view([-1] + [1] * (logits.dim() - 2)) == index
@@ -143,8 +143,11 @@ def sigmoid_cross_entropy(
         pos_weight = pos_weight.to(logits)
         if pos_weight.dim() > 0:
             check_size(cls_score, -1, pos_weight.numel(), 'cls_score', 'class weights')
-    # NaN fails every comparison, yet a NaN target must count
-    valid = ((label >= 0) & (label != ignore_index)) | (label != label)
+    # NaN fails every comparison, so a NaN target counts
+    ignored = label < 0
+    if ignore_index >= 0:
+        ignored = ignored | (label == ignore_index)
+    valid = ~ignored
     if weight is not None:
         if dense:
             check_weight_shape(weight, label, 'weight', 'label')

@@ -3,7 +3,6 @@
 from typing import Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lossreg.arith import (
@@ -63,17 +62,6 @@ def focal_of_targets(x: Tensor, t: Tensor, alpha_t: Tensor, gamma: float, activa
     return alpha_t * power(miss, gamma) * nll
 
 
-def _focal_of_finite(x: Tensor, t: Tensor, weight: Optional[Tensor], gamma: float, alpha: float) -> Tensor:
-    """w (alpha t + (1 - alpha)(1 - t)) ((1 - p) t + p (1 - t))^gamma BCE(x, t), for finite logits."""
-    p = torch.sigmoid(x)
-    # (1 - p) t + p (1 - t)
-    miss = p + t - 2.0 * (p * t)
-    focus = miss * miss if gamma == 2.0 else power(miss, gamma)
-    factor = focus * ((1.0 - alpha) + (2.0 * alpha - 1.0) * t)
-    factor = factor if weight is None else factor * weight
-    return factor * F.binary_cross_entropy_with_logits(x, t, reduction='none')
-
-
 def sigmoid_focal(
     pred: Tensor,
     target: Tensor,
@@ -94,7 +82,7 @@ def sigmoid_focal(
         check_same_shape(target, pred, 'target', 'pred')
         t = upcast(target)
         if not torch.jit.is_scripting() and not activated:  # type: ignore[attr-defined]
-            fast = unmasked(_focal_of_finite, x, t, weight, gamma, alpha)
+            fast = fused.of_targets(binary_cross_entropy_with_logits, x, t, weight, gamma, alpha)
             if fast is not None:
                 return fast
         if weight is not None:
