@@ -269,12 +269,12 @@ def _rotated_boxes(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArra
 def _features(rng: np.random.Generator, shape: Shape, kind: Kind) -> NDArray[np.float64]:
     values = rng.standard_normal(shape)
     if kind is Kind.EXTREME:
-        # the same in all inputs of such rows, so that a feature meets its duplicate, or its opposite, in another one
-        base = np.broadcast_to(np.random.default_rng(0).standard_normal(shape[1:]), shape)
-        near = base + 1e-3 * values  # near-duplicates
+        # the same in all inputs, so that a feature meets its equal or its opposite in another one
+        common = np.broadcast_to(np.random.default_rng(0).standard_normal(shape[1:]), shape)
+        near = rng.standard_normal(shape[1:]) + 1e-3 * values  # near-duplicates
         rows = rng.integers(0, 6, (shape[0], *[1] * (len(shape) - 1)))
-        rows.flat[:2] = 0, 3
-        return np.select([rows == i for i in range(4)], [base, -base, near, np.zeros(shape)], 1e4 * values)
+        choices = [common, -common, near, np.zeros(shape)]
+        return np.select([rows == number for number in range(len(choices))], choices, 1e4 * values)
     return values
 
 

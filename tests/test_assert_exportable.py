@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lossreg import exporters, testing
 from lossreg.errors import ConfigError
+from lossreg.spec import Tolerance
 from lossreg.testing import assert_exportable
 
 INLINE = ('pt2', 'onnx')
@@ -112,6 +113,43 @@ def test_a_module_that_overwrites_its_input_is_refused():
     given = {'x': torch.ones(3, requires_grad=True), 'mask': torch.ones(3)}
     with pytest.raises(AssertionError, match='writes into its input mask in place'):
         assert_exportable(OverwritesItsInput(), given, formats=['pt2'])
+
+
+class Elsewhere(nn.Module):
+    """The sum of squares, with another value or gradient where it is scripted."""
+
+    def __init__(self, value=1.0, gradient=1.0, size=0):
+        super().__init__()
+        self.value, self.gradient, self.size = value, gradient, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        loss = (x * x).sum()
+        if torch.jit.is_scripting() and (self.size == 0 or x.size(0) == self.size):
+            loss = self.gradient * loss + (self.value - self.gradient) * loss.detach()
+        return loss
+
+
+DEFAULT, WIDE = Tolerance(), Tolerance(rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ('module', 'tolerance', 'message'),
+    [
+        (Elsewhere(1.0 + 3e-6), DEFAULT, None),
+        (Elsewhere(1.0 + 5e-5), DEFAULT, 'Elsewhere as torchscript, inputs 0: loss is'),
+        (Elsewhere(1.0 + 5e-5), WIDE, None),
+        (Elsewhere(gradient=1.001), DEFAULT, 'Elsewhere as torchscript with gradient, inputs 0: grad_x is'),
+        (Elsewhere(1.001, 1.001, size=5), DEFAULT, 'Elsewhere as torchscript, inputs 1: loss is'),
+        (Elsewhere(float('nan')), WIDE, 'loss is nan'),
+    ],
+)
+def test_other_numbers_in_a_file_are_found(module, tolerance, message):
+    given = inputs(4)
+    if message is None:
+        assert_exportable(module, *given, formats=['torchscript'], tolerance=tolerance)
+        return
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        assert_exportable(module, *given, formats=['torchscript'], tolerance=tolerance)
 
 
 class OfPairs(nn.Module):

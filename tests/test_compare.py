@@ -257,6 +257,17 @@ def test_an_artefact_has_eagers_gradient(unit):
         assert bool(backends._agree(unit, case_of(expect), fixed(other), fixed(GOOD))) is agrees
 
 
+@pytest.mark.parametrize('name', ['loss', 'grad_cls_score'])
+def test_artefacts_are_as_exact_as_the_spec_says(unit, name):
+    """Three times the error allowed is found, a third of it is not: of a value of 2, and of 0."""
+    for value, allowed in ((2.0, 1e-6 + 2e-5), (0.0, 1e-6)):
+        expected = {'loss': 1.0, 'grad_cls_score': 1.0, name: value}
+        for times, agrees in ((3.0, False), (1 / 3, True)):
+            found = {**expected, name: value + times * allowed}
+            case = case_of(Expect.NUMBERS, smooth=True)
+            assert bool(backends._agree(unit, case, fixed(found), fixed(expected))) is agrees
+
+
 @pytest.mark.parametrize('smooth', [True, False])
 def test_artefacts_too_are_held_to_their_largest_number_on_extreme_inputs_alone(unit, smooth):
     expected = {'loss': [1e4, 0.0], 'grad_cls_score': [0.0, 0.0]}

@@ -272,6 +272,37 @@ def test_stale_artefact(unit, exported, unit_of):
     assert verdict.max_rel == pytest.approx(1e-3, rel=0.1)
 
 
+def off_by(run, only, factor):
+    """A runtime whose loss is off for some sizes of batch."""
+
+    def faulty(inputs):
+        outputs = run(inputs)
+        return {**outputs, 'loss': np.float32(outputs['loss'] * factor)} if only(inputs) else outputs
+
+    return faulty
+
+
+def test_an_export_is_verified_to_the_tolerance_of_the_spec(monkeypatch, unit, artefact):
+    """Of losses near 2; at every size, also where only one case is off."""
+    healthy = OnnxRuntime(artefact)
+    for times, passes in ((5.0, False), (0.2, True)):
+        monkeypatch.setattr(
+            exporters, 'load', lambda *file, times=times: off_by(healthy, lambda inputs: True, 1.0 + times * 1e-5)
+        )
+        assert bool(exporters.verify(unit, artefact, 'onnx')) is passes
+    for batch in (1, 3, 8):
+        only = off_by(healthy, lambda inputs, batch=batch: len(inputs['label']) == batch, 1.001)
+        monkeypatch.setattr(exporters, 'load', lambda *file, only=only: only)
+        assert not exporters.verify(unit, artefact, 'onnx')
+
+
+def test_an_export_that_is_off_on_extreme_inputs_alone_is_found(monkeypatch, unit, artefact):
+    healthy = OnnxRuntime(artefact)
+    faulty = off_by(healthy, lambda inputs: bool(inputs['cls_score'].abs().max() > 1e3), 1.001)
+    monkeypatch.setattr(exporters, 'load', lambda *file: faulty)
+    assert 'on extreme 1 inputs loss is' in exporters.verify(unit, artefact, 'onnx').detail
+
+
 def test_file_replaced_behind_the_manifest(tmp_path):
     path = exporters.export('GIoULoss', tmp_path, format='torchscript')
     healthy = list(manifest_rows(tmp_path / 'manifest.json'))

@@ -383,17 +383,40 @@ def test_arrays_that_do_not_fit_are_named(step, arrays, message):
     assert all(np.array_equal(state_of(step)[name], value) for name, value in before.items())
 
 
+def run_alone(path, state, **feeds):
+    """What the graph of a step returns to who runs it without device.py."""
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=['CPUExecutionProvider'])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, {**state, **feeds}), strict=True))
+
+
 def test_sizes_that_do_not_match_change_nothing_in_the_graph_itself(step, tmp_path):
     """Without device.py, the file returns ok=False."""
-    session = onnxruntime.InferenceSession((tmp_path / 'step.onnx').read_bytes(), providers=['CPUExecutionProvider'])
-    feeds = {**state_of(step), 'input': np.zeros((3, 4), np.float32), 'target': np.zeros(1, np.int64)}
-    names = [output.name for output in session.get_outputs()]
+    state, lr = state_of(step), np.array(0.1, np.float32)
+    batch = {'input': np.zeros((3, 4), np.float32), 'target': np.zeros(1, np.int64)}
     try:
-        found = dict(zip(names, session.run(None, {**feeds, 'lr': np.array(0.1, np.float32)}), strict=True))
+        found = run_alone(tmp_path / 'step.onnx', state, **batch, lr=lr)
     except Exception:  # a runtime may refuse the sizes
         return
     assert not found['ok']
-    assert np.array_equal(found['next_parameter.0.weight'], feeds['parameter.0.weight'])
+    assert np.array_equal(found['next_parameter.0.weight'], state['parameter.0.weight'])
+
+
+@pytest.mark.parametrize('poison', ['input', 'lr'])
+def test_what_is_not_finite_changes_nothing_in_the_graph_itself(step, tmp_path, poison):
+    """Not even the count of steps; a good batch changes all of it."""
+    x, y = VECTORS[0].numpy().copy(), VECTORS[1][0].numpy()
+    state, lr = state_of(step), np.array(0.1, np.float32)
+    good = run_alone(tmp_path / 'step.onnx', state, input=x, target=y, lr=lr)
+    if poison == 'lr':
+        lr = np.array(np.nan, np.float32)
+    else:
+        x[2, 1] = np.nan
+    bad = run_alone(tmp_path / 'step.onnx', state, input=x, target=y, lr=lr)
+    assert (good['ok'], bad['ok']) == (True, False)
+    for name, before in state.items():
+        np.testing.assert_array_equal(bad[f'next_{name}'], before)
+        # 0.bias is cancelled by the norm that follows it
+        assert name.endswith('0.bias') or not np.array_equal(good[f'next_{name}'], before), name
 
 
 def test_a_state_is_saved_and_taken_up_again(step, tmp_path):
