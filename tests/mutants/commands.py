@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -53,13 +53,12 @@ class Commands:
             losses = registered(source)
             yield from map(_check, losses)
             public = [name for name in _top_level(source) if not name.startswith('_')]
-            yield from self._tests_naming([*losses, *public], self._tests)
+            yield from self._tests_naming([*losses, *public])
             yield from map(_export, losses)
             return
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
-        nearest, *further = self._test_files(mutation.path) or [[]]
-        yield from self._tests_naming([node.name for node in around if not node.name.startswith('_')][-1:], nearest)
+        nearest, *further = self._test_files(mutation.path, [node.name for node in around])
         yield from (('pytest', path) for path in nearest)
         if not losses and ALL_LOSSES in chain(*further):
             losses = random.Random(mutation.id).sample(self.losses, EXPORTED)
@@ -78,13 +77,10 @@ class Commands:
         lines = chain([mutation.line], *ranges)
         return next((by_line[line] for line in lines if line in by_line), [])
 
-    def _tests_naming(self, names: Sequence[str], files: Iterable[str]) -> Iterator[Command]:
-        """The tests whose code has one of these words, a command for each of the files that has any."""
-        if not names:
-            return
-        word = re.compile(rf'\b({"|".join(names)})\b')
-        for path in files:
-            found = [f'{path}::{name}' for name, code in self._tests[path].items() if word.search(code)]
+    def _tests_naming(self, names: Sequence[str]) -> Iterator[Command]:
+        """The tests whose code has one of these words, a command for each file."""
+        for path, tests in self._tests.items():
+            found = [f'{path}::{name}' for name, code in tests.items() if _has_word(names, code)]
             if found and path != ALL_LOSSES:
                 yield ('pytest', *found)
 
@@ -101,15 +97,21 @@ class Commands:
             if path.startswith('tests/')
         }
 
-    def _test_files(self, path: str) -> list[list[str]]:
-        """The test files from which imports lead to a module: those that name it, those one module further, ..."""
-        levels, seen, level = [], {path}, {path}
+    def _test_files(self, path: str, names: Sequence[str]) -> list[list[str]]:
+        """The test files from which imports lead to a module: those that import it, those one module further, ...
+
+        Of each, the file named after the module comes first, then those that have one of these words; short ones first.
+        """
+
+        def order(file: str) -> tuple[bool, bool, int]:
+            source = self._sources[file]
+            return Path(file).stem != f'test_{Path(path).stem}', not _has_word(names, source), len(source)
+
+        levels, seen, level = list[list[str]](), {path}, {path}
         while level:
             level = {file for file, imported in self._imports.items() if level & imported} - seen
             seen |= level
-            tests = [file for file in level if file.startswith('tests/')]
-            if tests:
-                levels.append(sorted(tests, key=lambda file: len(self._sources[file])))
+            levels.append(sorted((file for file in level if file.startswith('tests/')), key=order))
         return levels
 
     @cached_property
@@ -140,6 +142,10 @@ class Commands:
     def _homes(self) -> dict[str, str]:
         """By name of a function or class: the file that defines it."""
         return {name: path for path, source in self._sources.items() for name in _top_level(source)}
+
+
+def _has_word(words: Sequence[str], text: str) -> bool:
+    return bool(words) and re.search(rf'\b({"|".join(words)})\b', text) is not None
 
 
 def is_loss(path: str) -> bool:
