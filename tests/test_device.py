@@ -104,7 +104,10 @@ def test_another_graph_of_a_step_is_no_step(role, exported):
         TrainStep(exported / f'step.{role}.onnx')
 
 
-def test_a_file_without_metadata_is_no_step(folder):
+def test_a_file_that_says_nothing_of_itself_or_something_else_is_no_step(folder):
+    rewritten(folder / 'step.onnx', lambda text: json.dumps({**json.loads(text), 'kind': 'loss'}))
+    with pytest.raises(StateError, match=r'not a training step of lossreg$'):
+        TrainStep(folder / 'step.onnx')
     model = onnx.load(folder / 'step.onnx')
     del model.metadata_props[:]
     onnx.save(model, folder / 'step.onnx')
