@@ -229,7 +229,7 @@ DEEP = '[' * 100_000
         *({'inputs': value} for value in (3, [3], [{}], [{'name': 'input', 'shape': ['N', '²'], 'dtype': 'float32'}])),
         *({'files': value} for value in (3, [], {'eval': 3}, {'../eval': 'a'}, {'eval': 'b', 'x': 'c'})),
         {'state': ['parameter.none']}, {'state': [[]]}, {'outputs': []}, {'outputs': ['none']}, {'losses': 'loss'},
-        {'tied': []}, {'tied': {'a': 3}},
+        {'tied': []}, {'tied': {'a': 3}}, {'config': {'x': float('nan')}},
     ],
     ids=lambda change: repr(change)[:40],
 )  # fmt: skip
