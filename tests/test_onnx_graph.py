@@ -114,6 +114,7 @@ def test_a_product_over_nothing_is_0(dtype, inner):
     same_numbers(model, onnx_graph.mend_empty_products, **arrays)
     assert kinds(model) == [*2 * ['MatMul', 'Shape', 'Equal', 'Where'], 'Transpose', 'MatMul']
     product, shape, equal, where = list(model.graph)[:4]
+    assert shape.inputs[0] is product.inputs[0]
     assert shape.attributes.get_int('start') == -1
     assert equal.inputs[1].const_value.numpy().tolist() == [0]
     assert where.inputs[1].const_value.numpy() == 0
