@@ -54,7 +54,7 @@ class Commands:
             yield from map(_check, losses)
             public = [name for name in _top_level(source) if not name.startswith('_')]
             yield from self._tests_naming([*losses, *public])
-            yield from map(_export, losses)
+            yield from map(self._all_of, losses)
             return
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
@@ -62,8 +62,14 @@ class Commands:
         yield from (('pytest', path) for path in nearest)
         if not losses and ALL_LOSSES in chain(*further):
             losses = random.Random(mutation.id).sample(self.losses, EXPORTED)
-        yield from map(_export, losses[:EXPORTED])
+        yield from map(self._all_of, losses[:EXPORTED])
         yield from (('pytest', path) for path in chain(*further) if path != ALL_LOSSES)
+
+    def _all_of(self, loss: str) -> Command:
+        """The tests that there are of each loss, exports among them."""
+        functions = [node for node in ast.parse(self._sources[ALL_LOSSES]).body if isinstance(node, ast.FunctionDef)]
+        tests = [f.name for f in functions if 'each_loss' in map(ast.unparse, f.decorator_list)]
+        return ('pytest', *(f'{ALL_LOSSES}::{test}[{loss}]' for test in tests))
 
     @cached_property
     def losses(self) -> list[str]:
@@ -172,7 +178,3 @@ def _definitions_around(source: str, line: int) -> list[Definition]:
 
 def _check(loss: str) -> Command:
     return ('lossreg', 'check', loss, '--backend', 'eager')
-
-
-def _export(loss: str) -> Command:
-    return ('pytest', f'{ALL_LOSSES}::test_artefacts[{loss}]')
