@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 
 .PHONY: install demo test test-all test-torch test-openmmlab test-onnxruntime \
-	test-fake-cuda test-cuda-placement lint docs clean
+	test-fake-cuda test-cuda-placement mutants lint docs clean
 
 install: $(BIN)/lossreg
 
@@ -57,6 +57,11 @@ test-fake-cuda:
 # Refreshes tests/cuda_placement/kernels.json.
 test-cuda-placement: install
 	bash tests/cuda_placement/run.sh $(VENV) $(if $(JSON),--json $(JSON))
+
+# Plants a seeded sample of small faults, which the tests must notice; two hours on two cores. MUTANTS='--only lossreg/ops'
+# and other options: see `PYTHONPATH=tests python -m mutants --help`.
+mutants: install
+	PYTHONPATH=tests $(BIN)/python -m mutants --jobs $(JOBS) $(MUTANTS)
 
 # Generates the pages that derive from the specs.
 docs: install

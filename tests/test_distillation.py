@@ -124,6 +124,14 @@ def test_equal_features_have_no_distance_and_no_gradient(options):
     assert not with_gradient(loss, x, x)[1].any()
 
 
+def test_features_of_zeros_have_no_direction_and_no_gradient():
+    """As RazorL2Loss says of samples that it scales to one length."""
+    student, teacher = rows([0.0, 0.0], [3.0, 4.0]), rows([1.0, 0.0], [0.0, 5.0])
+    gradient = with_gradient(build_loss('RazorL2Loss'), student, teacher)[1]
+    assert gradient[0].tolist() == [0.0, 0.0]
+    assert gradient[1].any()
+
+
 # Sizes
 
 

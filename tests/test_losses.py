@@ -2,17 +2,21 @@
 
 import inspect
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from failures import Failures
 from units import LOSSES, REQUESTS, UNITS, label
 
+from lossreg import arith
 from lossreg.checks import Status, check_unit
+from lossreg.checks.backends import _refused as refused
 from lossreg.exporters import build, verify
+from lossreg.ops import lattice
 from lossreg.request import Request
 from lossreg.runtimes import Eager
-from lossreg.samples import draw
+from lossreg.samples import Expect, draw, invalid_cases
 from lossreg.unit import FlatLoss
 
 ARTEFACTS = ('torchscript', 'pt2', 'ort-cpu')
@@ -50,6 +54,22 @@ def test_eager(name):
         for unit in UNITS[name]:
             with failures.of(label(unit)):
                 assert_all_pass(list(check_unit(unit, ('eager',))))
+
+
+@each_loss
+def test_illegal_labels_are_nan_where_values_are_not_looked_at(name, monkeypatch):
+    """As in files, here for all variants; in plain eager mode they raise."""
+    monkeypatch.setattr(arith, 'is_plain_eager', lambda x: False)
+    monkeypatch.setattr(lattice, 'KERNEL_IS_RIGHT', False)  # no file has torch's own CTC
+    with Failures() as failures:
+        for unit in {(unit.variant, unit.call.name): replace(unit, grad=True) for unit in UNITS[name]}.values():
+            with failures.of(label(unit)):
+                found = {case.name: refused(unit, case, Eager(unit)) for case in illegal_labels(unit)}
+                assert not {case: agreement.detail for case, agreement in found.items() if not agreement}
+
+
+def illegal_labels(unit):
+    return (case for case in invalid_cases(unit) if case.expect is Expect.BAD_LABEL)
 
 
 @pytest.mark.filterwarnings('error')

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lossreg.arith import check_class_map, check_labels, check_size, indices, keep, poison, upcast
 from lossreg.ops.reductions import all_per_sample, average, average_over, total, total_per_class
-from lossreg.options import as_weight
+from lossreg.options import as_weight, check_not_negative
 from lossreg.registry import LOSSES
 from lossreg.spec import Call, Difference, HostClass, Input, LossSpec, Role
 from lossreg.spec_parts.classifiers import class_weight_count
@@ -91,7 +91,7 @@ class TverskyLoss(nn.Module):
         ignored ones too. An empty batch and everything ignored give 0.
 
     Raises:
-        ValueError: shapes do not match.
+        ValueError: ``smooth`` is below 0, or shapes do not match.
         IndexError: a label out of range, in eager mode on the CPU; NaN elsewhere.
 
     Reference:
@@ -112,6 +112,7 @@ class TverskyLoss(nn.Module):
         loss_name: str = 'loss_tversky',
     ) -> None:
         super().__init__()
+        check_not_negative(smooth, 'smooth')
         self.smooth = float(smooth)
         self.loss_weight = float(loss_weight)
         self.ignore_index = ignore_index
