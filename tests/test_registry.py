@@ -114,7 +114,7 @@ def test_mmengine_itself_would_return_the_function():
         ({'type': 'TripletLoss', 'margin': 'wide'}, 'TripletLoss cannot be built from'),
     ],
 )
-def test_errors_name_the_mend(config, message):
+def test_errors_name_the_fix(config, message):
     with pytest.raises(ConfigError) as caught:
         build_loss(config)
     assert message in str(caught.value)
