@@ -16,6 +16,7 @@ from lossreg.arith import (
     keep,
     upcast,
 )
+from lossreg.fused.switch import unmasked
 from lossreg.ops.weights import weight_of_leading
 
 
@@ -35,6 +36,10 @@ def weighted_difference(output: Tensor, target: Tensor, target_weight: Optional[
     if target_weight is None:
         return error
     weight = coordinate_weight(target_weight, output)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fast = unmasked(torch.mul, error, weight)
+        if fast is not None:
+            return fast
     return keep(error, weight != 0) * weight
 
 

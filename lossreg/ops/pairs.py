@@ -123,6 +123,30 @@ def _weighted_charbonnier(error: Tensor, eps: float, weight: Tensor) -> Tensor:
     return _charbonnier(error, eps) * weight
 
 
+def balanced_error(
+    pred: Tensor, target: Tensor, weight: Optional[Tensor], alpha: float, gamma: float, beta: float
+) -> Tensor:
+    """w times the balanced L1 error of every element; see :func:`lossreg.functional.balanced_l1_loss`."""
+    x, t, weight = matched_pair(pred, target, weight)
+    if weight is None:
+        return _balanced(x - t, alpha, gamma, beta, None)
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        loss = unmasked(_balanced, x - t, alpha, gamma, beta, weight)
+        if loss is not None:
+            return loss
+    return _balanced(keep(x, weight != 0) - keep(t, weight != 0), alpha, gamma, beta, weight)
+
+
+def _balanced(error: Tensor, alpha: float, gamma: float, beta: float, weight: Optional[Tensor]) -> Tensor:
+    b = math.exp(gamma / alpha) - 1.0
+    d = error.abs()
+    # the logarithm's part ends at beta, where the line of slope gamma goes on
+    near = d.clamp(max=beta)
+    inner = alpha / b * (b * near + 1.0) * torch.log1p(b / beta * near) - alpha * near
+    loss = inner + gamma * (d - beta).clamp(min=0.0)
+    return loss if weight is None else loss * weight
+
+
 def counted_triple(
     pred: Tensor, target: Tensor, sigma: Tensor, weight: Optional[Tensor]
 ) -> Tuple[Tensor, Tensor, Tensor]:

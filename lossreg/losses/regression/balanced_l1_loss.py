@@ -1,13 +1,10 @@
 """Balanced L1 loss."""
 
-import math
 from typing import ClassVar, Optional
 
-import torch
 from torch import Tensor, nn
 
-from lossreg.arith import keep, upcast
-from lossreg.ops.pairs import counted_pair
+from lossreg.ops.pairs import balanced_error
 from lossreg.ops.reductions import reduce_loss
 from lossreg.options import check_reduction
 from lossreg.registry import LOSSES
@@ -32,7 +29,7 @@ def balanced_l1_loss(
             \gamma d + \frac{\gamma}{b} - \alpha \beta & \text{elsewhere}
         \end{cases}, \qquad d = |x - t|, \quad b = e^{\gamma / \alpha} - 1
 
-    The two pieces meet at ``beta=1`` only; this is mmdet's formula.
+    The slopes of the two pieces meet at ``beta=1`` only; this is mmdet's formula.
 
     Args:
         pred: predictions x, of any shape.
@@ -48,15 +45,7 @@ def balanced_l1_loss(
     Raises:
         ValueError: shapes do not match.
     """
-    x, t = counted_pair(pred, target, weight)
-    b = math.exp(gamma / alpha) - 1.0
-    d = (x - t).abs()
-    near = d < beta
-    # the logarithm's gradient at infinity would be NaN even if torch.where does not select it
-    n = keep(d, near)
-    inner = alpha / b * (b * n + 1.0) * torch.log1p(b / beta * n) - alpha * n
-    loss = torch.where(near, inner, gamma * d + (gamma / b - alpha * beta))
-    return loss if weight is None else loss * upcast(weight)
+    return balanced_error(pred, target, weight, alpha, gamma, beta)
 
 
 @LOSSES.register_module()
