@@ -2,11 +2,9 @@
 
 import pkgutil
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from lossreg.ops.binary_cross_entropy import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     sigmoid_cross_entropy,
+    weighted_cross_entropy_of_logits,
     weighted_cross_entropy_of_probabilities,
 )
 from lossreg.ops.cross_entropy import cross_entropy_of_distributions, label_cross_entropy, softmax_cross_entropy
@@ -94,7 +93,7 @@ CORES = {
     'Charbonnier errors': Core(charbonnier_error, 't weight', numpy=lambda x, t, w: w * np.sqrt((x - t) ** 2 + 1e-12)),
     'binary': Core(binary_cross_entropy_with_logits, 'share'),
     'binary, weights': Core(
-        lambda x, t, w, b: binary_cross_entropy_with_logits(x, t, b, w),
+        weighted_cross_entropy_of_logits,
         'share weight class_weight',
         numpy=binary_terms,
     ),
@@ -141,6 +140,8 @@ CORES = {
     ),
 }  # fmt: skip
 
+LABELS = {'label', 'label_or_none', 'ignored'}
+
 each_core = pytest.mark.parametrize('core', CORES.values(), ids=CORES)
 
 
@@ -183,8 +184,8 @@ DOORS = [
 ]
 
 
-@contextmanager
-def uses():
+@pytest.fixture
+def used(monkeypatch):
     """Whether each fast form that was asked for gave a result, in a list that grows."""
     found = []
 
@@ -196,10 +197,9 @@ def uses():
 
         return asked
 
-    with ExitStack() as stack:
-        for module, name in DOORS:
-            stack.enter_context(mock.patch.object(module, name, spy(getattr(module, name))))
-        yield found
+    for module, name in DOORS:
+        monkeypatch.setattr(module, name, spy(getattr(module, name)))
+    return found
 
 
 def upstream(loss):
@@ -228,7 +228,7 @@ def assert_same_bits(found, expected):
 
 
 @each_core
-def test_numbers_of_the_portable_form(core):
+def test_numbers_of_the_portable_form(core, used):
     with Failures() as failures:
         for dtype in (torch.float32, torch.float64):
             for scale in (1.0, 30.0, 1e4, 0.0):
@@ -236,10 +236,10 @@ def test_numbers_of_the_portable_form(core):
                 if scale == 0.0:
                     arguments[0] = torch.full_like(arguments[0], 0.5 if core.x == 'probabilities' else 0.0)
                 with failures.of(f'{dtype}, scale {scale}'):
-                    with uses() as found:
-                        fast = with_gradient(core.loss, *arguments)
-                    assert all(found)
-                    assert found
+                    used.clear()
+                    fast = with_gradient(core.loss, *arguments)
+                    assert used
+                    assert all(used)
                     with portable_forms():
                         portable = with_gradient(core.loss, *arguments)
                     assert [t.dtype for t in fast] == [t.dtype for t in portable] == [dtype] * 2
@@ -254,14 +254,51 @@ def test_numbers_of_numpy(name):
     np.testing.assert_allclose(core.loss(*arguments).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def assert_as_portable(core, arguments, scaled=False):
+    fast = with_gradient(core.loss, *arguments)
+    with portable_forms():
+        portable = with_gradient(core.loss, *arguments)
+    assert [t.dtype for t in fast] == [t.dtype for t in portable]
+    assert_agree(fast, portable, scaled=scaled)
+
+
+ODD_WEIGHTS = (-1.0, 1e-45, 1e30, torch.inf, torch.nan)
+ODD_NUMBERS = (1e-45, 1e-40, 1e30, -1e30, torch.inf, -torch.inf, torch.nan)
+ODD_SHARES = (1e-45, 1e-38, 1e-7, 1.0 - 6e-8, -0.5, 1.5, torch.nan)
+
+
+@each_core
+def test_numbers_of_odd_inputs(core):
+    """One element or row of each input."""
+    arguments = core.arguments(inputs())
+    with Failures() as failures:
+        for at, name in enumerate((core.x, *core.others.split())):
+            if name not in LABELS:
+                kind = ODD_WEIGHTS if 'weight' in name else ODD_NUMBERS if name in ('logits', 't') else ODD_SHARES
+                for odd in kind:
+                    with failures.of(f'{odd} in {name}'):
+                        changed = [a.clone() for a in arguments]
+                        changed[at][1] = odd
+                        assert_as_portable(core, changed, scaled=abs(odd) == 1e30)
+
+
+@each_core
+def test_mixed_precisions(core):
+    with Failures() as failures:
+        arguments = core.arguments(inputs())
+        for at, argument in enumerate(arguments):
+            if argument.is_floating_point():
+                with failures.of(f'float64 input {at}'):
+                    assert_as_portable(core, [a.double() if a is argument else a for a in arguments])
+
+
 # Where they step aside
 
-LABELS = {'label', 'label_or_none', 'ignored'}
 ROW_0_COUNTS_NOT = {name: c for name, c in CORES.items() if {'weight', 'row_weight', 'ignored'} & {*c.others.split()}}
 
 
 @pytest.mark.parametrize('core', ROW_0_COUNTS_NOT.values(), ids=ROW_0_COUNTS_NOT)
-def test_what_does_not_count_may_be_anything(core):
+def test_what_does_not_count_may_be_anything(core, used):
     """NaN and infinities in the first row, whose weight is 0 or whose label is ignored."""
     arguments = core.arguments(inputs())
     targets = [at for at, name in enumerate(core.others.split(), 1) if name in ('t', 'share', 'distribution')]
@@ -275,10 +312,10 @@ def test_what_does_not_count_may_be_anything(core):
                     with failures.of(f'{bad} in {place} of input {at}'):
                         spoilt = [a.clone() for a in arguments]
                         spoilt[at][place] = bad
-                        with uses() as found:
-                            assert_agree(with_gradient(core.loss, *spoilt), expected)
+                        used.clear()
+                        assert_agree(with_gradient(core.loss, *spoilt), expected)
                         # at infinity some fast forms are right
-                        assert not all(found) or np.isinf(bad)
+                        assert not all(used) or np.isinf(bad)
 
 
 @pytest.mark.parametrize('core', [core for core in CORES.values() if LABELS & {*core.others.split()}])
@@ -298,26 +335,25 @@ def test_an_empty_batch_has_no_losses(core):
 
 
 @pytest.mark.parametrize('loss', [binary_cross_entropy, weighted_cross_entropy_of_probabilities])
-def test_probabilities_of_0_and_1(loss):
+def test_probabilities_of_0_and_1(loss, used):
     """As in torch, no logarithm is below -100."""
     p, t = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
-    with uses() as found:
-        value, gradient = with_gradient(loss, p, t)
-    assert not all(found)
+    value, gradient = with_gradient(loss, p, t)
+    assert used == [False]
     assert value.tolist() == [0.0, 0.0, 100.0, 100.0]
     assert gradient.isfinite().all()
 
 
-def test_classes_that_neither_distribution_has():
+def test_classes_that_neither_distribution_has(used):
     log_s = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
     forms = {
         'divergence_from': lambda log_s: divergence_from(torch.eye(2), log_s),
         'divergence': lambda log_s: divergence(log_s.detach(), log_s),
     }
     for name, loss in forms.items():
-        with uses() as found:
-            value, gradient = with_gradient(loss, log_s)
-        assert found == [False], name
+        used.clear()
+        value, gradient = with_gradient(loss, log_s)
+        assert used == [False], name
         assert not value.any(), name
         assert torch.equal(gradient, -torch.eye(2) * upstream(value)), name
 
@@ -401,13 +437,13 @@ TRANSFORMATIONS = {
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @pytest.mark.parametrize(('transformed', 'is_fast'), TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
-def test_a_transformation_keeps_the_numbers(transformed, is_fast):
+def test_a_transformation_keeps_the_numbers(transformed, is_fast, used):
     with Failures() as failures:
         for name, core in CORES.items():
             with failures.of(name):
                 arguments = core.arguments(inputs(torch.float64))
                 expected = with_gradient(core.loss, *arguments)
-                with uses() as found:
-                    assert_agree(transformed(core.loss, *arguments), expected, torch.float64)
-                assert found
-                assert is_fast is None or set(found) == {is_fast}
+                used.clear()
+                assert_agree(transformed(core.loss, *arguments), expected, torch.float64)
+                assert used
+                assert is_fast is None or set(used) == {is_fast}
