@@ -432,8 +432,13 @@ def is_traced(x: Tensor) -> bool:
 
 @torch.jit.unused
 def is_plain_eager(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor on the CPU whose values may be read; those that ``vmap`` wraps have none."""
-    return is_eager(x) and x.is_cpu and torch._C._functorch.peek_interpreter_stack() is None
+    """Whether ``x`` is a tensor on the CPU whose values may be read.
+
+    Those that ``vmap`` wraps have none, and ``torch.jit.trace`` and ``make_fx`` record real tensors.
+    """
+    if not is_eager(x) or not x.is_cpu or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return not torch._C._is_tracing() and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is None
 
 
 @torch.jit.unused

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lossreg.fused.switch import is_fast, is_finite, portable_forms
 
@@ -33,6 +34,15 @@ class _ClosedForm(torch.autograd.Function):
         return None, None, differentiable, *nothing
 
 
+def _has_tangent(x: Tensor) -> bool:
+    """Whether ``x`` is differentiated in forward mode, for which there is no closed form."""
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _is_differentiated(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and (argument.requires_grad or _has_tangent(argument))
+
+
 def closed_form(forward: Forward, portable: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor | None:
     """The losses of ``x`` by ``forward``, where a fast form may be tried and they are finite; else None.
 
@@ -43,7 +53,7 @@ def closed_form(forward: Forward, portable: Callable[..., Tensor], x: Tensor, *o
         x: what may be differentiated.
         others: further arguments, constants to the derivative.
     """
-    if not is_fast(x) or any(isinstance(other, Tensor) and other.requires_grad for other in others):
+    if not is_fast(x) or any(_is_differentiated(other) for other in others) or _has_tangent(x):
         return None
     loss: Tensor = _ClosedForm.apply(forward, portable, x, *others)  # type: ignore[no-untyped-call]
     return loss if is_finite(loss) else None
