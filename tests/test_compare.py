@@ -10,6 +10,7 @@ import torch
 
 from lossreg import report
 from lossreg.checks import backends, eager
+from lossreg.checks.oracle import finite_differences
 from lossreg.checks.rows import Row, RowMaker, Status
 from lossreg.compare import Agreement, compare
 from lossreg.request import variants_of
@@ -191,6 +192,18 @@ def test_finite_differences_are_as_exact_as_they_say(unit):
         assert failures(changed(unit, off(1.0 + times * 1e-5), loss_weight=100.0), 'finite differences') == found
         # gradients up to 1e-6, so that atol decides
         assert failures(changed(unit, off(1.0 + times * 0.1), loss_weight=3e-6), 'finite differences') == found
+
+
+@pytest.mark.parametrize('x', [0.0, 1.0, -30.0, 1e4])
+def test_central_differences_are_exact_at_every_size(unit, x):
+    """Of a cube, beside a factor that is held: no gradient passes through it."""
+
+    def cube(call, arrays, options):
+        x = arrays['cls_score']
+        return {'loss': x**3 + x * arrays.get('held_factor', x), 'held_factor': x}
+
+    found = finite_differences(cube, unit, {'cls_score': torch.tensor([x])}, 'cls_score')
+    np.testing.assert_allclose(found, [3 * x**2 + x], rtol=1e-9, atol=1e-9)
 
 
 def test_only_extreme_inputs_are_held_to_their_largest_number(unit):
@@ -426,6 +439,11 @@ def test_a_row_fails_exactly_where_its_share_is_above_1(unit):
     assert row(Status.FAIL).share == INF
     assert row(Status.FAIL).as_json()['share'] == 'inf'
     assert row(Status.PASS, 0.25).as_json()['share'] == 0.25
+
+
+def test_whatever_a_check_raises_is_a_failure(unit):
+    made = RowMaker(unit, 'eager').judge('c', fixed(KeyError('loss')))
+    assert (made.status, made.detail, made.share) == (Status.FAIL, "KeyError: 'loss'", INF)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from failures import Failures
 
-from lossreg.arith import log_of_rest, negative_log_of_rest
+from lossreg.arith import log_of_rest, negative_log, negative_log_of_rest
 from lossreg.ops.binary_cross_entropy import binary_cross_entropy_with_logits
 from lossreg.registry import build_loss, load_losses
 from lossreg.spec import Role, calls_of, family_of, spec_of
@@ -92,6 +92,36 @@ def test_logarithm_of_the_rest():
     ends = negative_log_of_rest(torch.tensor([1.0, -1e-9, 1.1, torch.nan]))
     assert ends[0] == 100.0
     assert ends[1:].isnan().all()
+
+
+def test_logarithm_below_the_normal_numbers():
+    """The value is right, and the gradient, which float32 cannot hold, 0: a target of 0 would make NaN of infinity."""
+    p = torch.tensor([0.0, 1e-45, 1e-44, 1e-40, 2e-38, 0.3, 1.0], requires_grad=True)
+    found = negative_log(p)
+    torch.testing.assert_close(found.double(), -torch.log(p.detach().double()).clamp(min=-100.0))
+    (gradient,) = torch.autograd.grad(found.sum(), p)
+    torch.testing.assert_close(gradient, torch.tensor([0.0, 0.0, 0.0, 0.0, -5e37, -1 / 0.3, -1.0]))
+    for target in (0.0, 0.5, 1.0):
+        (gradient,) = torch.autograd.grad(build_loss({'type': 'BCELoss'})(p, torch.full_like(p, target)), p)
+        assert gradient.isfinite().all()
+
+
+def test_objectness_of_seesaw_near_0():
+    scores = torch.tensor([[0.3, -0.2, 20.0, 5.0]], requires_grad=True)
+    loss = build_loss({'type': 'SeesawLoss', 'num_classes': 2})(scores, torch.tensor([1]))['loss_cls_objectness']
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-15.0)), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert gradient[0, 3].item() == pytest.approx(1.0 / (1.0 + math.exp(15.0)), rel=1e-5)
+
+
+@pytest.mark.parametrize('neg_gamma', [True, False])
+def test_siou_of_boxes_whose_second_corner_is_before_the_first(neg_gamma):
+    pred = torch.tensor([[30.0, 40.0, 12.0, 15.0], [40.0, 5.0, 15.0, 25.0]], requires_grad=True)
+    target = torch.tensor([[40.0, 35.0, 15.0, 25.0], [30.0, 40.0, 12.0, 15.0]])
+    loss = build_loss({'type': 'SIoULoss', 'neg_gamma': neg_gamma})(pred, target)
+    loss.backward()
+    assert loss.isfinite()
+    assert pred.grad.isfinite().all()
 
 
 SMALL = [1e-38, 1e-12, 1e-9, 3e-8, 1e-6, 0.3]
