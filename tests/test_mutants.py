@@ -92,6 +92,8 @@ def test_commands_begin_with_the_cheapest():
 
     check, *others = commands_of('lossreg/losses/pose/wing_loss.py')
     assert check == 'lossreg check WingLoss --backend eager'
+    assert others[0].startswith('pytest tests/')
+    assert others[0].endswith('-k [WingLoss]')
     assert any('tests/test_pose.py::test_coordinates_by_hand' in command for command in others)
     assert others[-1].startswith('pytest tests/test_losses.py::test_eager[WingLoss] ')
     assert 'tests/test_losses.py::test_artefacts[WingLoss]' in others[-1]

@@ -10,6 +10,7 @@ from units import LOSSES, REQUESTS
 
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss
+from lossreg.spec import spec_of
 
 LIMITS = {
     '> 0': ([0.0, -1.0], [1e-3]),
@@ -61,6 +62,47 @@ def test_options_keep_their_limits(name):
 def test_an_unknown_reduction_is_refused(name):
     with pytest.raises(ConfigError, match=r'\}: .*\breduction\b'):
         build_loss({**REQUESTS[name][0].config, 'reduction': 'average'})
+
+
+def defaults_of(function):
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+
+
+OTHER_DEFAULTS = {
+    ('DiceLoss', 'activate'): 'the function takes probabilities, the class logits',
+    ('PoseIoULoss', 'eps'): "the function is mmdet's, the class mmpose's",
+    ('SiLogLoss', 'eps'): 'so they differ in mmseg',
+}
+
+
+def test_functions_have_the_defaults_of_their_classes():
+    """But for None, which a class fills in or leaves to the function."""
+    found = {}
+    for name, cls in LOSSES.items():
+        for function in spec_of(cls).functions:
+            ours, theirs = defaults_of(function), defaults_of(cls)
+            for option in ours.keys() & theirs.keys():
+                found[name, option] = ours[option] == theirs[option] or None in (ours[option], theirs[option])
+    assert len(found) > 250
+    assert {case for case, equal in found.items() if not equal} == OTHER_DEFAULTS.keys()
+
+
+USUAL_DEFAULTS = {'loss_weight': 1.0, 'reduction': 'mean'}
+UNUSUAL_DEFAULTS = {
+    'AngleWiseRKD': 50.0, 'DistanceWiseRKD': 25.0, 'DiscShiftLoss': 0.1, 'KLDivergence': 'batchmean',
+    'DKDLoss': 'batchmean', 'L1Penalty': 'sum', 'L2Penalty': 'sum', 'MaskedBalancedBCELoss': 'none',
+    'MaskedBalancedBCEWithLogitsLoss': 'none', 'MultiBinLoss': 'none',
+}  # fmt: skip
+
+
+def test_losses_weigh_1_and_average_unless_their_host_does_not():
+    found = {}
+    for name, cls in LOSSES.items():
+        defaults = defaults_of(cls)
+        for option, usual in USUAL_DEFAULTS.items():
+            if defaults.get(option, usual) != usual:
+                found[name] = defaults[option]
+    assert found == UNUSUAL_DEFAULTS
 
 
 REFUSED = [

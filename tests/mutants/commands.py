@@ -52,18 +52,26 @@ class Commands:
         if is_loss(mutation.path):
             losses = registered(source)
             yield from map(_check, losses)
+            yield self._parametrized(losses)
             public = [name for name in _top_level(source) if not name.startswith('_')]
             yield from self._tests_naming([*losses, *public])
             yield from map(self._all_of, losses)
             return
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
+        if losses:
+            yield self._parametrized(losses[:EXPORTED])
         nearest, *further = self._test_files(mutation.path, [node.name for node in around])
         yield from (('pytest', path) for path in nearest)
         if not losses and ALL_LOSSES in chain(*further):
             losses = random.Random(mutation.id).sample(self.losses, EXPORTED)
         yield from map(self._all_of, losses[:EXPORTED])
         yield from (('pytest', path) for path in chain(*further) if path != ALL_LOSSES)
+
+    def _parametrized(self, losses: Sequence[str]) -> Command:
+        """The tests of other files that are parametrized by all losses, for these."""
+        files = [path for path, source in self._sources.items() if 'from units import' in source and path != ALL_LOSSES]
+        return ('pytest', *files, '-k', ' or '.join(f'[{loss}]' for loss in losses))
 
     def _all_of(self, loss: str) -> Command:
         """The tests that there are of each loss, exports among them."""
