@@ -100,16 +100,8 @@ class Commands:
 
     @cached_property
     def _tests(self) -> dict[str, dict[str, str]]:
-        """By test file and name of a test: its code."""
-        return {
-            path: {
-                node.name: ast.unparse(node)
-                for node in ast.parse(source).body
-                if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')
-            }
-            for path, source in self._sources.items()
-            if path.startswith('tests/')
-        }
+        """By test file and name of a test: its code, with that of the tables of the file that it reads."""
+        return {path: _tests_in(source) for path, source in self._sources.items() if path.startswith('tests/')}
 
     def _test_files(self, path: str, names: Sequence[str]) -> list[list[str]]:
         """The test files from which imports lead to a module: those that import it, those one module further, ...
@@ -158,8 +150,19 @@ class Commands:
         return {name: path for path, source in self._sources.items() for name in _top_level(source)}
 
 
+def _tests_in(source: str) -> dict[str, str]:
+    body = ast.parse(source).body
+    tables = [(ast.unparse(node.targets[0]), ast.unparse(node)) for node in body if isinstance(node, ast.Assign)]
+    tests = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
+            code = ast.unparse(node)
+            tests[node.name] = '\n'.join([code, *(table for name, table in tables if _has_word([name], code))])
+    return tests
+
+
 def _has_word(words: Sequence[str], text: str) -> bool:
-    return bool(words) and re.search(rf'\b({"|".join(words)})\b', text) is not None
+    return bool(words) and re.search(rf'\b({"|".join(map(re.escape, words))})\b', text) is not None
 
 
 def is_loss(path: str) -> bool:
