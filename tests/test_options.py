@@ -109,6 +109,19 @@ REFUSED = [
     ({'type': 'ActivationLoss', 'norm_type': 'l2'}, "'abs' or 'norm', got 'l2'"),
     ({'type': 'BinaryLogisticRegressionLoss', 'ratio_range': (1, 21)}, 'two numbers above 1'),
     ({'type': 'BinaryLogisticRegressionLoss', 'ratio_range': (3, 2)}, 'the lower one first'),
+    (
+        {
+            'type': 'CompositeLoss',
+            'losses': {
+                str(classes): {
+                    'loss': {'type': 'CrossEntropyLoss', 'class_weight': [1.0] * classes},
+                    'inputs': ['logits', 'label'],
+                }
+                for classes in (3, 4)
+            },
+        },
+        'logits needs 4 in dimension C, another input 3',
+    ),
     ({'type': 'CrossEntropyLoss', 'use_sigmoid': True, 'use_mask': True}, 'exclude each other'),
     ({'type': 'CrossEntropyLoss', 'use_mask': True, 'class_weight': [1.0]}, 'use_mask takes no class_weight'),
     ({'type': 'CrossEntropyLoss', 'use_mask': True, 'ignore_index': 0}, 'no ignore_index'),
@@ -174,3 +187,8 @@ def test_calls_that_make_no_sense_are_refused():
         for config, call, message in CALLS:
             with failures.of((config, call)), pytest.raises(ValueError, match=message):
                 build_loss(config)(torch.zeros(2, 3), torch.zeros(2, 3), **call)
+        with failures.of('MultiPosCrossEntropyLoss'), pytest.raises(ValueError, match='must have 2 dimensions'):
+            build_loss('MultiPosCrossEntropyLoss')(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))
+        sphere_face = build_loss({'type': 'SphereFaceLoss', 'in_features': 3, 'num_classes': 4})
+        with failures.of('SphereFaceLoss'), pytest.raises(ValueError, match='but there are 4 classes'):
+            sphere_face(torch.ones(2, 3), torch.zeros(2).long(), torch.ones(5, 3))
