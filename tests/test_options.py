@@ -113,7 +113,7 @@ REFUSED = [
         {
             'type': 'CompositeLoss',
             'losses': {
-                str(classes): {
+                f'of_{classes}': {
                     'loss': {'type': 'CrossEntropyLoss', 'class_weight': [1.0] * classes},
                     'inputs': ['logits', 'label'],
                 }

@@ -56,6 +56,7 @@ class Commands:
             public = [name for name in _top_level(source) if not name.startswith('_')]
             yield from self._tests_naming([*losses, *public])
             yield from map(self._all_of, losses)
+            yield self._going_through()
             return
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
@@ -69,9 +70,17 @@ class Commands:
         yield from (('pytest', path) for path in chain(*further) if path != ALL_LOSSES)
 
     def _parametrized(self, losses: Sequence[str]) -> Command:
-        """The tests of other files that are parametrized by all losses, for these."""
-        files = [path for path, source in self._sources.items() if 'from units import' in source and path != ALL_LOSSES]
-        return ('pytest', *files, '-k', ' or '.join(f'[{loss}]' for loss in losses))
+        """The tests that are parametrized by all losses, for these."""
+        return ('pytest', *self._of_all_losses, '-k', ' or '.join(f'[{loss}]' for loss in losses))
+
+    def _going_through(self) -> Command:
+        """The tests of the same files that go through all losses."""
+        return ('pytest', *self._of_all_losses, '-k', 'not [')
+
+    @cached_property
+    def _of_all_losses(self) -> list[str]:
+        """The test files that are about all losses, but for the one that exports them."""
+        return [path for path, source in self._sources.items() if 'from units import' in source and path != ALL_LOSSES]
 
     def _all_of(self, loss: str) -> Command:
         """The tests that there are of each loss, exports among them."""
