@@ -9,7 +9,7 @@ import pytest
 import torch
 from failures import Failures
 from torch import nn
-from units import LOSSES, REQUESTS
+from units import LOSSES, REQUESTS, UNITS
 
 from lossreg.registry import build_loss
 
@@ -24,6 +24,23 @@ TWINS = {
 def test_there_are_twins_with_weights():
     holding = {twin.__name__ for name, twin in TWINS.items() if any(r.loss.state_dict() for r in REQUESTS[name])}
     assert {'CrossEntropyLoss', 'NLLLoss', 'BCELoss', 'BCEWithLogitsLoss'} < holding
+
+
+KEPT_BY_HOSTS = {
+    'GHMC': {'edges'}, 'GHMR': {'edges'}, 'OKSLoss': {'sigmas'}, 'OksLoss': {'sigmas'},
+    'RLELoss': {'flow_model.loc', 'flow_model.cov', 'flow_model.mask'},
+}  # fmt: skip
+"""Constants that hosts hold as buffers, so that their checkpoints have them."""
+
+
+def test_checkpoints_hold_parameters_state_and_what_hosts_keep():
+    with Failures() as failures:
+        for name in UNITS.keys() - TWINS.keys():
+            for unit in UNITS[name]:
+                with failures.of(f'{name} {unit.variant}'):
+                    state = {i.name for i in unit.inputs if i.state}
+                    buffers = unit.loss.state_dict().keys() - dict(unit.loss.named_parameters()).keys()
+                    assert buffers - KEPT_BY_HOSTS.get(name, set()) == state
 
 
 def theirs(cls, config):

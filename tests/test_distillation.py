@@ -132,6 +132,13 @@ def test_features_of_zeros_have_no_direction_and_no_gradient():
     assert gradient[1].any()
 
 
+def test_weights_of_one_keypoint_come_in_three_shapes():
+    x, t, weight = torch.randn(3, 1, 4), torch.randn(3, 1, 4), torch.tensor([0.5, 0.0, 2.0])
+    loss = build_loss({'type': 'KDLoss', 'name': 'kd', 'use_this': True})
+    found = [loss((x, x), (t, t), 1.0, weight.view(shape)) for shape in ((3,), (3, 1), (3, 1, 1))]
+    assert found[0] == found[1] == found[2] != loss((x, x), (t, t), 1.0)
+
+
 # Sizes
 
 

@@ -131,6 +131,13 @@ def test_every_loss_has_a_default_variant_first():
                 assert others, 'a second variant is exported too'
 
 
+def test_the_first_input_of_a_call_has_a_gradient():
+    """What comes of the network comes first, but for a mask that mmrazor puts before it."""
+    first = {(name, unit.inputs[0]) for name, units in UNITS.items() for unit in units}
+    without = {(name, i.name) for name, i in first if not i.differentiable}
+    assert without == {('FBKDLoss', 's_spatial_mask')}
+
+
 STATEFUL = [name for name, units in UNITS.items() if any(i.state for unit in units for i in unit.inputs)]
 
 

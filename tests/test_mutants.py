@@ -92,9 +92,12 @@ def test_commands_begin_with_the_cheapest():
 
     check, *others = commands_of('lossreg/losses/pose/wing_loss.py')
     assert check == 'lossreg check WingLoss --backend eager'
+    assert others[0].startswith('pytest tests/')
+    assert others[0].endswith('-k [WingLoss]')
     assert any('tests/test_pose.py::test_coordinates_by_hand' in command for command in others)
-    assert others[-1].startswith('pytest tests/test_losses.py::test_eager[WingLoss] ')
-    assert 'tests/test_losses.py::test_artefacts[WingLoss]' in others[-1]
+    assert others[-2].startswith('pytest tests/test_losses.py::test_eager[WingLoss] ')
+    assert 'tests/test_losses.py::test_artefacts[WingLoss]' in others[-2]
+    assert others[-1].endswith('-k not [')
     assert commands_of('lossreg/ops/masks.py')[0] == 'lossreg check DiceLoss --backend eager'
     device = commands_of('lossreg/device.py')
     assert {'pytest tests/test_train_step.py', 'pytest tests/test_step_files.py'} <= set(device)

@@ -10,6 +10,7 @@ from units import LOSSES, REQUESTS
 
 from lossreg.errors import ConfigError
 from lossreg.registry import build_loss
+from lossreg.spec import spec_of
 
 LIMITS = {
     '> 0': ([0.0, -1.0], [1e-3]),
@@ -63,10 +64,64 @@ def test_an_unknown_reduction_is_refused(name):
         build_loss({**REQUESTS[name][0].config, 'reduction': 'average'})
 
 
+def defaults_of(function):
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+
+
+OTHER_DEFAULTS = {
+    ('DiceLoss', 'activate'): 'the function takes probabilities, the class logits',
+    ('PoseIoULoss', 'eps'): "the function is mmdet's, the class mmpose's",
+    ('SiLogLoss', 'eps'): 'so they differ in mmseg',
+}
+
+
+def test_functions_have_the_defaults_of_their_classes():
+    """But for None, which a class fills in or leaves to the function."""
+    found = {}
+    for name, cls in LOSSES.items():
+        for function in spec_of(cls).functions:
+            ours, theirs = defaults_of(function), defaults_of(cls)
+            for option in ours.keys() & theirs.keys():
+                found[name, option] = ours[option] == theirs[option] or None in (ours[option], theirs[option])
+    assert len(found) > 250
+    assert {case for case, equal in found.items() if not equal} == OTHER_DEFAULTS.keys()
+
+
+USUAL_DEFAULTS = {'loss_weight': 1.0, 'reduction': 'mean'}
+UNUSUAL_DEFAULTS = {
+    'AngleWiseRKD': 50.0, 'DistanceWiseRKD': 25.0, 'DiscShiftLoss': 0.1, 'KLDivergence': 'batchmean',
+    'DKDLoss': 'batchmean', 'L1Penalty': 'sum', 'L2Penalty': 'sum', 'MaskedBalancedBCELoss': 'none',
+    'MaskedBalancedBCEWithLogitsLoss': 'none', 'MultiBinLoss': 'none',
+}  # fmt: skip
+
+
+def test_losses_weigh_1_and_average_unless_their_host_does_not():
+    found = {}
+    for name, cls in LOSSES.items():
+        defaults = defaults_of(cls)
+        for option, usual in USUAL_DEFAULTS.items():
+            if defaults.get(option, usual) != usual:
+                found[name] = defaults[option]
+    assert found == UNUSUAL_DEFAULTS
+
+
 REFUSED = [
     ({'type': 'ActivationLoss', 'norm_type': 'l2'}, "'abs' or 'norm', got 'l2'"),
     ({'type': 'BinaryLogisticRegressionLoss', 'ratio_range': (1, 21)}, 'two numbers above 1'),
     ({'type': 'BinaryLogisticRegressionLoss', 'ratio_range': (3, 2)}, 'the lower one first'),
+    (
+        {
+            'type': 'CompositeLoss',
+            'losses': {
+                f'of_{classes}': {
+                    'loss': {'type': 'CrossEntropyLoss', 'class_weight': [1.0] * classes},
+                    'inputs': ['logits', 'label'],
+                }
+                for classes in (3, 4)
+            },
+        },
+        'logits needs 4 in dimension C, another input 3',
+    ),
     ({'type': 'CrossEntropyLoss', 'use_sigmoid': True, 'use_mask': True}, 'exclude each other'),
     ({'type': 'CrossEntropyLoss', 'use_mask': True, 'class_weight': [1.0]}, 'use_mask takes no class_weight'),
     ({'type': 'CrossEntropyLoss', 'use_mask': True, 'ignore_index': 0}, 'no ignore_index'),
@@ -132,3 +187,8 @@ def test_calls_that_make_no_sense_are_refused():
         for config, call, message in CALLS:
             with failures.of((config, call)), pytest.raises(ValueError, match=message):
                 build_loss(config)(torch.zeros(2, 3), torch.zeros(2, 3), **call)
+        with failures.of('MultiPosCrossEntropyLoss'), pytest.raises(ValueError, match='must have 2 dimensions'):
+            build_loss('MultiPosCrossEntropyLoss')(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))
+        sphere_face = build_loss({'type': 'SphereFaceLoss', 'in_features': 3, 'num_classes': 4})
+        with failures.of('SphereFaceLoss'), pytest.raises(ValueError, match='but there are 4 classes'):
+            sphere_face(torch.ones(2, 3), torch.zeros(2).long(), torch.ones(5, 3))

@@ -52,18 +52,35 @@ class Commands:
         if is_loss(mutation.path):
             losses = registered(source)
             yield from map(_check, losses)
+            yield self._parametrized(losses)
             public = [name for name in _top_level(source) if not name.startswith('_')]
             yield from self._tests_naming([*losses, *public])
             yield from map(self._all_of, losses)
+            yield self._going_through()
             return
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
+        if losses:
+            yield self._parametrized(losses[:EXPORTED])
         nearest, *further = self._test_files(mutation.path, [node.name for node in around])
         yield from (('pytest', path) for path in nearest)
         if not losses and ALL_LOSSES in chain(*further):
             losses = random.Random(mutation.id).sample(self.losses, EXPORTED)
         yield from map(self._all_of, losses[:EXPORTED])
         yield from (('pytest', path) for path in chain(*further) if path != ALL_LOSSES)
+
+    def _parametrized(self, losses: Sequence[str]) -> Command:
+        """The tests that are parametrized by all losses, for these."""
+        return ('pytest', *self._of_all_losses, '-k', ' or '.join(f'[{loss}]' for loss in losses))
+
+    def _going_through(self) -> Command:
+        """The tests of the same files that go through all losses."""
+        return ('pytest', *self._of_all_losses, '-k', 'not [')
+
+    @cached_property
+    def _of_all_losses(self) -> list[str]:
+        """The test files that are about all losses, but for the one that exports them."""
+        return [path for path, source in self._sources.items() if 'from units import' in source and path != ALL_LOSSES]
 
     def _all_of(self, loss: str) -> Command:
         """The tests that there are of each loss, exports among them."""
@@ -92,16 +109,8 @@ class Commands:
 
     @cached_property
     def _tests(self) -> dict[str, dict[str, str]]:
-        """By test file and name of a test: its code."""
-        return {
-            path: {
-                node.name: ast.unparse(node)
-                for node in ast.parse(source).body
-                if isinstance(node, ast.FunctionDef) and node.name.startswith('test_')
-            }
-            for path, source in self._sources.items()
-            if path.startswith('tests/')
-        }
+        """By test file and name of a test: its code, with that of the tables of the file that it reads."""
+        return {path: _tests_in(source) for path, source in self._sources.items() if path.startswith('tests/')}
 
     def _test_files(self, path: str, names: Sequence[str]) -> list[list[str]]:
         """The test files from which imports lead to a module: those that import it, those one module further, ...
@@ -150,8 +159,19 @@ class Commands:
         return {name: path for path, source in self._sources.items() for name in _top_level(source)}
 
 
+def _tests_in(source: str) -> dict[str, str]:
+    body = ast.parse(source).body
+    tables = [(ast.unparse(node.targets[0]), ast.unparse(node)) for node in body if isinstance(node, ast.Assign)]
+    tests = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
+            code = ast.unparse(node)
+            tests[node.name] = '\n'.join([code, *(table for name, table in tables if _has_word([name], code))])
+    return tests
+
+
 def _has_word(words: Sequence[str], text: str) -> bool:
-    return bool(words) and re.search(rf'\b({"|".join(words)})\b', text) is not None
+    return bool(words) and re.search(rf'\b({"|".join(map(re.escape, words))})\b', text) is not None
 
 
 def is_loss(path: str) -> bool:
