@@ -2,7 +2,7 @@
 
 Runs in the environment of ``make test-openmmlab``::
 
-    .venv-openmmlab/bin/python benchmarks/hosts.py [--numbers 200000] [--threads 1] [LOSS...] [--csv FILE]
+    .venv-openmmlab/bin/python benchmarks/hosts.py [LOSS...] [--numbers 200000] [--threads 1] [--csv FILE]
 
 Ratios are the host's over ours: above 1, ours is faster.
 """
@@ -17,83 +17,80 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from timing import environment, forward_and_backward, geometric_mean, keep_memory, operators, ratio, seconds
+import torch
+from timing import Step, environment, forward_and_backward, geometric_mean, keep_memory, operators, ratio, seconds
+from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests' / 'openmmlab')]
+import shim
+from pairs import Pair, arguments_of, pairs, tensors_in
+from quirks import IN_THEIR_FORM
+
+from lossreg.samples import Kind, draw
+from lossreg.spec import Role
+from lossreg.unit import Unit
+
 Row = dict[str, Any]
+SHOWN = ('ratio', 'host', 'ours', 'variant', 'call', 'optional', 'sizes', 'ours_ms', 'ours_ops', 'host_ops')
+
 LONGEST = 0.02
 """Seconds for one step of both, above which eight times the numbers might take minutes."""
 
 
-def sizes_for(unit: Any, numbers: int) -> dict[str, int]:
+def sizes_for(unit: Unit, numbers: int) -> dict[str, int]:
     """Sizes at which the largest input holds about so many numbers.
 
-    Free dimensions share them evenly, but that the first gets two shares: samples are more than classes. Each differs a
-    little from the next, so that no two are equal by chance.
+    The dimensions that a loss does not fix share them evenly, except that the first gets two shares, because samples
+    outnumber classes. Each differs a little from the next, so that no two are equal by chance.
     """
     sizes = unit.sizes()
     inputs = [[d for d in i.dims if not d.isdigit()] for i in unit.inputs]
     free = [d for d in dict.fromkeys(d for dims in inputs for d in dims) if unit.is_dynamic(d)]
     if not free:
         return sizes
-    largest = max(inputs, key=lambda dims: sum(d in free for d in dims))
-    constants = max(
-        math.prod([int(d) for d in i.dims if d.isdigit()] + [sizes[d] for d in i.dims if d in sizes and d not in free])
-        for i in unit.inputs
-    )
-    shared = [d for d in free if d in largest]
-    share = (numbers / constants) ** (1 / (len(shared) + 1)) if len(shared) > 1 else numbers / constants
+    shared = set(max(inputs, key=lambda dims: sum(d in free for d in dims))) & set(free)
+    fixed = max(math.prod(int(d) if d.isdigit() else sizes[d] for d in i.dims if d not in free) for i in unit.inputs)
+    each = (numbers / fixed) ** (1 / (len(shared) + 1)) if len(shared) > 1 else numbers / fixed
     for place, dim in enumerate(free):
-        wanted = share * share if place == 0 and len(shared) > 1 else share + place
-        sizes[dim] = max(sizes[dim] if wanted < 2 else 2, round(wanted))
+        wanted = each * each if place == 0 and len(shared) > 1 else each + place
+        sizes[dim] = max(2, round(wanted))
     return sizes
 
 
-def steps_of(pair: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
+def steps_of(pair: Pair, sizes: Mapping[str, int]) -> dict[str, Step]:
     """One step of ours and one of the host, each with inputs of its own that hold the same numbers."""
-    from pairs import _tensors_in, arguments_of
-    from quirks import IN_THEIR_FORM
-
-    from lossreg.samples import Kind, draw
-    from lossreg.spec import Role
-
-    unit = pair.ours
-    values = draw(unit, Kind.COUNTED if pair.ours.call.batch == '' else Kind.ORDINARY, sizes)
-    steps = {}
-    for who, loss in (('ours', unit.loss), ('host', pair.host)):
-        import torch
-
-        given = arguments_of(unit, values, torch.float32)
-        if who == 'host':
-            given = IN_THEIR_FORM.get(type(loss).__name__, lambda same: same)(given)
-            noise = {i.name for i in unit.call.inputs if i.role is Role.NOISE}
-            given = {name: value for name, value in given.items() if name not in noise}
-            for name, parameter in pair.parameters.items():
-                if parameter.default is parameter.empty and parameter.kind not in (
-                    parameter.VAR_KEYWORD,
-                    parameter.VAR_POSITIONAL,
-                ):
-                    given.setdefault(name, None)
-        leaves = [t for value in given.values() for t in _tensors_in(value) if t.requires_grad]
-
-        def losses(loss: Any = loss, given: Any = given) -> list[Any]:
-            returned = loss(**given)
-            if isinstance(returned, Mapping):
-                return [returned[name] for name in unit.call.losses]
-            if not isinstance(returned, (tuple, list)):
-                return [returned]
-            return [x for name, x in zip(unit.call.outputs, returned, strict=False) if name in unit.call.losses]
-
-        steps[who] = forward_and_backward(losses, leaves)
-    return steps
+    values = draw(pair.ours, Kind.ORDINARY, sizes)
+    ours, theirs = (arguments_of(pair.ours, values, torch.float32) for _ in range(2))
+    theirs = IN_THEIR_FORM.get(type(pair.host).__name__, lambda same: same)(theirs)
+    drawn_by_host = {i.name for i in pair.ours.call.inputs if i.role is Role.NOISE}
+    missing = {
+        name: None
+        for name, p in pair.parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    theirs = missing | {name: value for name, value in theirs.items() if name not in drawn_by_host}
+    return {'ours': _step(pair.ours, pair.ours.loss, ours), 'host': _step(pair.ours, pair.host, theirs)}
 
 
-def time_pair(pair: Any, numbers: int, budget: float) -> Row:
+def _step(unit: Unit, loss: nn.Module, given: Mapping[str, Any]) -> Step:
+    def losses() -> list[Tensor]:
+        returned = loss(**given)
+        if isinstance(returned, Mapping):
+            return [returned[name] for name in unit.call.losses]
+        if not isinstance(returned, (tuple, list)):
+            return [returned]
+        return [x for name, x in zip(unit.call.outputs, returned, strict=False) if name in unit.call.losses]
+
+    leaves = [t for value in given.values() for t in tensors_in(value) if t.requires_grad]
+    return forward_and_backward(losses, leaves)
+
+
+def time_pair(pair: Pair, numbers: int, budget: float) -> Row:
     """One row of the table, with as many numbers as asked for, or an 8th or 64th of that.
 
     Losses of all pairs or triples of samples would take too long, and too much memory, at full size.
@@ -123,85 +120,61 @@ def time_pair(pair: Any, numbers: int, budget: float) -> Row:
     }
 
 
+def rows_of(wanted: set[str], numbers: int, budget: float) -> Iterator[Row]:
+    """The rows of the pairs wanted, all of them where none is named; says which cannot be timed."""
+    for pair in pairs():
+        if wanted and not wanted & {pair.ours.name, pair.stands_in_for}:
+            continue
+        try:
+            row = time_pair(pair, numbers, budget)
+        except Exception as error:  # hosts raise whatever they like
+            print(f'{pair}: not timed: {type(error).__name__}: {error}'.splitlines()[0], file=sys.stderr)
+            continue
+        print(*(row[column] for column in SHOWN), flush=True)
+        yield row
+
+
 def uses() -> Counter[str]:
-    """How often shipped configs use each host class."""
+    """How often the shipped configs use each host class."""
     classes = json.loads((ROOT / 'docs' / 'host_classes.json').read_text())['classes']
     return Counter({host: sum(entry['uses'] for entry in entries) for host, entries in classes.items()})
 
 
 def summary(rows: list[Row]) -> dict[str, float]:
     """The figures of the whole table. A class's uses are divided evenly among its pairs."""
-    count = Counter(row['host'] for row in rows)
-    used = uses()
-    weights = [used[row['host']] / count[row['host']] for row in rows]
+    pairs_of, used = Counter(row['host'] for row in rows), uses()
     ratios = [row['ratio'] for row in rows]
-    known = [(r, w) for r, w in zip(ratios, weights, strict=True) if w]
+    weighted = [(row['ratio'], used[row['host']] / pairs_of[row['host']]) for row in rows if used[row['host']]]
     return {
         'pairs': len(rows),
         'geometric mean': geometric_mean(ratios),
-        'weighted by uses': geometric_mean([r for r, _ in known], [w for _, w in known]),
+        'weighted by uses': geometric_mean([r for r, _ in weighted], [w for _, w in weighted]),
         'share of pairs at 0.95 or above': sum(r >= 0.95 for r in ratios) / len(rows),
-        'share of uses below 0.95': sum(w for r, w in known if r < 0.95) / (sum(w for _, w in known) or 1),
         'smallest': min(ratios),
-        "host's operators / ours": geometric_mean([max(r['host_ops'], 1) / max(r['ours_ops'], 1) for r in rows]),
+        "host's operators / ours": geometric_mean(max(r['host_ops'], 1) / max(r['ours_ops'], 1) for r in rows),
     }
 
 
 def main() -> int:
-    """Times the pairs and prints the table."""
+    """Times the pairs, and prints the table and its summary."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('losses', nargs='*', help='losses of ours or host classes; all by default')
-    parser.add_argument('--numbers', type=int, default=200_000, help='size of the largest input')
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--budget', type=float, default=0.25, help='seconds for each pair')
-    parser.add_argument('--csv', type=Path, help='where to write all rows')
+    parser.add_argument('--numbers', type=int, default=200_000, help='in the largest input (default: 200000)')
+    parser.add_argument('--threads', type=int, default=1, help='of torch (default: 1)')
+    parser.add_argument('--budget', type=float, default=0.1, help='seconds for each pair (default: 0.1)')
+    parser.add_argument('--csv', type=Path, help='also write all rows there')
     options = parser.parse_args()
     keep_memory()
-    sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests' / 'openmmlab')]
-    import shim
-
     shim.install()
-    import torch
-    from pairs import pairs
-
     torch.set_num_threads(options.threads)
-    rows = []
-    for pair in pairs():
-        if options.losses and not {pair.ours.name, pair.stands_in_for} & set(options.losses):
-            continue
-        try:
-            with nullcontext():
-                row = time_pair(pair, options.numbers, options.budget)
-        except Exception as error:
-            print(
-                f'{pair}: not timed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}',
-                file=sys.stderr,
-            )
-            continue
-        rows.append(row)
-        print(
-            ' '.join(
-                str(row[k])
-                for k in (
-                    'ratio',
-                    'host',
-                    'ours',
-                    'variant',
-                    'call',
-                    'optional',
-                    'sizes',
-                    'ours_ms',
-                    'ours_ops',
-                    'host_ops',
-                )
-            ),
-            flush=True,
-        )
+    rows = list(rows_of(set(options.losses), options.numbers, options.budget))
+    if not rows:
+        parser.error('none of these losses has a pair')
     for what, figure in summary(rows).items():
         print(f'{what}: {figure:.3g}')
     if options.csv:
+        columns = environment(options.threads)
         with options.csv.open('w', newline='') as file:
-            columns = environment(options.threads)
             writer = csv.DictWriter(file, [*rows[0], *columns])
             writer.writeheader()
             writer.writerows({**row, **columns} for row in rows)

@@ -121,7 +121,7 @@ def paired(unit: Unit, host: nn.Module, stands_in_for: str = '') -> Pair:
 
 def evaluate(loss: Callable[..., Any], arguments: Mapping[str, Any], call: Call | None = None) -> dict[str, np.ndarray]:
     """The outputs of the loss, by the names in ``call``, and its gradient for every argument that requires one."""
-    leaves = [t for a in arguments.values() for t in _tensors_in(a) if t.requires_grad]
+    leaves = [t for a in arguments.values() for t in tensors_in(a) if t.requires_grad]
     names = ('loss',) if call is None else call.outputs
     losses = names if call is None else call.losses
     returned = loss(**arguments)
@@ -134,7 +134,7 @@ def evaluate(loss: Callable[..., Any], arguments: Mapping[str, Any], call: Call 
     return found | {f'gradient {i}': g.numpy() for i, g in enumerate(gradients)}
 
 
-def _tensors_in(argument: Any) -> list[Tensor]:
+def tensors_in(argument: Any) -> list[Tensor]:
     """The tensors of an argument, which may be a tuple or a dict of them."""
     if isinstance(argument, Mapping):
         argument = list(argument.values())
