@@ -26,7 +26,8 @@ from timing import Step, environment, forward_and_backward, geometric_mean, keep
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'tests' / 'openmmlab')]
+sys.path.insert(0, str(ROOT / 'tests'))
+sys.path.insert(0, str(ROOT / 'tests' / 'openmmlab'))
 import shim
 from pairs import Pair, arguments_of, pairs, tensors_in
 from quirks import IN_THEIR_FORM
