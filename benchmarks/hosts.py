@@ -25,9 +25,8 @@ import torch
 from timing import Step, environment, forward_and_backward, geometric_mean, keep_memory, operators, ratio, seconds
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'tests'))
-sys.path.insert(0, str(ROOT / 'tests' / 'openmmlab'))
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tests' / 'openmmlab'))
 import shim
 from pairs import Pair, arguments_of, pairs, tensors_in
 from quirks import IN_THEIR_FORM
@@ -36,6 +35,7 @@ from lossreg.samples import Kind, draw
 from lossreg.spec import Role
 from lossreg.unit import Unit
 
+ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
 SHOWN = ('ratio', 'host', 'ours', 'variant', 'call', 'optional', 'sizes', 'ours_ms', 'ours_ops', 'host_ops')
 
