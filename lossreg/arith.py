@@ -107,7 +107,10 @@ def negative_log(p: Tensor) -> Tensor:
 
     Below the smallest normal number, at 0 too, it has no gradient: 1 / p overflows.
     """
-    nll = -torch.log(torch.where(p < 1.1754943508222875e-38, p.detach(), p)).clamp(min=-100.0)
+    tiny = p < 1.1754943508222875e-38
+    # two logarithms, because TorchScript multiplies a masked gradient by 0, so it must not be infinite
+    without_gradient = -torch.log(p.detach()).clamp(min=-100.0)
+    nll = torch.where(tiny, without_gradient, -torch.log(torch.where(tiny, 1.0, p)))
     return torch.where(p > 1, torch.nan, nll)
 
 

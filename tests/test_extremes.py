@@ -101,9 +101,11 @@ def test_logarithm_below_the_normal_numbers():
     torch.testing.assert_close(found.double(), -torch.log(p.detach().double()).clamp(min=-100.0))
     (gradient,) = torch.autograd.grad(found.sum(), p)
     torch.testing.assert_close(gradient, torch.tensor([0.0, 0.0, 0.0, 0.0, -5e37, -1 / 0.3, -1.0]))
-    for target in (0.0, 0.5, 1.0):
-        (gradient,) = torch.autograd.grad(build_loss({'type': 'BCELoss'})(p, torch.full_like(p, target)), p)
-        assert gradient.isfinite().all()
+    eager = build_loss({'type': 'BCELoss'})
+    for loss in (eager, torch.jit.script(eager)):
+        for target in (0.0, 0.5, 1.0):
+            (gradient,) = torch.autograd.grad(loss(p, torch.full_like(p, target)), p)
+            assert gradient.isfinite().all()
 
 
 def test_objectness_of_seesaw_near_0():
