@@ -9,6 +9,7 @@ from torch import tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lossreg import arith
+from lossreg.ops import binary_cross_entropy as cross_entropies
 
 INF, NAN = math.inf, math.nan
 FORMS = pytest.mark.parametrize('form', [lambda f: f, torch.jit.script], ids=['eager', 'scripted'])
@@ -146,7 +147,7 @@ def product(factor, x):
 @FORMS
 @pytest.mark.parametrize('t', [0.0, 0.25, 0.5, 1.0, 1.5])
 def test_binary_cross_entropy_with_logits(form, t):
-    function = form(arith.binary_cross_entropy_with_logits)
+    function = form(cross_entropies.binary_cross_entropy_with_logits)
     x, target = doubles(*LOGITS), torch.full((len(LOGITS),), t, dtype=torch.float64)
     # in a target above 1, as in no probability, infinities may differ
     ends = slice(None) if t <= 1 else slice(1, -1)
@@ -159,7 +160,7 @@ def test_binary_cross_entropy_with_logits(form, t):
 @pytest.mark.parametrize('w', [0.0, 1.0, 2.5])
 @pytest.mark.parametrize('t', [0.0, 0.25, 1.0])
 def test_binary_cross_entropy_with_logits_and_a_weight_of_positives(form, t, w):
-    function = form(arith.binary_cross_entropy_with_logits)
+    function = form(cross_entropies.binary_cross_entropy_with_logits)
     x, target = doubles(*LOGITS), torch.full((len(LOGITS),), t, dtype=torch.float64)
     weight = tensor(w, dtype=torch.float64)
     close(function(x, target, weight), [product(w * t, soft(-x)) + product(1 - t, soft(x)) for x in LOGITS])
@@ -203,7 +204,7 @@ def test_the_logarithm_of_the_rest_keeps_small_numbers(form):
 
 @FORMS
 def test_binary_cross_entropy_of_probabilities(form):
-    function = form(arith.binary_cross_entropy)
+    function = form(cross_entropies.binary_cross_entropy)
     p, t = doubles(0.0, 0.0, 1.0, 1.0, 0.25, 0.25, 0.25), doubles(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.5).detach()
     log4, log43 = math.log(4), math.log(4 / 3)
     close(function(p, t), [0.0, 100.0, 100.0, 0.0, log43, log4, (log4 + log43) / 2])
