@@ -100,7 +100,7 @@ CORES = {
     ),
     'binary, labels': Core(lambda x, label, w: sigmoid_cross_entropy(x, label, w)[0], 'label_or_none row_weight'),
     'binary, labels, positive weights': Core(
-        lambda x, label, b: sigmoid_cross_entropy(x, label, None, b)[0], 'ignored class_weight'
+        lambda x, label, w, b: sigmoid_cross_entropy(x, label, w, b)[0], 'ignored row_weight class_weight'
     ),
     'binary, probabilities': Core(
         lambda p, t, w: binary_cross_entropy(upcast(p), t, w),
@@ -319,7 +319,10 @@ def test_what_does_not_count_may_be_anything(core, used):
                         assert not all(used) or np.isinf(bad)
 
 
-@pytest.mark.parametrize('core', [core for core in CORES.values() if LABELS & {*core.others.split()}])
+HAS_LABELS = {name: core for name, core in CORES.items() if LABELS & {*core.others.split()}}
+
+
+@pytest.mark.parametrize('core', HAS_LABELS.values(), ids=HAS_LABELS)
 def test_an_illegal_label_raises(core):
     tensors = inputs()
     for name in LABELS:
