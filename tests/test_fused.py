@@ -2,6 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -17,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 
 import lossreg.fused
 import lossreg.ops
+from lossreg.arith import upcast
 from lossreg.checks.eager import FLOAT64
 from lossreg.compare import compare
 from lossreg.fused.switch import portable_forms
 from lossreg.ops.binary_cross_entropy import (
     binary_cross_entropy,
-    binary_cross_entropy_with_logits,
     sigmoid_cross_entropy,
     weighted_cross_entropy_of_logits,
     weighted_cross_entropy_of_probabilities,
@@ -65,7 +66,7 @@ def pixels(x, label, weight):
 
 
 def peaks(p, t, weight):
-    return focal_around_peaks(p, t, weight, 2.0, 4.0, 1.0, 1.0)
+    return focal_around_peaks(upcast(p), t, weight, 2.0, 4.0, 1.0, 1.0)
 
 
 def log_softmax(x):
@@ -91,7 +92,7 @@ CORES = {
     'squared errors': Core(squared_error, 't weight', numpy=lambda x, t, w: w * (x - t) ** 2),
     'smooth absolute errors': Core(smooth_absolute_error, 't weight'),
     'Charbonnier errors': Core(charbonnier_error, 't weight', numpy=lambda x, t, w: w * np.sqrt((x - t) ** 2 + 1e-12)),
-    'binary': Core(binary_cross_entropy_with_logits, 'share'),
+    'binary': Core(weighted_cross_entropy_of_logits, 'share'),
     'binary, weights': Core(
         weighted_cross_entropy_of_logits,
         'share weight class_weight',
@@ -99,10 +100,10 @@ CORES = {
     ),
     'binary, labels': Core(lambda x, label, w: sigmoid_cross_entropy(x, label, w)[0], 'label_or_none row_weight'),
     'binary, labels, positive weights': Core(
-        lambda x, label, b: sigmoid_cross_entropy(x, label, None, b)[0], 'ignored class_weight'
+        lambda x, label, w, b: sigmoid_cross_entropy(x, label, w, b)[0], 'ignored row_weight class_weight'
     ),
     'binary, probabilities': Core(
-        binary_cross_entropy,
+        lambda p, t, w: binary_cross_entropy(upcast(p), t, w),
         'share weight',
         'probabilities',
         lambda p, t, w: -w * (t * np.log(p) + (1.0 - t) * np.log1p(-p)),
@@ -134,7 +135,7 @@ CORES = {
     'dice': Core(lambda x, t, w: dice_of_samples(x, t, w, activate=True), 'share row_weight'),
     'divergences': Core(lambda x, t: divergence_of_logits(x, t, 2.0), 't'),
     'divergences from probabilities': Core(
-        lambda x, t: divergence_from(t, F.log_softmax(x, 1)),
+        lambda x, t: divergence_from(t, F.log_softmax(upcast(x), 1)),
         'distribution',
         numpy=lambda x, t: t * (np.log(np.where(t == 0.0, 1.0, t)) - log_softmax(x)),
     ),
@@ -318,7 +319,10 @@ def test_what_does_not_count_may_be_anything(core, used):
                         assert not all(used) or np.isinf(bad)
 
 
-@pytest.mark.parametrize('core', [core for core in CORES.values() if LABELS & {*core.others.split()}])
+HAS_LABELS = {name: core for name, core in CORES.items() if LABELS & {*core.others.split()}}
+
+
+@pytest.mark.parametrize('core', HAS_LABELS.values(), ids=HAS_LABELS)
 def test_an_illegal_label_raises(core):
     tensors = inputs()
     for name in LABELS:
@@ -402,7 +406,6 @@ def without_gradient(loss, x, *others):
 
 
 def by_jit_trace(loss, *arguments):
-    """A trace keeps what it does, so it must hold for inputs that need masks too."""
     return with_gradient(torch.jit.trace(loss, arguments, check_trace=False), *arguments)
 
 
@@ -447,3 +450,106 @@ def test_a_transformation_keeps_the_numbers(transformed, is_fast, used):
                 assert_agree(transformed(core.loss, *arguments), expected, torch.float64)
                 assert used
                 assert is_fast is None or set(used) == {is_fast}
+
+
+def smooth_inputs():
+    """Inputs in float64 at which no core has a kink, nor a target at the end of its range."""
+    tensors = inputs(torch.float64)
+    share = tensors['share'] * 0.8 + 0.1
+    distribution = tensors['distribution'] * 0.9 + 0.1 / CLASSES
+    return {**tensors, 't': tensors['t'] + 0.3, 'share': share, 'distribution': distribution}
+
+
+@each_core
+def test_second_derivatives(core, used):
+    """The product of the Hessian and a direction, against differences of the gradient."""
+    x, *others = core.arguments(smooth_inputs())
+    direction = torch.linspace(-1.0, 1.0, x.numel(), dtype=x.dtype).view_as(x)
+    leaf = x.clone().requires_grad_()
+    value = core.loss(leaf, *others)
+    assert all(used)
+    (gradient,) = torch.autograd.grad(value, leaf, upstream(value), create_graph=True)
+    (found,) = torch.autograd.grad((gradient * direction).sum(), leaf, materialize_grads=True)
+    ahead, behind = (with_gradient(core.loss, x + step * direction, *others)[1] for step in (1e-6, -1e-6))
+    torch.testing.assert_close(found, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+HAS_TARGETS = {name: core for name, core in CORES.items() if {'t', 'share', 'distribution'} & {*core.others.split()}}
+
+
+@pytest.mark.parametrize('core', HAS_TARGETS.values(), ids=HAS_TARGETS)
+def test_gradients_of_targets(core):
+    x, target, *others = core.arguments(smooth_inputs())
+
+    def swapped(target, x, *others):
+        return core.loss(x, target, *others)
+
+    fast = with_gradient(swapped, target, x, *others)
+    with portable_forms():
+        assert_agree(fast, with_gradient(swapped, target, x, *others), torch.float64)
+
+
+# Inputs of other kinds
+
+
+@each_core
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(core, dtype, used):
+    x, *others = core.arguments(inputs())
+    value, gradient = with_gradient(core.loss, x.to(dtype), *others)
+    assert all(used)
+    expected, expected_gradient = with_gradient(core.loss, x.to(dtype).float(), *others)
+    assert_same_bits((value, gradient), (expected, expected_gradient.to(dtype)))
+
+
+@each_core
+def test_no_value_is_read_where_there_is_none(core, used):
+    arguments = core.arguments(inputs())
+    loss = core.loss(*(a.to('meta') for a in arguments))
+    assert loss.is_meta
+    assert not any(used)
+    assert loss.shape == core.loss(*arguments).shape
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('record', [torch.jit.trace, lambda loss, inputs: make_fx(loss)(*inputs)])
+def test_a_recording_masks_what_does_not_count(record):
+    x, t, weight = (inputs()[name] for name in ('logits', 't', 'weight'))
+    recorded = record(lambda *a: squared_error(*a), (x, t, weight + 1.0))
+    x[0] = torch.nan
+    assert_same_bits(recorded(x, t, weight), squared_error(x, t, weight))
+
+
+def test_compiled_in_one_graph():
+    def losses(tensors):
+        return [core.loss(*core.arguments(tensors)) for core in CORES.values()]
+
+    def gradients(function):
+        tensors = {name: inputs()[name].requires_grad_() for name in ('logits', 'probabilities')}
+        found = function({**inputs(), **tensors})
+        summed = sum((loss * upstream(loss)).sum() for loss in found)
+        return found, torch.autograd.grad(summed, list(tensors.values()))
+
+    torch._dynamo.reset()
+    compiled = gradients(torch.compile(losses, fullgraph=True, backend='aot_eager'))
+    torch.testing.assert_close(compiled, gradients(losses), rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+# The switch
+
+
+def test_portable_forms_are_those_of_a_thread(used):
+    """Leaving in one thread while another is inside."""
+    x, t, weight = (inputs()[name] for name in ('logits', 't', 'weight'))
+    first, second = portable_forms(), portable_forms()
+    with ThreadPoolExecutor(1) as other:
+        first.__enter__()
+        other.submit(second.__enter__).result()
+        squared_error(x, t, weight)
+        first.__exit__(None, None, None)
+        squared_error(x, t, weight)
+        other.submit(squared_error, x, t, weight).result()
+        other.submit(second.__exit__, None, None, None).result()
+        squared_error(x, t, weight)
+    assert used == [False, True, False, True]

@@ -7,6 +7,7 @@ the same numbers: it then returns None, and the caller goes on with the portable
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,23 +15,23 @@ from torch import Tensor
 
 from lossreg.arith import is_plain_eager
 
-_enabled = True
+# of each thread: one may leave portable_forms while another is inside
+_enabled: ContextVar[bool] = ContextVar('_enabled', default=True)
 
 
 @contextmanager
 def portable_forms() -> Iterator[None]:
     """Inside, every loss takes its portable form, for checks that compare the two and for debugging."""
-    global _enabled
-    before, _enabled = _enabled, False
+    before = _enabled.set(False)
     try:
         yield
     finally:
-        _enabled = before
+        _enabled.reset(before)
 
 
 def is_fast(x: Tensor) -> bool:
     """Whether a fast form may be tried on ``x``: in plain eager mode on the CPU, where one may look at a value."""
-    return _enabled and is_plain_eager(x)
+    return is_plain_eager(x) and _enabled.get()
 
 
 @torch.jit.unused
