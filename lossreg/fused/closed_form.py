@@ -39,21 +39,26 @@ def _has_tangent(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
-def _is_differentiated(argument: Any) -> bool:
-    return isinstance(argument, Tensor) and (argument.requires_grad or _has_tangent(argument))
+def _suits(other: Any, x: Tensor) -> bool:
+    """Whether a further argument is a constant, of the precision of ``x``: in-place products would not take a wider."""
+    if not isinstance(other, Tensor):
+        return True
+    is_alike = other.dtype == x.dtype or not other.is_floating_point()
+    return is_alike and not other.requires_grad and not _has_tangent(other)
 
 
 def closed_form(forward: Forward, portable: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor | None:
-    """The losses of ``x`` by ``forward``, where a fast form may be tried and they are finite; else None.
+    """The losses of ``x`` by ``forward``; None where no fast form may be tried or a loss is not finite.
 
     Args:
         forward: takes ``x``, ``others`` and ``needs_gradient``; returns the losses, of the shape of ``x``, and their
             derivative by ``x``, finite where they are, or None where it is not needed.
         portable: takes ``x`` and ``others``; returns the losses, differentiable as often as one likes.
         x: what may be differentiated.
-        others: further arguments, constants to the derivative.
+        others: further arguments, constants to the derivative. None is returned if one is not, or if its precision is
+            not that of ``x``.
     """
-    if not is_fast(x) or any(_is_differentiated(other) for other in others) or _has_tangent(x):
+    if not is_fast(x) or _has_tangent(x) or not all(_suits(other, x) for other in others):
         return None
     loss: Tensor = _ClosedForm.apply(forward, portable, x, *others)  # type: ignore[no-untyped-call]
     return loss if is_finite(loss) else None

@@ -20,7 +20,7 @@ def of_labels(
     gamma: float,
     alpha: float,
 ) -> Tensor | None:
-    """Focal loss of each class of each sample; None where it is not finite, or the weight of another precision.
+    """Focal loss of each class of each sample; None where it is not finite.
 
     Args:
         portable: the same, in its portable form.
@@ -30,8 +30,7 @@ def of_labels(
         gamma: focusing exponent.
         alpha: weight of positives; negatives have 1 - alpha.
     """
-    # in-place products keep the precision of x, others take the wider one
-    if x.numel() == 0 or (weight is not None and weight.dtype != x.dtype):
+    if x.numel() == 0:
         return None
     return closed_form(_value_and_gradient, portable, x, index, weight, gamma, alpha)
 
