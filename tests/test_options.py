@@ -154,6 +154,8 @@ REFUSED = [
     ({'type': 'PSNRLoss', 'toY': True}, 'toY=True has no effect'),
     ({'type': 'PixelReconstructionLoss', 'criterion': 'L3'}, "'L1' or 'L2', got 'L3'"),
     ({'type': 'RLELoss', 'q_distribution': 'student'}, "'laplace' or 'gaussian', got 'student'"),
+    ({'type': 'SeedLabelSmoothLoss', 'smoothing': -0.01}, 'smoothing .* got -0.01'),
+    ({'type': 'SeedLabelSmoothLoss', 'smoothing': 1.01}, 'smoothing .* got 1.01'),
     ({'type': 'SwAVLoss', 'feat_dim': 4, 'crops_for_assign': [0, 2], 'num_crops': [2]}, 'crops_for_assign must name'),
     ({'type': 'SwAVLoss', 'feat_dim': 4, 'crops_for_assign': [0], 'num_crops': [1]}, 'at least 2'),
     ({'type': 'TransferalPerceptualLoss', 'criterion': 'l2'}, "'l1' or 'mse', got 'l2'"),

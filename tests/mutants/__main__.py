@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import shlex
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,7 @@ class Verdict:
 def main() -> int:
     """Runs, and returns the exit code."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # copies are removed then too
     strata = strata_of(options.only)
     with TemporaryDirectory() as folder:
         original = Path(folder) / 'original'

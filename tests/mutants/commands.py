@@ -39,7 +39,6 @@ class Commands:
     """
 
     def __init__(self, root: Path, reach: Reach) -> None:
-        self._root = root
         self._reach = reach
         files = [*(root / 'lossreg').rglob('*.py'), *(root / 'tests').glob('test_*.py')]
         self._sources = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(files)}
@@ -47,17 +46,19 @@ class Commands:
 
     def of(self, mutation: Mutation) -> Iterator[Command]:
         """The commands for a mutation."""
-        source = self._sources[mutation.path]
-        around = _definitions_around(source, mutation.line)
-        if is_loss(mutation.path):
-            losses = registered(source)
-            yield from map(_check, losses)
-            yield self._parametrized(losses)
-            public = [name for name in _top_level(source) if not name.startswith('_')]
-            yield from self._tests_naming([*losses, *public])
-            yield from map(self._all_of, losses)
-            yield self._going_through()
-            return
+        return self._for_loss(mutation.path) if is_loss(mutation.path) else self._for_other(mutation)
+
+    def _for_loss(self, path: str) -> Iterator[Command]:
+        source = self._sources[path]
+        losses = registered(source)
+        yield from map(_check, losses)
+        yield self._parametrized(losses)
+        yield from self._tests_naming([*losses, *(name for name in _top_level(source) if not name.startswith('_'))])
+        yield from map(self._all_of, losses)
+        yield self._going_through()
+
+    def _for_other(self, mutation: Mutation) -> Iterator[Command]:
+        around = _definitions_around(self._sources[mutation.path], mutation.line)
         losses = self._losses_running(mutation, around)
         yield from map(_check, losses[:CHECKED])
         if losses:
@@ -74,8 +75,8 @@ class Commands:
         return ('pytest', *self._of_all_losses, '-k', ' or '.join(f'[{loss}]' for loss in losses))
 
     def _going_through(self) -> Command:
-        """The tests of the same files that go through all losses."""
-        return ('pytest', *self._of_all_losses, '-k', 'not [')
+        """The tests that go through all losses."""
+        return ('pytest', ALL_LOSSES, *self._of_all_losses, '-k', 'not [')
 
     @cached_property
     def _of_all_losses(self) -> list[str]:
