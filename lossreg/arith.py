@@ -59,10 +59,6 @@ def root(x: Tensor) -> Tensor:
 
 def vector_length(x: Tensor) -> Tensor:
     """Euclidean length along the last dimension; its gradient at the zero vector is 0."""
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if is_eager(x):
-            length: Tensor = torch.linalg.vector_norm(x, dim=-1)
-            return length
     return root((x * x).sum(-1))
 
 

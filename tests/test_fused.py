@@ -31,8 +31,9 @@ from lossreg.ops.binary_cross_entropy import (
 from lossreg.ops.cross_entropy import cross_entropy_of_distributions, label_cross_entropy, softmax_cross_entropy
 from lossreg.ops.divergences import divergence, divergence_from, divergence_of_logits
 from lossreg.ops.focal import focal_around_peaks, sigmoid_focal
+from lossreg.ops.keypoints import weighted_difference
 from lossreg.ops.masks import dice_of_samples
-from lossreg.ops.pairs import absolute_error, charbonnier_error, smooth_absolute_error, squared_error
+from lossreg.ops.pairs import absolute_error, balanced_error, charbonnier_error, smooth_absolute_error, squared_error
 from lossreg.spec import Tolerance
 
 ROWS, CLASSES, IGNORED = 6, 5, -100
@@ -92,6 +93,10 @@ CORES = {
     'squared errors': Core(squared_error, 't weight', numpy=lambda x, t, w: w * (x - t) ** 2),
     'smooth absolute errors': Core(smooth_absolute_error, 't weight'),
     'Charbonnier errors': Core(charbonnier_error, 't weight', numpy=lambda x, t, w: w * np.sqrt((x - t) ** 2 + 1e-12)),
+    'balanced errors': Core(lambda x, t, w: balanced_error(x, t, w, 0.5, 1.5, 1.0), 't weight'),
+    'squared differences of keypoints': Core(
+        lambda x, t, w: weighted_difference(x, t, w) ** 2, 't weight', numpy=lambda x, t, w: (w * (x - t)) ** 2
+    ),
     'binary': Core(weighted_cross_entropy_of_logits, 'share'),
     'binary, weights': Core(
         weighted_cross_entropy_of_logits,

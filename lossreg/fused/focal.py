@@ -58,8 +58,8 @@ def of_targets(
         return None
     p = torch.sigmoid(x)
     # (1 - p) t + p (1 - t)
-    focus = power(p + t - 2.0 * (p * t), gamma)
-    factor = (1.0 - alpha) + (2.0 * alpha - 1.0) * t
+    focus = power(torch.lerp(p, 1.0 - p, t), gamma)
+    factor = alpha * t + (1.0 - alpha) * (1.0 - t)
     loss = focus * nll * (factor if weight is None else factor * weight)
     return loss if is_finite(loss) else None
 
