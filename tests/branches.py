@@ -141,7 +141,7 @@ def _place() -> Place:
 
 UNREACHABLE = {
     'a count that options fix, that eps keeps above 0, or of elements of which there is none': (
-        r'^true of where: .*\baverage(_over|_by)?\(.*',
+        r'^true of (where|masked_fill): .*\baverage(_over|_by)?\(.*',
     ),
     'what is detached or only compared passes no gradient': (
         r'^(true|false) of where: .*flipped = ',

@@ -91,7 +91,7 @@ def test_a_device_that_is_not_there_is_no_reason_to_take_another(exported, monke
     from onnxruntime import InferenceSession
 
     monkeypatch.setattr(InferenceSession, 'get_providers', lambda session: ['CPUExecutionProvider'])
-    with pytest.raises(RuntimeError, match='fell back to CPUExecutionProvider where CUDAExecutionProvider'):
+    with pytest.raises(RuntimeError, match='fell back to CPUExecutionProvider instead of CUDAExecutionProvider'):
         TrainStep(exported / 'step.onnx', device='cuda')
 
 

@@ -81,7 +81,8 @@ def test_every_number_is_compared(whole, role, name):
     """To one in 10,000 of the largest number of a tensor."""
     with pytest.raises(CheckError, match=f'{name.removeprefix("next_")} is off by'):
         verified(whole, role, scaled(name, 3e-4))
-    verified(whole, role, scaled(name, 3e-5))
+    # at the last step, because what follows an error is noise where a norm cancels a bias
+    verified(whole, role, scaled(name, 3e-5, lambda values, number: role or number == 3))
 
 
 @pytest.mark.parametrize(('role', 'name'), [('', 'loss'), ('apply', 'grad_norm'), ('apply', 'next_parameter.0.weight')])

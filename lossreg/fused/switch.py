@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossreg.arith import is_plain_eager
+from lossreg import arith
 
 # of each thread: one may leave portable_forms while another is inside
 _enabled: ContextVar[bool] = ContextVar('_enabled', default=True)
@@ -31,7 +31,7 @@ def portable_forms() -> Iterator[None]:
 
 def is_fast(x: Tensor) -> bool:
     """Whether a fast form may be tried on ``x``: in plain eager mode on the CPU, where one may look at a value."""
-    return is_plain_eager(x) and _enabled.get()
+    return arith.is_plain_eager(x) and _enabled.get()
 
 
 @torch.jit.unused

@@ -49,6 +49,7 @@ def kl_per_bin(pred: Tensor, target: Tensor, label_softmax: bool) -> Tensor:
         target: t, or with ``label_softmax`` logits whose softmax is t, of the same shape.
         label_softmax: see above.
     """
+    pred, target = upcast_alike(pred, target)
     log_p = F.log_softmax(pred, dim=-1)
     return divergence(F.log_softmax(target, dim=-1), log_p) if label_softmax else divergence_from(target, log_p)
 

@@ -1,11 +1,11 @@
 """Sums, averages and the reductions of OpenMMLab and torch.nn."""
 
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
-from lossreg.arith import is_eager, is_readable, is_traced
+from lossreg.arith import is_eager, is_readable, is_traced, upcast
 from lossreg.options import check_reduction
 
 FLOAT32_EPS = 1.1920928955078125e-07
@@ -83,6 +83,11 @@ def average_by_size(summed: Tensor, count: int, eps: float = FLOAT32_EPS) -> Ten
     return average_by(summed, torch.zeros_like(summed) + count, eps)
 
 
+@torch.jit.unused
+def _in_full_precision(number: Union[float, Tensor]) -> Union[float, Tensor]:
+    return upcast(number) if isinstance(number, Tensor) else number
+
+
 def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: float = FLOAT32_EPS) -> Tensor:
     """Reduces element-wise losses, weighted already, as OpenMMLab does.
 
@@ -110,5 +115,6 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: Optional[float], eps: 
         return average_over(summed, loss.numel())
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if is_readable(avg_factor):
-            return summed / (avg_factor + eps) if avg_factor != 0 else summed * 0.0
+            factor = _in_full_precision(avg_factor)
+            return summed / (factor + eps) if factor != 0 else summed * 0.0
     return average_by(summed, torch.zeros_like(summed) + avg_factor, eps)
