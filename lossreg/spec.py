@@ -133,6 +133,7 @@ class Call:
         batch: the batch dimension, which may be 0; the first symbol of the first input unless given, '' for none.
         is_sum: whether the loss is a sum of terms of different inputs, or contains a constant: if nothing counts in one
             term, the others remain, and an illegal label makes only the gradients of its own term NaN.
+        ranks: whether it ranks computed numbers, so that its gradient depends on rounding where extreme inputs tie.
         consistent: given the instance and inputs drawn independently, replacements for those that must fit together.
     """
 
@@ -147,6 +148,7 @@ class Call:
     batch: str | None = None
     consistent: Callable[[Any, Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda module, drawn: EMPTY
     is_sum: bool = False
+    ranks: bool = False
 
     @property
     def losses(self) -> tuple[str, ...]:

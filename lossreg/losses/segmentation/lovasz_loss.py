@@ -298,6 +298,7 @@ def lovasz_call(name: str, shape: str, label_shape: str, loss_type: str, each: s
             ),
         ),
         when=lambda loss: loss.loss_type == loss_type and not (points and getattr(loss, each)),
+        ranks=loss_type == 'multi_class',
     )
 
 
