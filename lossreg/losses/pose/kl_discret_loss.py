@@ -217,7 +217,7 @@ KLDiscretLoss.spec = LossSpec(
         'default': {},
         'rtmpose': {'use_target_weight': True, 'beta': 10.0, 'label_softmax': True},
         'unweighted': {'use_target_weight': False},
-        'masked': {'beta': 1.0, 'label_softmax': True, 'label_beta': 10.0, 'mask': [1, -1], 'mask_weight': 0.5},
+        'masked': {'beta': 1.0, 'label_softmax': True, 'label_beta': 10.0, 'mask': [0, -1], 'mask_weight': 0.5},
     },
     at_least=lambda loss: {} if loss.mask is None else {'K': int(loss.mask.max()) + 1},
     references=('https://arxiv.org/abs/2107.03332',),
