@@ -160,12 +160,17 @@ def siou(pred: Tensor, target: Tensor, eps: float, neg_gamma: bool, box_format: 
 
 
 def _shape_cost(p: Tensor, t: Tensor) -> Tensor:
-    """(1 - exp(-|p - t| / max(p, t)))^4; 0 where both are 0. Below 1e-36 it has no gradient, which would overflow."""
+    """(1 - exp(-|p - t| / max(p, t)))^4: 0 where both are 0, 1 where the larger is.
+
+    Below 1e-36 it has no gradient, which would overflow.
+    """
     tiny = torch.maximum(p, t) < 1e-36
     # scaled up, because TorchScript multiplies a masked gradient by 0, so it must not be infinite
     p, t = torch.where(tiny, 1e30 * p.detach(), p), torch.where(tiny, 1e30 * t.detach(), t)
     largest = torch.maximum(p, t)
     # |p - t| / max = 1 - min / max, whose gradient is not a difference of large numbers
     omega = torch.where(largest == 0, 0.0, 1.0 - torch.minimum(p, t) / torch.where(largest == 0, 1.0, largest))
+    # of a size of 0 and one below 0 it is infinite
+    omega = torch.where((largest == 0) & (p != t), torch.inf, omega)
     square = (1.0 - torch.exp(-omega)).square()
     return square * square

@@ -29,7 +29,7 @@ def siou_loss(call: str, inputs: Inputs, options: Options) -> Array:
         shape = 0.0
         for size_a, size_b in zip(a[2:] - a[:2] + [0.0, eps], b[2:] - b[:2] + [0.0, eps], strict=True):
             largest = np.maximum(size_a, size_b)
-            omega = np.abs(size_a - size_b) / largest if largest != 0 else 0.0
+            omega = np.abs(size_a - size_b) / largest if largest != 0 else (0.0 if size_a == size_b else np.inf)
             shape += (1 - np.exp(-omega)) ** 4
         return float(1 - np.clip(iou - 0.5 * (distance + shape), -1.0, 1.0))
 

@@ -76,6 +76,6 @@ def _shape_cost(a: Array, b: Array, eps: float) -> float:
     cost = 0.0
     for size_a, size_b in ((a[2] - a[0], b[2] - b[0]), (a[3] - a[1] + eps, b[3] - b[1] + eps)):
         largest = np.maximum(size_a, size_b)
-        omega = np.abs(size_a - size_b) / largest if largest != 0 else 0.0
+        omega = np.abs(size_a - size_b) / largest if largest != 0 else (0.0 if size_a == size_b else np.inf)
         cost += float((1 - np.exp(-omega)) ** 4)
     return cost
