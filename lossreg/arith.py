@@ -10,6 +10,7 @@ from typing import List, Optional, Tuple, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -437,7 +438,18 @@ def is_plain_eager(x: Tensor) -> bool:
     """
     if not is_eager(x) or not x.is_cpu or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
-    return not torch._C._is_tracing() and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is None
+    return not torch._C._is_tracing() and not _is_recorded()
+
+
+@torch.jit.unused
+def _is_recorded() -> bool:
+    """Whether ``make_fx`` records what is computed."""
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
+    # not at the top: without a mode nothing else needs it, and importing it takes long
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+
+    return any(isinstance(mode, ProxyTorchDispatchMode) for mode in _get_current_dispatch_mode_stack())
 
 
 @torch.jit.unused
