@@ -558,3 +558,11 @@ def test_portable_forms_are_those_of_a_thread(used):
         other.submit(second.__exit__, None, None, None).result()
         squared_error(x, t, weight)
     assert used == [False, True, False, True]
+
+
+def test_a_weight_changed_in_place_is_no_silent_second_derivative():
+    x, t, weight = torch.randn(4, 3, requires_grad=True), torch.rand(4, 3), torch.ones(4, 3)
+    loss = weighted_cross_entropy_of_logits(x, t, weight).sum()
+    weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        torch.autograd.grad(loss, x, create_graph=True)

@@ -18,18 +18,22 @@ class _ClosedForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, forward: Forward, portable: Callable[..., Tensor], x: Tensor, *others: Any) -> Tensor:
         loss, gradient = forward(x, *others, needs_gradient=ctx.needs_input_grad[2])
-        ctx.portable, ctx.others = portable, others
-        ctx.save_for_backward(x, gradient)
+        ctx.portable = portable
+        # saved tensors raise if they were changed in place; here their class keeps their places
+        ctx.others = [Tensor if isinstance(other, Tensor) else other for other in others]
+        ctx.save_for_backward(x, gradient, *(other for other in others if isinstance(other, Tensor)))
         return loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        x, gradient = ctx.saved_tensors
+        x, gradient, *tensors = ctx.saved_tensors
         nothing = (None,) * len(ctx.others)
         if not torch.is_grad_enabled():
             return None, None, gradient * upstream, *nothing
+        saved = iter(tensors)
+        others = [next(saved) if other is Tensor else other for other in ctx.others]
         with portable_forms():
-            loss = ctx.portable(x, *ctx.others)
+            loss = ctx.portable(x, *others)
         (differentiable,) = torch.autograd.grad(loss, x, upstream, create_graph=True)
         return None, None, differentiable, *nothing
 
