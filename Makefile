@@ -58,8 +58,8 @@ test-fake-cuda:
 test-cuda-placement: install
 	bash tests/cuda_placement/run.sh $(VENV) $(if $(JSON),--json $(JSON))
 
-# Plants a seeded sample of small faults, which the tests must notice; two hours on two cores. MUTANTS='--only lossreg/ops'
-# and other options: see `PYTHONPATH=tests python -m mutants --help`.
+# Plants a seeded sample of small faults, which the tests must notice; takes hours. Options, as in
+# MUTANTS='--only lossreg/ops': see `PYTHONPATH=tests python -m mutants --help`.
 mutants: install
 	PYTHONPATH=tests $(BIN)/python -m mutants --jobs $(JOBS) $(MUTANTS)
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Step = Callable[[], Any]
@@ -41,8 +40,12 @@ def keep_memory() -> None:
 
 def environment(threads: int) -> dict[str, str]:
     """The columns that say where a figure was measured."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {'device': device, 'threads': str(threads), 'torch': torch.__version__, 'python': platform.python_version()}
+    return {
+        'processor': _processor(),
+        'threads': str(threads),
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+    }
 
 
 def _processor() -> str:
@@ -83,12 +86,9 @@ def seconds(contenders: Mapping[str, Step], budget: float, least: int = 7, most:
             break
         shuffle(order)
         for name in order:
-            before = time.perf_counter() if torch.cuda.is_available() else time.process_time()
+            before = time.process_time()
             contenders[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            after = time.perf_counter() if torch.cuda.is_available() else time.process_time()
-            times[name].append(after - before)
+            times[name].append(time.process_time() - before)
     return times
 
 
@@ -120,19 +120,6 @@ def operators(step: Step) -> tuple[int, int]:
     with _Counter() as counter:
         step()
     return counter.operators, counter.looks
-
-
-def peak_bytes(step: Step) -> int:
-    """The most memory that a step holds at any time beside what it was given, by the allocator's own records."""
-    step()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
 
 
 def geometric_mean(values: Iterable[float], weights: Iterable[float] | None = None) -> float:

@@ -33,7 +33,7 @@ model = dict(
 """
 
 LOSS = 'the loss'
-OF_LOSSES = ('losses', 'ops', 'fused', 'arith', 'conventions', 'oracles')
+OF_LOSSES = ('losses', 'ops', 'fused', 'arith', 'oracles')
 COMMANDS = {
     'export': ['--format', 'onnx', '--grad'],
     'check': ['--backend', 'eager', '--backend', 'ort-cpu'],

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from modules import Function
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.export import Dim
@@ -31,15 +32,6 @@ NAN, INF = math.nan, math.inf
 
 def fixed(what, reconsider):
     return f'upstream has fixed {what}; reconsider {reconsider}'
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *tensors):
-        return self.function(*tensors)
 
 
 def exported_by_torch(function, *examples):

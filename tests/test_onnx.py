@@ -10,22 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from modules import Function
 from onnxscript import ir
-from torch import nn
 
 from lossreg.errors import CheckError, DeclinedError, MissingBackendError
 from lossreg.exporters import onnx as exporter
 from lossreg.exporters import onnx_graph, trace
 from lossreg.exporters.signature import Port, Signature
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *tensors):
-        return self.function(*tensors)
 
 
 def to_onnx(function, *examples, opset=18):

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from modules import Function
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
@@ -280,15 +281,6 @@ class Bag(nn.Module):
 
     def forward(self, x):
         return self.head(self.bag(x))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize(

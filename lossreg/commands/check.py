@@ -88,8 +88,8 @@ def _left_out(tasks: Sequence[Task], backends: Sequence[str]) -> list[Row]:
     if set(backends) <= {'eager'} or all(len(task.gradients) == 2 for task in tasks):
         return []
     detail = (
-        f'{without} of {len(tasks)} units ran in eager mode alone, and most files only with gradient; '
-        '--thorough exports all of them, without and with gradient'
+        f'{without} of {len(tasks)} units were not exported, and most others only with their gradient; '
+        '--thorough exports all, without and with gradient'
     )
     return [Row(loss='', backend=report.CONFIG, check='left out', status=Status.SKIP, detail=detail)]
 

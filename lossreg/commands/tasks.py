@@ -115,8 +115,9 @@ def _failed(unit: Unit, detail: str) -> Row:
 def tasks_of(source: Source, every_set: bool, thorough: bool) -> list[Task]:
     """A task for each unit of a source.
 
-    Unless ``thorough``, exporting is what takes time: then the first unit of a loss is exported without and with its
-    gradient, and any other, with its gradient, only where it is the first to show a call, a set of inputs or a variant.
+    Exports take most of the time. Unless ``thorough``, the first unit of a loss is exported without and with its
+    gradient. Of the others, those are exported, with their gradient, that are the first to have their call and inputs,
+    and one for each variant, the one with the most inputs.
     """
     tasks, seen = [], set[tuple[str, ...]]()
     for place, request in enumerate(source.requests()):

@@ -159,13 +159,12 @@ def focal_around_peaks(
     neg_weight: float,
 ) -> Tensor:
     """Focal loss of each element of a heatmap; see :func:`lossreg.functional.gaussian_focal_loss`."""
-    if weight is None:
-        return _around_peaks(p, t, None, alpha, gamma, pos_weight, neg_weight)
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        fast = unmasked(_around_peaks, p, t, weight, alpha, gamma, pos_weight, neg_weight)
-        if fast is not None:
-            return fast
-    p, t = keep(p, weight != 0), keep(t, weight != 0)
+    if weight is not None:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            fast = unmasked(_around_peaks, p, t, weight, alpha, gamma, pos_weight, neg_weight)
+            if fast is not None:
+                return fast
+        p, t = keep(p, weight != 0), keep(t, weight != 0)
     return _around_peaks(p, t, weight, alpha, gamma, pos_weight, neg_weight)
 
 

@@ -1,6 +1,6 @@
 """Mutation tests: plants a sample of small faults, one at a time, and looks whether the tests notice.
 
-``make mutants`` takes two hours on two cores. A mutant is killed once a command fails on a copy of the project with
+``make mutants`` takes hours. A mutant is killed once a command fails on a copy of the project with
 that one change; one that never ends is killed too. In the end, all commands that have failed run once more without a
 mutation: what they fail then, they have not killed. Exits with 1 if fewer than 90 % are killed.
 
